@@ -1,0 +1,169 @@
+"""What all three daemons need of the operating system: sockets, peers, readiness, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import logging
+import os
+import socket
+import stat
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from execray.errors import OperatorError
+
+_UCRED: Final = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a Unix socket, by SO_PEERCRED: as it was when it connected."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    """Returns the peer of a connected Unix socket. Raises OSError."""
+    return Peer(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+
+
+def group_id(name: str) -> int | None:
+    """Returns the gid of a group, None where there is no such group."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def in_group(peer: Peer, gid: int) -> bool:
+    """Whether the peer's primary or supplementary groups hold gid. A process that is gone is in no group."""
+    if peer.gid == gid:
+        return True
+    try:
+        status = Path(f"/proc/{peer.pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    groups = next((line for line in status.splitlines() if line.startswith("Groups:")), "Groups:")
+    return str(gid) in groups.split()[1:]
+
+
+def prepare_dir(path: Path, mode: int, group: str = "") -> None:
+    """Makes a folder of ours (with parents), or checks one that is there. Raises OperatorError.
+
+    A folder that others may write to is refused: whoever can rename our socket away can pose as us.
+    """
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid()):
+            raise OperatorError(
+                f"{path} is not a folder of ours", f"remove it, or make it belong to uid {os.geteuid()}"
+            )
+        if found.st_uid == os.geteuid():
+            path.chmod(mode)
+            gid = group_id(group) if group else None
+            if gid is not None and found.st_gid != gid:
+                os.chown(path, -1, gid)
+        elif stat.S_IMODE(found.st_mode) & 0o002:
+            raise OperatorError(f"{path} may be written by anyone", f"chmod o-w {path}")
+    except OSError as error:
+        raise OperatorError(f"can't use {path}: {error.strerror}", "check its owner and mode") from error
+
+
+def listen_unix(path: Path, group: str = "", backlog: int = 16) -> socket.socket:
+    """Returns a listening stream socket at path, mode 0660, owned by group where that exists. Raises OperatorError.
+
+    A socket file that nobody listens on any more is replaced; one that answers belongs to a running daemon and is not.
+    """
+    if len(os.fsencode(path)) > 107:
+        raise OperatorError(f"socket path {path} is too long", "choose a runtime_dir of under 80 characters")
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(os.fspath(path))
+            except (ConnectionRefusedError, FileNotFoundError):
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise OperatorError(f"can't take over {path}: {error.strerror}", "is another instance busy?") from error
+            else:
+                raise OperatorError(f"another instance listens on {path}", "stop it, or choose another runtime_dir")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    old = os.umask(0o117)
+    try:
+        sock.bind(os.fspath(path))
+        gid = group_id(group) if group else None
+        if gid is not None:
+            os.chown(path, -1, gid)
+    except OSError as error:
+        sock.close()
+        raise OperatorError(f"can't listen on {path}: {error.strerror}", "check the folder's owner and mode") from error
+    finally:
+        os.umask(old)
+    sock.listen(backlog)
+    return sock
+
+
+def notify(state: str) -> None:
+    """Tells systemd (sd_notify protocol) where NOTIFY_SOCKET names it; silently nothing elsewhere."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(1.0)
+        try:
+            sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError as error:
+            logging.getLogger("execray").warning("notify failed", extra={"kv": {"error": error.strerror}})
+
+
+def escape(value: object) -> str:
+    """Returns one log value on one line: what could end the line, the value or fool a terminal is escaped."""
+    text = str(value)
+    if text and all(c.isprintable() and c not in ' "\\=' for c in text):
+        return text
+    return (
+        '"'
+        + "".join(
+            c if c.isprintable() and c not in '"\\' else c.encode("unicode_escape").decode() if c != '"' else '\\"'
+            for c in text
+        )
+        + '"'
+    )
+
+
+class KeyValueFormatter(logging.Formatter):
+    """`level=info event="batch refused" peer=4711`: the message is the event, `extra={"kv": {...}}` the rest."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        pairs = {
+            "level": record.levelname.lower(),
+            "daemon": record.name,
+            "event": record.getMessage(),
+            **getattr(record, "kv", {}),
+        }
+        line = " ".join(f"{key}={escape(value)}" for key, value in pairs.items())
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def setup_logging(daemon: str, level: str) -> logging.Logger:
+    """Logs go to stderr, which systemd takes into the journal."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(KeyValueFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    return logging.getLogger(daemon)
+
+
+async def close_writer(writer: asyncio.StreamWriter, timeout_s: float = 1.0) -> None:
+    """Closes a connection and waits, within a bound, until it is closed. Never raises for a peer that is gone."""
+    writer.close()
+    try:
+        await asyncio.wait_for(writer.wait_closed(), timeout_s)
+    except (OSError, TimeoutError):
+        writer.transport.abort()

@@ -1,0 +1,236 @@
+"""What the compiler makes of a policy and the engine runs: immutable data, all that the two share."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import ipaddress
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from execray.schema.kinds import Kind
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Op(enum.Enum):
+    """A test's relation. Every one is false when its field is missing, or when a field it is compared with is.
+
+    On a field of kind TEXTS a test holds when it holds for some element, except NE: non-empty and no element equal.
+    """
+
+    EQ = "="
+    NE = "!="
+    LT = "<"
+    LE = "<="
+    GT = ">"
+    GE = ">="
+    IN = "in"  # value: tuple of constants; for IP fields also networks
+    MATCH = "=~"  # value: tuple of RE2 patterns (bytes), any of which may match anywhere; dot matches newline
+    CONTAINS = "contains"  # value: tuple of bytes; some of them, or all of them where Test.all is set
+    STARTSWITH = "startswith"
+    ENDSWITH = "endswith"
+    HAS = "has"  # all bits of value
+    HASANY = "hasany"  # some bit of value
+    TRUE = "true"  # a bool field by itself; for others, that a bit or the value isn't zero
+    EXISTS = "exists"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRef:
+    """A field of the event at hand (alias None), or of the event that met an earlier step.
+
+    name is canonical and may begin with `parent.`; index picks one element of a list, missing when the list is shorter.
+    """
+
+    name: str
+    kind: Kind
+    alias: str | None = None
+    index: int | None = None
+
+
+Constant: TypeAlias = int | bool | bytes | Network
+Operand: TypeAlias = Constant | FieldRef | tuple[Constant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """field OP value. text is the source, for people. ignore_case folds ASCII only."""
+
+    field: FieldRef
+    op: Op
+    value: Operand | None = None
+    all: bool = False
+    ignore_case: bool = False
+    text: str = dataclasses.field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """True when every item is; so an empty one is true."""
+
+    items: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """True when some item is."""
+
+    items: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """Two-valued: flips a false that came from a missing field too."""
+
+    item: Expr
+
+
+Expr: TypeAlias = Test | And | Or | Not
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands in the source; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a policy: the events it may be met by, and the condition."""
+
+    codes: tuple[int, ...]  # catalogue codes
+    condition: Expr
+    text: str = dataclasses.field(compare=False)  # the source, on one line, at most 200 characters
+    place: Place = dataclasses.field(compare=False)
+    alias: str | None = None
+    labels: tuple[str, ...] = ()  # the blocks around it, outermost first
+    within_ns: int | None = None  # at most this long after the step before it
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """On an event that meets `step`, go to `target`."""
+
+    step: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A place in the policy. Transitions are in text order: the first that an event meets is taken.
+
+    repeats: steps whose further matches are added to the evidence without moving (`..`, `...`).
+    An accepting state has no transitions: the match is complete on entering it.
+    """
+
+    transitions: tuple[Transition, ...] = ()
+    repeats: tuple[int, ...] = ()
+    accepting: bool = False
+
+
+class KeyKind(enum.Enum):
+    """What the steps of one partial share."""
+
+    PROCESS = "process"
+    TREE = "tree"  # the actor of step 1 or a process descending from it
+
+
+class Response(enum.Enum):
+    """How far a policy may go. AUDIT reports what ENFORCE would do."""
+
+    AUDIT = "audit"
+    ENFORCE = "enforce"
+
+
+class Severity(enum.IntEnum):
+    """Ordered."""
+
+    INFORMATIONAL = 0
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+    CRITICAL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Raise an alert; severity None means the policy's."""
+
+    severity: Severity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL the actor of the event at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Record the actor's network traffic with tcpdump."""
+
+    duration_ns: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Write a log line, no alert."""
+
+
+Action: TypeAlias = Alert | Kill | Capture | Log
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """on match | on step ALIAS, if condition, actions in text order.
+
+    labels: the blocks it stands in; it then runs only for a match that went through them.
+    """
+
+    actions: tuple[Action, ...]
+    step: str | None = None  # alias; None: on match
+    condition: Expr | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What a policy says of itself."""
+
+    id: str = ""
+    title: str = ""
+    description: str = ""
+    severity: Severity = Severity.MEDIUM
+    attack: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    author: str = ""
+    status: str = ""
+    falsepositives: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPolicy:
+    """One policy, ready to run. Two policies of one hash behave alike."""
+
+    name: str
+    place: Place
+    hash: str  # sha256 hex of everything that decides behaviour; not of comments, layout or position
+    steps: tuple[Step, ...]
+    states: tuple[State, ...]  # states[0] is the start
+    handlers: tuple[Handler, ...]
+    meta: Meta = Meta()
+    key: KeyKind = KeyKind.PROCESS
+    within_ns: int | None = None  # None only where a single event completes it
+    response: Response = Response.AUDIT
+    max_partials: int = 1024
+    throttle: tuple[int, int] = (1, 60_000_000_000)  # N alerts per DUR (ns), per process image
+
+    @property
+    def codes(self) -> frozenset[int]:
+        """The events it needs."""
+        return frozenset(code for step in self.steps for code in step.codes)
