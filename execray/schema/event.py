@@ -96,7 +96,10 @@ class Event:
         return DERIVE[field.name](value) if field.derived else value
 
     def to_json(self) -> dict[str, object]:
-        """Returns the event under the catalogue's dotted names, missing fields left out."""
+        """Returns the event under the catalogue's dotted names, missing fields left out.
+
+        The facts of its capture stand under `capture_flags`: `flags` is a field of open.
+        """
         out: dict[str, object] = {"event": self.type.name, "id": self.id, "time_ns": self.time_ns, "tid": self.tid}
         for name, field in self.type.by_name.items():
             if name == field.name and (value := self.get(name)) is not None:
@@ -106,7 +109,7 @@ class Event:
                 if (value := actor_get(self.actor.parent, name)) is not None:
                     out[f"parent.{name}"] = value_to_json(self.type.by_name[name], value)
         if self.flags:
-            out["flags"] = [flag.name.lower() for flag in Flag if flag in self.flags and flag.name]
+            out["capture_flags"] = [flag.name.lower() for flag in Flag if flag in self.flags and flag.name]
         return out
 
 
