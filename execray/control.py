@@ -1,0 +1,301 @@
+"""Control sockets: the server that each daemon runs, and the synchronous client of the command line.
+
+execray.wire.control declares the messages. A handler is an async function (one result) or an async generator (an op that
+follows something: one item for each value it yields; it is closed when the peer goes away).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Self, TypeAlias, TypeVar
+
+from execray.errors import OperatorError, PeerError
+from execray.listener import Listener, ListenerStats, read_line, send
+from execray.service import Peer, group_id, in_group
+from execray.version import VERSION
+from execray.wire.control import (
+    CONTROL_VERSION,
+    MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES,
+    Request,
+    decode_object,
+    decode_request,
+    encode_line,
+    encode_request,
+)
+
+Handler: TypeAlias = Callable[[Request, Peer], "Awaitable[object] | AsyncGenerator[object, None]"]
+T = TypeVar("T")
+
+MAX_CONNECTIONS: Final = 32
+REQUEST_TIMEOUT_S: Final = 10.0
+IDLE_TIMEOUT_S: Final = 60.0
+NOT_PERMITTED: Final = "not permitted"
+
+
+class Unreachable(OperatorError):
+    """A daemon isn't there, doesn't answer, or refuses us. The command line exits with 3."""
+
+
+class OperationFailed(OperatorError):
+    """A daemon answered that it could not do what was asked."""
+
+
+def argument(request: Request, name: str, kind: type[T], default: T | None = None) -> T:
+    """Returns one argument of a request. Raises OperatorError when it is missing without a default, or of another type."""
+    value = request.args.get(name, default)
+    if value is None or not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise OperatorError(f"`{request.op}` needs `{name}`, of type {kind.__name__}", "see docs/wire.md")
+    return value
+
+
+class ControlServer:
+    """Answers control requests of root, our own uid and the members of a group."""
+
+    def __init__(
+        self,
+        path: Path,
+        group: str,
+        handlers: Mapping[str, Handler],
+        log: logging.Logger,
+        *,
+        request_timeout_s: float = REQUEST_TIMEOUT_S,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
+        """path: named after the daemon, `NAME-ctl.sock`. `version` is answered here; a handler of that name wins."""
+        self._daemon = daemon_of(path)
+        self._group = group
+        self._handlers: dict[str, Handler] = {"version": self._version, **handlers}
+        self._log = log
+        self._timeout_s = request_timeout_s
+        self._listener = Listener(
+            path,
+            group,
+            permits=self._permits,
+            serve=self._serve,
+            refusal=self._refusal,
+            max_connections=max_connections,
+            max_line_bytes=MAX_REQUEST_BYTES,
+        )
+
+    @property
+    def stats(self) -> ListenerStats:
+        """Connections accepted, refused and open."""
+        return self._listener.stats
+
+    async def open(self) -> None:
+        """Binds the socket. Raises OperatorError."""
+        await self._listener.open()
+
+    async def run(self) -> None:
+        """Serves until cancelled, then removes the socket. open() comes first."""
+        await self._listener.run()
+
+    def close(self) -> None:
+        """Stops listening, for a daemon that gives up between open() and run()."""
+        self._listener.close()
+
+    def _permits(self, peer: Peer) -> bool:
+        if peer.uid in (0, os.geteuid()):
+            return True
+        gid = group_id(self._group) if self._group else None
+        return gid is not None and in_group(peer, gid)
+
+    def _refusal(self, reason: str) -> bytes:
+        self._log.warning("control peer refused", extra={"kv": {"reason": reason}})
+        hint = f"be root, or a member of the group `{self._group}`" if reason == NOT_PERMITTED else "try again later"
+        return _failure(reason, hint)
+
+    async def _version(self, _request: Request, _peer: Peer) -> object:
+        return {"name": self._daemon, "version": VERSION, "pid": os.getpid(), "control": CONTROL_VERSION}
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
+        while True:
+            try:
+                line = await read_line(reader, IDLE_TIMEOUT_S)
+                if line is None:
+                    return
+                request = decode_request(line)
+            except PeerError as error:
+                self._log.warning("bad control request", extra={"kv": {"peer": peer.pid, "reason": error}})
+                await send(writer, _failure(str(error), f"this is {self._daemon} {VERSION}"))
+                raise
+            handler = self._handlers.get(request.op)
+            if handler is None:
+                known = ", ".join(sorted(self._handlers))
+                await send(writer, _failure(f"{self._daemon} has no operation `{request.op[:64]}`", f"it has {known}"))
+                continue
+            answer = handler(request, peer)
+            if isinstance(answer, AsyncGenerator):
+                await self._follow(answer, reader, writer)
+                return
+            await send(writer, await self._reply(request, answer))
+
+    async def _reply(self, request: Request, answer: Awaitable[object]) -> bytes:
+        try:
+            result = await asyncio.wait_for(answer, self._timeout_s)
+        except OperatorError as error:
+            return _failure(error.message, error.hint)
+        except TimeoutError:
+            return _failure(f"`{request.op}` took longer than {self._timeout_s:g} s", f"is {self._daemon} overloaded?")
+        except OSError as error:
+            return _failure(f"`{request.op}` failed: {error}", f"{self._daemon}'s log may say more")
+        line = encode_line({"ok": True, "result": result})
+        if len(line) > MAX_REPLY_BYTES:
+            return _failure(f"the answer to `{request.op}` has {len(line)} bytes", "ask for less at a time")
+        return line
+
+    async def _follow(
+        self, items: AsyncGenerator[object, None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Sends items until they end or the peer closes its side, or writes another byte."""
+        pump = asyncio.create_task(_pump(items, writer))
+        gone = asyncio.create_task(reader.read(1))
+        try:
+            await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            pump.cancel()
+            await asyncio.wait({pump, gone})
+            await items.aclose()
+        # What a finished task raised belongs to the caller; a cancelled one was stopped above.
+        for task in (pump, gone):
+            if not task.cancelled():
+                task.result()
+
+
+async def _pump(items: AsyncGenerator[object, None], writer: asyncio.StreamWriter) -> None:
+    try:
+        async for item in items:
+            await send(writer, encode_line({"ok": True, "item": item}))
+    except OperatorError as error:
+        await send(writer, _failure(error.message, error.hint))
+
+
+def _failure(error: str, hint: str) -> bytes:
+    return encode_line({"ok": False, "error": error, "hint": hint})
+
+
+def daemon_of(path: Path) -> str:
+    """Returns the daemon that a control socket is named after."""
+    return path.name.removesuffix("-ctl.sock")
+
+
+class ControlClient:
+    """One connection to a daemon's control socket, made at the first request. Not for use by several threads."""
+
+    def __init__(self, path: Path, timeout_s: float = 5.0, group: str = "execray") -> None:
+        """timeout_s: for connecting and for each answer. group: named in the hint when the daemon refuses us."""
+        self.path = path
+        self._timeout_s = timeout_s
+        self._group = group
+        self._daemon = daemon_of(path)
+        self._sock: socket.socket | None = None
+        self._buffer = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection, if there is one."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        self._buffer.clear()
+
+    def call(self, op: str, **args: object) -> Any:
+        """Asks for something and returns the result. Raises Unreachable or OperationFailed."""
+        self._send(Request(op, dict(args)))
+        reply = self._read(self._timeout_s)
+        if reply is None:
+            raise self._unreachable("closed the connection without an answer")
+        return reply.get("result")
+
+    def follow(self, op: str, **args: object) -> Iterator[Any]:
+        """Yields the items of an op that follows something, without a limit of time, until the daemon closes.
+
+        Raises Unreachable or OperationFailed. The connection is of no use for anything else afterwards.
+        """
+        self._send(Request(op, dict(args)))
+        try:
+            while (reply := self._read(None)) is not None:
+                yield reply.get("item")
+        finally:
+            self.close()
+
+    def _connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(self._timeout_s)
+        try:
+            sock.connect(os.fspath(self.path))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            sock.close()
+            raise Unreachable(f"{self._daemon} is not running ({self.path})", f"start {self._daemon}") from error
+        except PermissionError as error:
+            sock.close()
+            raise self._not_permitted() from error
+        except OSError as error:
+            sock.close()
+            raise Unreachable(f"can't reach {self._daemon} at {self.path}: {error}", "is the path right?") from error
+        return sock
+
+    def _send(self, request: Request) -> None:
+        if self._sock is None:
+            self._sock = self._connect()
+        try:
+            self._sock.sendall(encode_request(request))
+        except BrokenPipeError:
+            pass  # it closed already; why stands in what it sent, which _read returns
+        except OSError as error:
+            raise self._unreachable(f"can't be written to: {error}") from error
+
+    def _read(self, timeout_s: float | None) -> dict[str, Any] | None:
+        """Returns the next reply that is ok, None at the end of the stream."""
+        assert self._sock is not None
+        self._sock.settimeout(timeout_s)
+        while b"\n" not in self._buffer:
+            try:
+                data = self._sock.recv(1 << 16)
+            except TimeoutError as error:
+                raise self._unreachable(f"did not answer within {timeout_s:g} s") from error
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return None
+            self._buffer += data
+            if len(self._buffer) > MAX_REPLY_BYTES:
+                raise self._unreachable("sent an endless answer")
+        line, _, rest = bytes(self._buffer).partition(b"\n")
+        self._buffer[:] = rest
+        return self._checked(line)
+
+    def _checked(self, line: bytes) -> dict[str, Any]:
+        try:
+            reply = decode_object(line)
+        except PeerError as error:
+            raise self._unreachable(f"sent {error}") from error
+        if reply.get("ok") is True:
+            return reply
+        message, hint = str(reply.get("error", "no reason given")), str(reply.get("hint", ""))
+        if message == NOT_PERMITTED:
+            raise self._not_permitted(hint)
+        raise OperationFailed(message, hint)
+
+    def _not_permitted(self, hint: str = "") -> Unreachable:
+        self.close()
+        return Unreachable(
+            f"not permitted to talk to {self._daemon} ({self.path})",
+            hint or f"be root, or a member of the group `{self._group}`",
+        )
+
+    def _unreachable(self, what: str) -> Unreachable:
+        self.close()
+        return Unreachable(f"{self._daemon} {what}", f"is {self._daemon} overloaded, or of another version?")
