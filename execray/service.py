@@ -17,6 +17,7 @@ from typing import Final
 from execray.errors import OperatorError
 
 _UCRED: Final = struct.Struct("3i")
+_SO_PEERGROUPS: Final = 59  # Linux 4.13; the socket module has no name for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,14 @@ class Peer:
     pid: int
     uid: int
     gid: int
+    groups: tuple[int, ...] = ()  # supplementary
 
 
 def peer_of(sock: socket.socket) -> Peer:
-    """Returns the peer of a connected Unix socket. Raises OSError."""
-    return Peer(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+    """Returns the peer of a connected Unix socket. Raises OSError, also for a peer in more than 256 groups."""
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
+    return Peer(pid, uid, gid, struct.unpack(f"{len(raw) // 4}I", raw))
 
 
 def group_id(name: str) -> int | None:
@@ -42,15 +46,11 @@ def group_id(name: str) -> int | None:
 
 
 def in_group(peer: Peer, gid: int) -> bool:
-    """Whether the peer's primary or supplementary groups hold gid. A process that is gone is in no group."""
-    if peer.gid == gid:
-        return True
-    try:
-        status = Path(f"/proc/{peer.pid}/status").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    groups = next((line for line in status.splitlines() if line.startswith("Groups:")), "Groups:")
-    return str(gid) in groups.split()[1:]
+    """Whether the peer's primary or supplementary groups held gid when it connected.
+
+    Not read from /proc: by now its pid may be another process's.
+    """
+    return gid == peer.gid or gid in peer.groups
 
 
 def prepare_dir(path: Path, mode: int, group: str = "") -> None:
