@@ -91,10 +91,15 @@ def _maps(value: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
 
 
+def _texts(value: Mapping[str, Any], key: str) -> list[str]:
+    found = value.get(key)
+    return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
+
+
 def _lines(alert: Alert, paint: Painter) -> Iterator[str]:
     own, rule = _map(alert, "execray"), _map(alert, "rule")
     severity = safe(own.get("severity", "?"))
-    technique = " ".join(safe(t) for t in own.get("attack", ()) if isinstance(t, str))
+    technique = " ".join(safe(t) for t in _texts(own, "attack"))
     title = paint(safe(rule.get("name", "?")), "bold")
     yield f"{paint(severity.upper(), severity)}  {title}" + (f"  {technique}" if technique else "")
     if rule.get("description"):
@@ -141,7 +146,7 @@ def _step_lines(own: Mapping[str, Any], paint: Painter) -> Iterator[str]:
     starts = [event["time_ns"] for step in trail for event in _maps(step, "events") if _is_int(event.get("time_ns"))]
     first = min(starts, default=0)
     for number, step in enumerate(trail, 1):
-        labels = "".join(f'"{safe(label)}" ' for label in step.get("labels", ()) if isinstance(label, str))
+        labels = "".join(f'"{safe(label)}" ' for label in _texts(step, "labels"))
         yield paint(f"  step {number}  {labels}{safe(step.get('step', '?'))}", "dim")
         events = _maps(step, "events")
         for event in events:
@@ -201,7 +206,8 @@ def _actor(event: Mapping[str, Any]) -> str:
 
 
 def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    # JSON's integers have no bound, float's and the kernel's do.
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64
 
 
 # --- one event in words ---------------------------------------------------------------------------------------------

@@ -1,0 +1,287 @@
+"""The subscriber's end of tracerd's event stream: connects, stays connected, never feeds the same batch twice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from execray.errors import PeerError
+from execray.process import boot_id
+from execray.schema.catalog import LOST
+from execray.service import close_writer, peer_of
+from execray.version import VERSION
+from execray.wire.frames import Ack, Batch, Decoder, Error, Frame, Heartbeat, Hello, Subscribe, check_hello, encode
+
+RETRY_S: Final = 0.2
+RETRY_REFUSED_S: Final = 0.5
+RETRY_MISMATCH_S: Final = 5.0  # another version won't go away by asking again at once
+HELLO_TIMEOUT_S: Final = 2.0
+MISSED_HEARTBEATS: Final = 3  # until the sensor counts as not live
+SILENT_HEARTBEATS: Final = 10  # until the connection is given up
+MAX_UNSENT_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 256 * 1024
+
+
+class Mismatch(PeerError):
+    """The other end is of another version, boot or user: trying again soon is of no use."""
+
+
+class Receiver(Protocol):
+    """What the stream is for."""
+
+    def subscription(self) -> Subscribe:
+        """What is wanted now."""
+        ...
+
+    async def batch(self, batch: Batch, stream_id: str) -> None:
+        """Takes one batch, in order, each once; waits while too much is on its way. Raises PeerError for a malformed one."""
+        ...
+
+    async def heartbeat(self, heartbeat: Heartbeat) -> None:
+        """Takes the sensor's clock and statistics."""
+        ...
+
+
+@dataclass(slots=True)
+class Position:
+    """How far one stream has been read, written and acknowledged."""
+
+    stream_id: str = ""
+    fed_seq: int = 0
+    next_id: int | None = None  # of the event that should come next
+    written_seq: int = 0  # what tracerd may forget
+    time_ns: int = 0  # the latest event or heartbeat
+
+
+@dataclass(slots=True)
+class StreamStats:
+    """Counts since start."""
+
+    connects: int = 0
+    batches: int = 0
+    events: int = 0
+    repeated: int = 0  # batches that came again after a reconnection, not fed again
+    gap_events: int = 0  # events missing between two batches without a record of their loss
+    peer_errors: int = 0
+    restarts: int = 0  # of tracerd, while we lived
+
+
+@dataclass(slots=True)
+class Link:
+    """The connection as it is now."""
+
+    connected: bool = False
+    error: str = "not yet tried"
+    facts: dict[str, Any] = field(default_factory=dict)
+    heartbeat_at: float = 0.0  # time.monotonic() of the last sign of life
+    stats: dict[str, Any] = field(default_factory=dict)  # what the last heartbeat said
+
+
+class StreamClient:
+    """One subscription that outlives tracerd's restarts."""
+
+    def __init__(self, path: Path, receiver: Receiver, heartbeat_s: float, log: logging.Logger) -> None:
+        self.stats = StreamStats()
+        self.link = Link()
+        self.position = Position()
+        self._path = path
+        self._receiver = receiver
+        self._heartbeat_s = heartbeat_s
+        self._log = log
+        self._writer: asyncio.StreamWriter | None = None
+        self._was_live = True
+
+    @property
+    def live(self) -> bool:
+        """Whether a heartbeat came lately enough."""
+        age = time.monotonic() - self.link.heartbeat_at
+        return self.link.connected and age < MISSED_HEARTBEATS * self._heartbeat_s
+
+    async def run(self) -> None:
+        """Stays subscribed until cancelled. Lets bugs through; everything the peer does wrong is counted and survived."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch())
+            while True:
+                delay_s = await self._attempt()
+                await asyncio.sleep(delay_s)
+
+    async def _attempt(self) -> float:
+        """Runs one connection to its end; returns how long to wait before the next."""
+        try:
+            await self._connection()
+            self._failed("tracerd closed the connection")
+        except PeerError as error:
+            self.stats.peer_errors += 1
+            self._failed(str(error))
+            return RETRY_MISMATCH_S if isinstance(error, Mismatch) else RETRY_REFUSED_S
+        except (OSError, TimeoutError) as error:
+            self._failed(str(error) or type(error).__name__)
+        return RETRY_S
+
+    def resubscribe(self) -> None:
+        """Tells tracerd what is wanted now; without a connection, the next one begins with it."""
+        self._send(self._receiver.subscription())
+
+    def acknowledge(self, stream_id: str, seq: int) -> None:
+        """Tells tracerd that everything up to seq is done with. Of a stream that is gone, it means nothing."""
+        if stream_id == self.position.stream_id and seq > self.position.written_seq:
+            self.position.written_seq = seq
+            self._send(Ack(seq))
+
+    def _failed(self, reason: str) -> None:
+        # Once for each reason: a tracerd that is away for an hour is one line, not 18,000.
+        if reason != self.link.error:
+            self._log.warning("no event stream", extra={"kv": {"reason": reason, "socket": self._path}})
+        self.link.connected = False
+        self.link.error = reason
+
+    def _send(self, frame: Frame) -> None:
+        writer = self._writer
+        if writer is None or writer.is_closing():
+            return
+        writer.write(encode(frame))
+        if writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            writer.transport.abort()  # it has stopped reading; the reader sees the end and reconnects
+
+    async def _connection(self) -> None:
+        reader, writer = await asyncio.wait_for(asyncio.open_unix_connection(self._path), HELLO_TIMEOUT_S)
+        try:
+            peer = peer_of(writer.get_extra_info("socket"))
+            if peer.uid not in (0, os.geteuid()):
+                raise Mismatch(f"the process at {self._path} runs as uid {peer.uid}, not as root")
+            decoder = Decoder()
+            writer.write(encode(Hello("policyd", self._facts())))
+            frames = await self._greet(reader, decoder)
+            self._writer = writer
+            self.resubscribe()
+            if self.position.written_seq:
+                self._send(Ack(self.position.written_seq))  # the last one may have been lost with the connection
+            await self._read(reader, decoder, frames)
+        finally:
+            self.link.connected = False
+            self._writer = None
+            await close_writer(writer)
+
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"version": VERSION, "pid": os.getpid()}
+        if self.position.stream_id:
+            facts["resume"] = [self.position.stream_id, self.position.fed_seq]
+        return facts
+
+    async def _greet(self, reader: asyncio.StreamReader, decoder: Decoder) -> list[Frame]:
+        """Reads tracerd's hello; returns the frames that came with it."""
+        frames: list[Frame] = []
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            while not frames:
+                data = await reader.read(_READ_BYTES)
+                if not data:
+                    raise PeerError("tracerd closed the connection before its hello")
+                frames += decoder.feed(data)
+        if isinstance(frames[0], Error):
+            raise PeerError(f"tracerd refused us: {frames[0].message[:200]}")
+        try:
+            hello = check_hello(frames[0], "tracerd")
+        except PeerError as error:
+            raise Mismatch(str(error)) from error
+        stream_id, boot = hello.facts.get("stream_id"), hello.facts.get("boot_id")
+        if not isinstance(stream_id, str) or not stream_id:
+            raise Mismatch("tracerd's hello names no stream")
+        if boot != boot_id():
+            raise Mismatch("tracerd's hello is of another boot")
+        self._begin(stream_id, hello.facts)
+        return frames[1:]
+
+    def _begin(self, stream_id: str, facts: dict[str, Any]) -> None:
+        before = self.position
+        if stream_id != before.stream_id:
+            self.stats.restarts += bool(before.stream_id)
+            self.position = Position(stream_id, time_ns=before.time_ns)
+        self.stats.connects += 1
+        self.link = Link(True, "", facts, time.monotonic())
+        self._log.info("event stream connected", extra={"kv": {"stream": stream_id, "tracerd": facts.get("pid", "?")}})
+
+    async def _read(self, reader: asyncio.StreamReader, decoder: Decoder, frames: list[Frame]) -> None:
+        while True:
+            for frame in frames:
+                await self._frame(frame)
+            data = await reader.read(_READ_BYTES)
+            if not data:
+                return
+            frames = list(decoder.feed(data))
+
+    async def _frame(self, frame: Frame) -> None:
+        match frame:
+            case Batch():
+                await self._batch(frame)
+            case Heartbeat(time_ns, stats):
+                self.link.heartbeat_at = time.monotonic()
+                self.link.stats = stats
+                self.position.time_ns = max(self.position.time_ns, time_ns)
+                await self._receiver.heartbeat(frame)
+            case Error(message):
+                raise PeerError(f"tracerd closed the stream: {message[:200]}")
+            case _:
+                raise PeerError(f"tracerd sent a {type(frame).__name__} frame")
+
+    async def _batch(self, batch: Batch) -> None:
+        at = self.position
+        if batch.seq <= at.fed_seq:
+            self.stats.repeated += 1
+            return
+        if (hole := self._hole_before(batch)) is not None:
+            await self._receiver.batch(hole, at.stream_id)
+        await self._receiver.batch(batch, at.stream_id)
+        at.fed_seq = batch.seq
+        at.next_id = batch.first_id + len(batch.events)
+        if batch.events:
+            at.time_ns = max(at.time_ns, batch.events[-1][1])
+        self.stats.batches += 1
+        self.stats.events += len(batch.events)
+
+    def _hole_before(self, batch: Batch) -> Batch | None:
+        """Returns a batch with one LOST record for what lies unseen before this one, if anything does."""
+        at = self.position
+        if not batch.events:
+            return None
+        first_ns: int = batch.events[0][1]
+        if at.next_id is None:
+            # The first of a new stream. Between the last one and this, nobody was looking, or nobody told us.
+            if not self.stats.restarts or not at.time_ns or at.fed_seq:
+                return None
+            return Batch(0, 0, (), (), ((LOST, first_ns, "tracerd restart", 0, at.time_ns),))
+        missing = batch.first_id - at.next_id
+        if missing <= 0:
+            return None
+        self.stats.gap_events += missing
+        return Batch(0, at.next_id, (), (), ((LOST, first_ns, "stream", missing, at.time_ns),))
+
+    async def _watch(self) -> None:
+        """Says when the sensor falls silent and when it speaks again; gives up a connection that stays silent."""
+        while True:
+            await asyncio.sleep(self._heartbeat_s / 2)
+            if self._writer is None:
+                continue
+            age = time.monotonic() - self.link.heartbeat_at
+            if self.live is not self._was_live:
+                self._was_live = self.live
+                words = "sensor live again" if self.live else "sensor not live"
+                self._log.warning(words, extra={"kv": {"silent_s": f"{age:.1f}"}})
+            if age > SILENT_HEARTBEATS * self._heartbeat_s:
+                self._writer.transport.abort()  # the reader sees the end, and reconnects
+
+    def status(self) -> dict[str, object]:
+        """Returns the connection, its position and counts, as `status` shows them."""
+        link, at = self.link, self.position
+        out: dict[str, object] = {"connected": link.connected, "live": self.live}
+        if link.connected:
+            out |= {"stream_id": at.stream_id, "tracerd_pid": link.facts.get("pid"), "seq": at.fed_seq}
+            out |= {"acknowledged": at.written_seq}
+            out["heartbeat_age_ms"] = round((time.monotonic() - link.heartbeat_at) * 1000)
+        else:
+            out["error"] = link.error
+        return out | {name: getattr(self.stats, name) for name in self.stats.__slots__}
