@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Never loaded: names every type of the ABI once, so that its BTF has them for gen_layout.py. */
+#include "vmlinux.h"
+#include "execray/event.h"
+
+struct er_exec er_keep_exec;
+struct er_fork er_keep_fork;
+struct er_exit er_keep_exit;
+struct er_file er_keep_file;
+struct er_connect er_keep_connect;
+struct er_ptrace er_keep_ptrace;
+struct er_setuid er_keep_setuid;
+struct er_config er_keep_config;
+struct er_self er_keep_self;
+struct er_creds er_keep_creds;
+enum er_event er_keep_event;
+enum er_flag er_keep_flag;
+enum er_self_flag er_keep_self_flag;
+enum er_setuid_call er_keep_setuid_call;
+enum er_counter er_keep_counter;

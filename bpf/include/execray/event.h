@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Records: the ABI between the programs and tracerd, written once, here. execray/schema/layout.py is generated from the
+ * BTF that this leaves in the built objects (`make abi`); change anything and raise ER_ABI_VERSION.
+ *
+ * Every record begins with er_header and er_task. Text lies in `tail`, back to back in the order of the *_len fields.
+ */
+#ifndef EXECRAY_EVENT_H
+#define EXECRAY_EVENT_H
+
+#define ER_ABI_VERSION 1
+
+enum er_event {
+	ER_EVENT_INVALID = 0,
+	ER_EVENT_EXEC = 1,
+	ER_EVENT_FORK = 2,
+	ER_EVENT_EXIT = 3,
+	ER_EVENT_OPEN = 4,
+	ER_EVENT_WRITE = 5,
+	ER_EVENT_CHMOD = 6,
+	ER_EVENT_CONNECT = 7,
+	ER_EVENT_PTRACE = 8,
+	ER_EVENT_SETUID = 9,
+	ER_EVENT_SCAN = 32, /* one thread found by the scan at start; not an event a policy can name */
+};
+
+enum er_flag {
+	ER_F_PATH_TRUNCATED = 1 << 0,
+	ER_F_ARGV_TRUNCATED = 1 << 1,
+	ER_F_CONTENT_TRUNCATED = 1 << 2,
+	ER_F_RAWPATH_TRUNCATED = 1 << 3,
+	ER_F_UNREADABLE = 1 << 4,
+	ER_F_COMPAT_ABI = 1 << 5,
+	ER_F_HEARTBEAT = 1 << 6,
+	ER_F_OLD_CREDS_UNKNOWN = 1 << 7,
+};
+
+/* Limits of captured text, in bytes. A path is at most 4,095 bytes long; powers of two keep the verifier's bounds
+ * simple. */
+#define ER_PATH_MAX    4096
+#define ER_ARGV_MAX    8192
+#define ER_CONTENT_MAX 256
+#define ER_TAIL_MAX    (2 * ER_PATH_MAX + ER_ARGV_MAX)
+
+struct er_header {
+	__u32 len;     /* of the whole record */
+	__u16 kind;    /* enum er_event */
+	__u16 flags;   /* enum er_flag */
+	__u64 time_ns; /* CLOCK_BOOTTIME */
+};
+
+/* The acting thread, after the call. Ids are in the initial user and pid namespaces. */
+struct er_task {
+	__u64 start_ns; /* the group leader's start_boottime */
+	__u64 cgroup_id;
+	__u32 pid; /* tgid */
+	__u32 uid;
+	__u32 euid;
+	__u32 suid;
+	__u32 gid;
+	__u32 egid;
+	char comm[16];
+	__u32 tid; /* last: what stands before is the same for all of a process's threads of one name and credentials */
+	__u32 _pad;
+};
+
+/* ER_EVENT_EXEC, a successful one (ret 0) or one that failed; ER_EVENT_SCAN, with path_len 0 for all but group leaders.
+ */
+struct er_exec {
+	struct er_header hdr;
+	struct er_task task;
+	__u64 ino;
+	__u64 parent_start_ns;
+	__u32 ppid; /* real parent's tgid */
+	__u32 dev;  /* s_dev: major << 20 | minor */
+	__s32 ret;
+	__u32 argv_len; /* arguments, each ended by a NUL */
+	__u16 path_len;
+	__u16 filename_len;
+	__u32 i_mode;
+	char tail[]; /* path, filename, argv */
+};
+
+/* ER_EVENT_FORK: the task is the creator. */
+struct er_fork {
+	struct er_header hdr;
+	struct er_task task;
+	__u64 child_start_ns;
+	__u32 child_pid;
+	__u32 _pad;
+};
+
+/* ER_EVENT_EXIT: the last thread of a process. */
+struct er_exit {
+	struct er_header hdr;
+	struct er_task task;
+	__u32 code; /* as wait(2) reports it: status << 8 | signal */
+	__u32 _pad;
+};
+
+/* ER_EVENT_OPEN, ER_EVENT_WRITE, ER_EVENT_CHMOD */
+struct er_file {
+	struct er_header hdr;
+	struct er_task task;
+	__u64 ino;
+	__u64 asked; /* write: bytes asked to be written */
+	__u32 dev;
+	__s32 ret;
+	__s32 fd;
+	__u32 open_flags; /* as passed */
+	__u32 mode;	  /* open, chmod: as passed */
+	__u32 f_mode;
+	__u16 i_mode;
+	__u16 path_len;
+	__u16 raw_len;
+	__u16 content_len;
+	char tail[]; /* path, raw, content */
+};
+
+/* ER_EVENT_CONNECT */
+struct er_connect {
+	struct er_header hdr;
+	struct er_task task;
+	__s32 fd;
+	__s32 ret;
+	__u16 family;
+	__u16 dport; /* host byte order, as sport */
+	__u16 sport;
+	__u16 path_len;
+	__u8 daddr[16]; /* 4 bytes used for AF_INET */
+	__u8 saddr[16];
+	char tail[]; /* AF_UNIX: sun_path */
+};
+
+/* ER_EVENT_PTRACE; target_pid 0: no such process */
+struct er_ptrace {
+	struct er_header hdr;
+	struct er_task task;
+	__u64 request;
+	__u64 target_start_ns;
+	__u64 target_parent_start_ns;
+	__u32 target_pid;
+	__u32 target_tid;
+	__u32 target_uid;
+	__u32 target_ppid;
+	__s32 ret;
+	__u32 _pad;
+};
+
+enum er_setuid_call {
+	ER_CALL_INVALID = 0,
+	ER_CALL_SETUID,
+	ER_CALL_SETREUID,
+	ER_CALL_SETRESUID,
+};
+
+/* ER_EVENT_SETUID */
+struct er_setuid {
+	struct er_header hdr;
+	struct er_task task;
+	__u32 call; /* enum er_setuid_call */
+	__s32 ret;
+	__u32 new_uid;
+	__u32 new_euid;
+	__u32 old_uid;
+	__u32 old_euid;
+};
+
+/* Shared maps. tracerd makes them and puts them into each object's er_*_slot (maps.h). */
+struct er_config {
+	__u64 wanted;	     /* bit 1 << er_event */
+	__u32 content;	     /* take the bytes of writes */
+	__u32 heartbeat_tid; /* this thread's calls are liveness probes */
+};
+
+enum er_self_flag {
+	ER_SELF_DROP = 1 << 0,	    /* one of ExecRay's own processes */
+	ER_SELF_INHERIT = 1 << 1,   /* so are its children (the enforcer's tcpdump) */
+	ER_SELF_HEARTBEAT = 1 << 2, /* made by the liveness probe */
+};
+
+struct er_self {
+	__u64 start_ns;
+	__u32 flags; /* enum er_self_flag */
+	__u32 _pad;
+};
+
+/* The ids of a thread as it last got them, so that a set*id call can be compared with what was before. */
+struct er_creds {
+	__u64 start_ns;
+	__u32 uid;
+	__u32 euid;
+};
+
+enum er_counter {
+	ER_COUNT_SENT = 0,
+	ER_COUNT_DROPPED,    /* the ring was full */
+	ER_COUNT_SELF,	     /* events of ExecRay's own processes */
+	ER_COUNT_CREDS_FULL, /* no room to remember a thread's ids */
+	ER_COUNT_SELF_FULL,  /* no room to remember one of our own processes */
+	ER_COUNT_SYSCALLS,   /* the optional counter on sys_enter */
+	ER_COUNT_MAX = 8,
+};
+
+#endif

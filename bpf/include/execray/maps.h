@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Maps that all objects share. pylibbpf can't give an object maps that exist already, so each object has one-element
+ * arrays of maps instead, the slots, and tracerd puts the shared maps into them before it attaches anything. An empty
+ * slot can't happen then, and is "nothing wanted" to the verifier.
+ */
+#ifndef EXECRAY_MAPS_H
+#define EXECRAY_MAPS_H
+
+/* libbpf makes a slot's inner map only as a pattern for the verifier: the ring's real size is tracerd's choice. */
+#define ER_RING_PATTERN 4096
+#define ER_SELF_MAX	1024
+#define ER_CREDS_MAX	65536
+
+#define ER_SLOT(slot, inner)                              \
+	struct {                                          \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); \
+		__uint(max_entries, 1);                   \
+		__type(key, __u32);                       \
+		__array(values, inner);                   \
+	} slot SEC(".maps")
+
+/* Sizes instead of types: behind two pointers the compiler leaves only a struct's name in the BTF. */
+struct er_ring_map {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, ER_RING_PATTERN);
+};
+
+struct er_config_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct er_config));
+};
+
+struct er_counter_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ER_COUNT_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u64));
+};
+
+struct er_self_map {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ER_SELF_MAX);
+	__uint(key_size, sizeof(__u32)); /* tgid */
+	__uint(value_size, sizeof(struct er_self));
+};
+
+struct er_creds_map {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ER_CREDS_MAX);
+	__uint(key_size, sizeof(__u32)); /* tid */
+	__uint(value_size, sizeof(struct er_creds));
+};
+
+ER_SLOT(er_ring_slot, struct er_ring_map);
+ER_SLOT(er_config_slot, struct er_config_map);
+ER_SLOT(er_counter_slot, struct er_counter_map);
+ER_SLOT(er_self_slot, struct er_self_map);
+ER_SLOT(er_creds_slot, struct er_creds_map);
+
+static __always_inline void *er_slot(void *slot)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(slot, &zero);
+}
+
+static __always_inline void er_count(enum er_counter which)
+{
+	void *counters = er_slot(&er_counter_slot);
+	__u32 key = which;
+	__u64 *value = counters ? bpf_map_lookup_elem(counters, &key) : NULL;
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
+
+static __always_inline struct er_config *er_get_config(void)
+{
+	void *config = er_slot(&er_config_slot);
+	__u32 zero = 0;
+
+	return config ? bpf_map_lookup_elem(config, &zero) : NULL;
+}
+
+static __always_inline bool er_wanted(const struct er_config *config, enum er_event event)
+{
+	return config->wanted & (1ULL << event);
+}
+
+static __always_inline void er_send(void *record, __u64 len)
+{
+	void *ring = er_slot(&er_ring_slot);
+
+	/* Without flags the kernel wakes the reader only when it had caught up: a busy reader costs no wake-ups. */
+	if (ring && bpf_ringbuf_output(ring, record, len, 0) == 0)
+		er_count(ER_COUNT_SENT);
+	else
+		er_count(ER_COUNT_DROPPED);
+}
+
+#endif

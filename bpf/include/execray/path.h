@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The path the kernel used: built from the dentry and mount of a struct file that is open, so symlinks, `..`, relative
+ * names and a second thread that rewrites the argument can't fool it. It is the name in the mount namespace; a chroot
+ * is ignored. Read with bpf_probe_read_kernel only, which every kernel with a ring buffer has.
+ */
+#ifndef EXECRAY_PATH_H
+#define EXECRAY_PATH_H
+
+/* Deeper than this is cut in front, and flagged. Each level is one round of a loop that the verifier walks through. */
+#define ER_PATH_DEPTH 128
+#define ER_NAME_MAX   255
+
+/* A program's own buffers, one per CPU. No program runs twice at once on one CPU, so none sees another's. */
+struct er_scratch {
+	char path[ER_PATH_MAX + ER_NAME_MAX + 1]; /* filled from its end; the rest is room that bounds checks need */
+	/*
+	 * Where a walk has come to. Kept in memory and not in registers: what the verifier knows of it is then the same
+	 * in each round of the loop, whatever the round before did, and it has one case to look at instead of
+	 * thousands.
+	 */
+	struct dentry *dentry;
+	struct vfsmount *mnt;
+	__u32 pos; /* the path stands in path[pos .. ER_PATH_MAX - 1) */
+	__u32 walk_flags;
+	union {
+		struct er_exec exec;
+		struct er_file file;
+		struct er_connect connect;
+		char bytes[512 + ER_TAIL_MAX + ER_ARGV_MAX];
+	} record;
+};
+
+/* One level up. Returns true at the end of the walk. */
+static __always_inline bool er_walk_up(struct er_scratch *scratch)
+{
+	struct dentry *dentry = scratch->dentry, *parent = BPF_CORE_READ(dentry, d_parent);
+	struct vfsmount *mnt = scratch->mnt;
+	const unsigned char *name;
+	__u32 len, pos = scratch->pos;
+
+	if (dentry == BPF_CORE_READ(mnt, mnt_root)) {
+		struct mount *mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
+		struct mount *above = BPF_CORE_READ(mount, mnt_parent);
+
+		if (mount == above)
+			return true;
+		scratch->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+		scratch->mnt = (void *)above + bpf_core_field_offset(struct mount, mnt);
+		return false;
+	}
+	len = BPF_CORE_READ(dentry, d_name.len);
+	name = BPF_CORE_READ(dentry, d_name.name);
+	if (len > ER_NAME_MAX)
+		len = ER_NAME_MAX;
+	if (pos < len + 1) {
+		scratch->walk_flags |= ER_F_PATH_TRUNCATED;
+		return true;
+	}
+	/* A root that isn't its mount's: a pipe, socket, memfd, or something unmounted. Its name stands alone. */
+	if (dentry == parent) {
+		pos = (pos - len) & (ER_PATH_MAX - 1);
+		bpf_probe_read_kernel(&scratch->path[pos], len & ER_NAME_MAX, name);
+		scratch->pos = pos;
+		return true;
+	}
+	pos = (pos - len - 1) & (ER_PATH_MAX - 1);
+	scratch->path[pos] = '/';
+	bpf_probe_read_kernel(&scratch->path[pos + 1], len & ER_NAME_MAX, name);
+	scratch->pos = pos;
+	scratch->dentry = parent;
+	return false;
+}
+
+/* Builds the path of an open file in scratch->path, from scratch->pos on. */
+static __noinline int er_walk_path(struct er_scratch *scratch, struct file *file)
+{
+	int i;
+
+	if (!scratch)
+		return 0;
+	scratch->pos = ER_PATH_MAX - 1;
+	scratch->walk_flags = 0;
+	scratch->dentry = BPF_CORE_READ(file, f_path.dentry);
+	scratch->mnt = BPF_CORE_READ(file, f_path.mnt);
+	for (i = 0; i < ER_PATH_DEPTH; i++) {
+		if (er_walk_up(scratch))
+			goto done;
+	}
+	scratch->walk_flags |= ER_F_PATH_TRUNCATED;
+done:
+	if (scratch->pos == ER_PATH_MAX - 1) {
+		scratch->path[ER_PATH_MAX - 2] = '/';
+		scratch->pos = ER_PATH_MAX - 2;
+	}
+	return 0;
+}
+
+/* Appends the path of file to the record's tail. Returns its length. */
+static __always_inline __u32 er_append_path(struct er_scratch *scratch, char *tail, struct file *file, __u16 *flags)
+{
+	__u32 pos, len;
+
+	er_walk_path(scratch, file);
+	pos = scratch->pos & (ER_PATH_MAX - 1);
+	len = (ER_PATH_MAX - 1 - pos) & (ER_PATH_MAX - 1);
+	*flags |= scratch->walk_flags;
+	bpf_probe_read_kernel(tail, len, &scratch->path[pos]);
+	return len;
+}
+
+/* The struct file behind a descriptor of the current process, or NULL. */
+static __always_inline struct file *er_file_of(__s32 fd)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	struct file *file = NULL;
+	struct file **slots;
+
+	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(fdt, max_fds))
+		return NULL;
+	slots = BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), &slots[fd]);
+	return file;
+}
+
+#endif

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The life of processes: exec, fork, exit. Always attached: lineage and the table of processes rest on it. */
+#include "execray/common.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct er_scratch);
+} er_exec_scratch SEC(".maps");
+
+static __always_inline void er_append_argv(struct er_exec *e, struct task_struct *task, __u32 at)
+{
+	__u64 start = BPF_CORE_READ(task, mm, arg_start);
+	__u64 end = BPF_CORE_READ(task, mm, arg_end);
+	__u64 len = end - start;
+
+	if (end < start)
+		return;
+	if (len > ER_ARGV_MAX) {
+		len = ER_ARGV_MAX;
+		e->hdr.flags |= ER_F_ARGV_TRUNCATED;
+	}
+	/* execve has just written these pages, so they are there; should one have left, tracerd asks /proc. */
+	if (bpf_probe_read_user(&e->tail[at], len, (void *)start)) {
+		e->hdr.flags |= ER_F_UNREADABLE;
+		return;
+	}
+	e->argv_len = len;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
+{
+	struct er_config *config = er_get_config();
+	__u32 zero = 0, at, total;
+	struct er_scratch *scratch = bpf_map_lookup_elem(&er_exec_scratch, &zero);
+	struct er_exec *e;
+	struct file *file;
+	long len;
+
+	/* exec by another thread than the leader: that thread takes over the leader's tid */
+	if (old_pid != BPF_CORE_READ(task, pid))
+		er_forget_creds(old_pid);
+	er_remember_creds(task);
+	if (!config || !scratch)
+		return 0;
+	e = &scratch->record.exec;
+	if (!er_begin(&e->hdr, &e->task, config, ER_EVENT_EXEC, sizeof(*e)))
+		return 0;
+	file = BPF_CORE_READ(task, mm, exe_file);
+	er_fill_inode(file, &e->ino, &e->dev, &e->i_mode);
+	er_fill_parent(e, task);
+	e->ret = 0;
+	e->argv_len = 0;
+	at = e->path_len = er_append_path(scratch, e->tail, file, &e->hdr.flags);
+	at &= ER_PATH_MAX - 1;
+	len = bpf_probe_read_kernel_str(&e->tail[at], ER_PATH_MAX, BPF_CORE_READ(bprm, filename));
+	e->filename_len = len > 0 ? len - 1 : 0;
+	at += e->filename_len & (ER_PATH_MAX - 1);
+	er_append_argv(e, task, at);
+	total = sizeof(*e) + at + e->argv_len;
+	if (total > sizeof(scratch->record)) /* can't be; the verifier wants to hear it */
+		return 0;
+	e->hdr.len = total;
+	er_send(e, total);
+	return 0;
+}
+
+/* Whether the child of one of ExecRay's own processes is ours too, and the fork therefore nobody's business. */
+static __always_inline bool er_inherit_self(struct task_struct *parent, struct task_struct *child,
+					    const struct er_config *config, __u32 child_pid)
+{
+	struct er_self self = {.start_ns = er_start_ns(child)};
+	__u32 flags = er_self_flags(parent, BPF_CORE_READ(parent, tgid));
+	void *map = er_slot(&er_self_slot);
+
+	if ((__u32)BPF_CORE_READ(parent, pid) == config->heartbeat_tid)
+		self.flags = ER_SELF_HEARTBEAT;
+	else if (flags & (ER_SELF_INHERIT | ER_SELF_HEARTBEAT))
+		self.flags = flags;
+	if (!self.flags || !map)
+		return false;
+	if (bpf_map_update_elem(map, &child_pid, &self, BPF_ANY))
+		er_count(ER_COUNT_SELF_FULL);
+	return true;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(er_fork, struct task_struct *parent, struct task_struct *child)
+{
+	struct er_config *config = er_get_config();
+	__u32 child_pid = BPF_CORE_READ(child, tgid);
+	struct er_fork e;
+	bool ours;
+
+	er_remember_creds(child);
+	if (!config || child_pid != (__u32)BPF_CORE_READ(child, pid)) /* a thread */
+		return 0;
+	ours = er_inherit_self(parent, child, config, child_pid);
+	__builtin_memset(&e, 0, sizeof(e));
+	/*
+	 * A child of ours that isn't hidden needs its lineage, so its fork is reported although its creator's events
+	 * aren't: er_begin decides for the creator only.
+	 */
+	e.hdr.len = sizeof(e);
+	e.hdr.kind = ER_EVENT_FORK;
+	e.hdr.time_ns = bpf_ktime_get_boot_ns();
+	if (ours) {
+		if ((__u32)BPF_CORE_READ(parent, pid) != config->heartbeat_tid) {
+			er_count(ER_COUNT_SELF);
+			return 0;
+		}
+		e.hdr.flags = ER_F_HEARTBEAT;
+	}
+	er_fill_task(&e.task, parent);
+	e.child_pid = child_pid;
+	e.child_start_ns = er_start_ns(child);
+	er_send(&e, sizeof(e));
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(er_exit, struct task_struct *task)
+{
+	struct er_config *config = er_get_config();
+	__u32 pid = BPF_CORE_READ(task, tgid);
+	void *map = er_slot(&er_self_slot);
+	struct er_exit e;
+	bool send;
+
+	er_forget_creds(BPF_CORE_READ(task, pid));
+	/* do_exit counts the thread out before it comes here, so the last one finds none left */
+	if (!config || BPF_CORE_READ(task, signal, live.counter) != 0)
+		return 0;
+	__builtin_memset(&e, 0, sizeof(e));
+	send = er_begin(&e.hdr, &e.task, config, ER_EVENT_EXIT, sizeof(e));
+	if (map)
+		bpf_map_delete_elem(map, &pid);
+	if (!send)
+		return 0;
+	/* a group exit (exit_group, a fatal signal) keeps its code in signal_struct, a lone thread's in the task */
+	e.code = BPF_CORE_READ(task, signal, group_exit_code);
+	if (!e.code)
+		e.code = BPF_CORE_READ(task, exit_code);
+	er_send(&e, sizeof(e));
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";
+const volatile __u32 er_abi_version = ER_ABI_VERSION;

@@ -1,0 +1,321 @@
+"""Layouts of the kernel's records. Generated from BTF by `make abi`; don't edit."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final, NamedTuple
+
+ER_ABI_VERSION: Final = 1
+ER_PATH_MAX: Final = 4096
+ER_ARGV_MAX: Final = 8192
+ER_CONTENT_MAX: Final = 256
+
+ER_COUNTER: Final = {
+    "ER_COUNT_SENT": 0,
+    "ER_COUNT_DROPPED": 1,
+    "ER_COUNT_SELF": 2,
+    "ER_COUNT_CREDS_FULL": 3,
+    "ER_COUNT_SELF_FULL": 4,
+    "ER_COUNT_SYSCALLS": 5,
+    "ER_COUNT_MAX": 8,
+}
+
+ER_EVENT: Final = {
+    "ER_EVENT_INVALID": 0,
+    "ER_EVENT_EXEC": 1,
+    "ER_EVENT_FORK": 2,
+    "ER_EVENT_EXIT": 3,
+    "ER_EVENT_OPEN": 4,
+    "ER_EVENT_WRITE": 5,
+    "ER_EVENT_CHMOD": 6,
+    "ER_EVENT_CONNECT": 7,
+    "ER_EVENT_PTRACE": 8,
+    "ER_EVENT_SETUID": 9,
+    "ER_EVENT_SCAN": 32,
+}
+
+ER_FLAG: Final = {
+    "ER_F_PATH_TRUNCATED": 1,
+    "ER_F_ARGV_TRUNCATED": 2,
+    "ER_F_CONTENT_TRUNCATED": 4,
+    "ER_F_RAWPATH_TRUNCATED": 8,
+    "ER_F_UNREADABLE": 16,
+    "ER_F_COMPAT_ABI": 32,
+    "ER_F_HEARTBEAT": 64,
+    "ER_F_OLD_CREDS_UNKNOWN": 128,
+}
+
+ER_SELF_FLAG: Final = {
+    "ER_SELF_DROP": 1,
+    "ER_SELF_INHERIT": 2,
+    "ER_SELF_HEARTBEAT": 4,
+}
+
+ER_SETUID_CALL: Final = {
+    "ER_CALL_INVALID": 0,
+    "ER_CALL_SETUID": 1,
+    "ER_CALL_SETREUID": 2,
+    "ER_CALL_SETRESUID": 3,
+}
+
+
+class Config(NamedTuple):
+    """struct er_config, 16 bytes without its tail."""
+
+    wanted: int
+    content: int
+    heartbeat_tid: int
+
+
+CONFIG: Final = Struct("<QII")
+
+
+class Connect(NamedTuple):
+    """struct er_connect, 128 bytes without its tail."""
+
+    len: int
+    kind: int
+    flags: int
+    time_ns: int
+    start_ns: int
+    cgroup_id: int
+    pid: int
+    uid: int
+    euid: int
+    suid: int
+    gid: int
+    egid: int
+    comm: bytes
+    tid: int
+    fd: int
+    ret: int
+    family: int
+    dport: int
+    sport: int
+    path_len: int
+    daddr: bytes
+    saddr: bytes
+
+
+CONNECT: Final = Struct("<IHHQQQIIIIII16sI4xiiHHHH16s16s")
+
+
+class Creds(NamedTuple):
+    """struct er_creds, 16 bytes without its tail."""
+
+    start_ns: int
+    uid: int
+    euid: int
+
+
+CREDS: Final = Struct("<QII")
+
+
+class Exec(NamedTuple):
+    """struct er_exec, 120 bytes without its tail."""
+
+    len: int
+    kind: int
+    flags: int
+    time_ns: int
+    start_ns: int
+    cgroup_id: int
+    pid: int
+    uid: int
+    euid: int
+    suid: int
+    gid: int
+    egid: int
+    comm: bytes
+    tid: int
+    ino: int
+    parent_start_ns: int
+    ppid: int
+    dev: int
+    ret: int
+    argv_len: int
+    path_len: int
+    filename_len: int
+    i_mode: int
+
+
+EXEC: Final = Struct("<IHHQQQIIIIII16sI4xQQIIiIHHI")
+
+
+class Exit(NamedTuple):
+    """struct er_exit, 88 bytes without its tail."""
+
+    len: int
+    kind: int
+    flags: int
+    time_ns: int
+    start_ns: int
+    cgroup_id: int
+    pid: int
+    uid: int
+    euid: int
+    suid: int
+    gid: int
+    egid: int
+    comm: bytes
+    tid: int
+    code: int
+
+
+EXIT: Final = Struct("<IHHQQQIIIIII16sI4xI4x")
+
+
+class File(NamedTuple):
+    """struct er_file, 128 bytes without its tail."""
+
+    len: int
+    kind: int
+    flags: int
+    time_ns: int
+    start_ns: int
+    cgroup_id: int
+    pid: int
+    uid: int
+    euid: int
+    suid: int
+    gid: int
+    egid: int
+    comm: bytes
+    tid: int
+    ino: int
+    asked: int
+    dev: int
+    ret: int
+    fd: int
+    open_flags: int
+    mode: int
+    f_mode: int
+    i_mode: int
+    path_len: int
+    raw_len: int
+    content_len: int
+
+
+FILE: Final = Struct("<IHHQQQIIIIII16sI4xQQIiiIIIHHHH")
+
+
+class Fork(NamedTuple):
+    """struct er_fork, 96 bytes without its tail."""
+
+    len: int
+    kind: int
+    flags: int
+    time_ns: int
+    start_ns: int
+    cgroup_id: int
+    pid: int
+    uid: int
+    euid: int
+    suid: int
+    gid: int
+    egid: int
+    comm: bytes
+    tid: int
+    child_start_ns: int
+    child_pid: int
+
+
+FORK: Final = Struct("<IHHQQQIIIIII16sI4xQI4x")
+
+
+class Header(NamedTuple):
+    """struct er_header, 16 bytes without its tail."""
+
+    len: int
+    kind: int
+    flags: int
+    time_ns: int
+
+
+HEADER: Final = Struct("<IHHQ")
+
+
+class Ptrace(NamedTuple):
+    """struct er_ptrace, 128 bytes without its tail."""
+
+    len: int
+    kind: int
+    flags: int
+    time_ns: int
+    start_ns: int
+    cgroup_id: int
+    pid: int
+    uid: int
+    euid: int
+    suid: int
+    gid: int
+    egid: int
+    comm: bytes
+    tid: int
+    request: int
+    target_start_ns: int
+    target_parent_start_ns: int
+    target_pid: int
+    target_tid: int
+    target_uid: int
+    target_ppid: int
+    ret: int
+
+
+PTRACE: Final = Struct("<IHHQQQIIIIII16sI4xQQQIIIIi4x")
+
+
+class Self(NamedTuple):
+    """struct er_self, 16 bytes without its tail."""
+
+    start_ns: int
+    flags: int
+
+
+SELF: Final = Struct("<QI4x")
+
+
+class Setuid(NamedTuple):
+    """struct er_setuid, 104 bytes without its tail."""
+
+    len: int
+    kind: int
+    flags: int
+    time_ns: int
+    start_ns: int
+    cgroup_id: int
+    pid: int
+    uid: int
+    euid: int
+    suid: int
+    gid: int
+    egid: int
+    comm: bytes
+    tid: int
+    call: int
+    ret: int
+    new_uid: int
+    new_euid: int
+    old_uid: int
+    old_euid: int
+
+
+SETUID: Final = Struct("<IHHQQQIIIIII16sI4xIiIIII")
+
+
+class Task(NamedTuple):
+    """struct er_task, 64 bytes without its tail."""
+
+    start_ns: int
+    cgroup_id: int
+    pid: int
+    uid: int
+    euid: int
+    suid: int
+    gid: int
+    egid: int
+    comm: bytes
+    tid: int
+
+
+TASK: Final = Struct("<QQIIIIII16sI4x")

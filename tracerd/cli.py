@@ -1,0 +1,54 @@
+"""The command `tracerd`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+
+from execray import config as configuration
+from execray.errors import OperatorError
+from execray.service import setup_logging
+from execray.version import VERSION
+from tracerd.objects import OBJECT_DIR
+
+
+@click.command(epilog="Example: tracerd --config /etc/execray/execray.yaml")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="Configuration file. [default: /etc/execray/execray.yaml]",
+)
+@click.option("--runtime-dir", type=click.Path(path_type=Path), help="Folder of the sockets, instead of the file's.")
+@click.option(
+    "--object-dir",
+    type=click.Path(path_type=Path),
+    default=OBJECT_DIR,
+    show_default=False,
+    help="Folder of the BPF objects, instead of the ones that came along.",
+)
+@click.version_option(VERSION, prog_name="tracerd")
+def main(config_path: Path | None, runtime_dir: Path | None, object_dir: Path) -> None:
+    """Watch processes through eBPF and stream their events to policyd. Needs root, and a kernel of 5.8 or later with BTF."""
+    try:
+        config = configuration.load(config_path)
+        if runtime_dir is not None:
+            config = dataclasses.replace(config, runtime_dir=runtime_dir)
+        log = setup_logging("tracerd", config.log_level)
+        # pylibbpf is slow to import and not needed to refuse a bad configuration
+        from tracerd.daemon import Tracerd  # noqa: PLC0415
+
+        asyncio.run(Tracerd(config, log, object_dir).run())
+    except OperatorError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Connects tracerd's parts: ring -> decoder -> batches -> stream, and the control socket. The only place that does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Final
+
+from execray.config import Config
+from execray.control import ControlServer, Handler, argument
+from execray.errors import OperatorError
+from execray.schema.catalog import EVENTS
+from execray.service import Peer, notify, prepare_dir
+from execray.version import VERSION
+from execray.wire.control import Request
+from execray.wire.frames import Subscribe
+from tracerd.batch import BatchBuilder
+from tracerd.decode import Decoder
+from tracerd.heartbeat import HeartbeatThread, Liveness
+from tracerd.objects import OBJECT_DIR
+from tracerd.processes import ProcessTable
+from tracerd.sensor import Sensor, own_identity
+from tracerd.stream import StreamServer
+
+_LIFE: Final = ("exec", "fork", "exit")
+_MAX_BATCH_EVENTS: Final = 2048
+_MAX_BATCH_BYTES: Final = 512 * 1024
+_CHECK_EVERY: Final = 32  # records between two looks at the clock
+
+
+class Tracerd:
+    """One running sensor."""
+
+    def __init__(self, config: Config, log: logging.Logger, object_dir: Path = OBJECT_DIR) -> None:
+        """Loads everything into the kernel. Raises OperatorError."""
+        self._config = config
+        self._log = log
+        own = config.tracerd
+        self._started = time.monotonic()
+        self._sensor = Sensor(counter=own.syscall_counter, object_dir=object_dir)
+        self._table = ProcessTable(own.process_cache)
+        self._builder = BatchBuilder()
+        self._decoder = Decoder(self._table, self._builder)
+        self._liveness = Liveness(self._decoder.heartbeats, own.heartbeat_s)
+        self._stream = StreamServer(
+            {**own_identity(), "version": VERSION},
+            frozenset(own.subscriber_uids),
+            own.buffer_mib * 1024 * 1024,
+            self._subscribe,
+            log,
+        )
+        self._flush_ns = int(own.flush_ms * 1_000_000)
+        self._lost: dict[str, int] = {"ring": 0, "skipped": 0, "malformed": 0}
+        self._lost_at_ns = dict.fromkeys(self._lost, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        self._rate = 0.0
+        self._batches = 0
+        self._waiting = False
+        self._heartbeat = HeartbeatThread(own.heartbeat_s, self._probes_needed, self._spawn_due)
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT, then takes everything down. Raises OperatorError when it can't start."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        config = self._config
+        prepare_dir(config.runtime_dir, 0o750, config.group)
+        handlers: dict[str, Handler] = {"status": self._op_status, "doctor": self._op_doctor, "register_self": self._op_register}
+        control = ControlServer(config.control_socket("tracerd"), config.group, handlers, self._log)
+        try:
+            self._sensor.start(self._table)
+            self._hide_self()
+            loop.add_reader(self._sensor.ring.fd, self._readable)
+            await self._stream.start(config.stream_socket, config.group)
+            await control.open()
+            notify("READY=1")
+            self._log.info("started", extra={"kv": {"processes": len(self._table), "version": VERSION}})
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(control.run())
+                await self._beat_until(stop)
+                serving.cancel()
+        finally:
+            notify("STOPPING=1")
+            self._heartbeat.stop()
+            loop.remove_reader(self._sensor.ring.fd)
+            control.close()
+            await self._stream.close()
+            if self._heartbeat.ident is not None:
+                self._heartbeat.join(2 * config.tracerd.heartbeat_s + 1)
+            self._sensor.close()
+            self._log.info("stopped", extra={"kv": {"events": self._decoder.decoded}})
+
+    def _hide_self(self) -> None:
+        me = self._table.find(os.getpid())
+        if me is not None:
+            self._sensor.hide(me.pid, me.start_ns)
+        self._heartbeat.start()
+        self._heartbeat.started_as.wait(5)
+        self._sensor.set_heartbeat_thread(self._heartbeat.tid)
+
+    async def _beat_until(self, stop: asyncio.Event) -> None:
+        interval = self._config.tracerd.heartbeat_s
+        before, at = 0, time.monotonic()
+        while not stop.is_set():
+            try:
+                await asyncio.wait_for(stop.wait(), interval)
+            except TimeoutError:
+                now = time.monotonic()
+                self._rate = (self._decoder.decoded - before) / (now - at)
+                before, at = self._decoder.decoded, now
+                self._drain()
+                self._stream.heartbeat(time.clock_gettime_ns(time.CLOCK_BOOTTIME), self._statistics())
+                notify("WATCHDOG=1")
+
+    def _subscribe(self, wanted: Subscribe, peer: Peer) -> None:
+        known = {event.code for event in EVENTS}
+        refused = self._sensor.want(known.intersection(wanted.codes), wanted.content)
+        self._hide(peer.pid, children=False)
+        self._log.info(
+            "subscribed",
+            extra={"kv": {"peer": peer.pid, "events": len(self._sensor.wanted), "content": wanted.content}},
+        )
+        for message in refused:
+            self._log.error("hook refused", extra={"kv": {"error": message}})
+
+    def _hide(self, pid: int, *, children: bool) -> bool:
+        """Drops the events of one of our own; its exact start time comes from the table, once the ring is read up."""
+        self._drain()
+        process = self._table.find(pid)
+        if process is None:
+            return False
+        self._sensor.hide(process.pid, process.start_ns, children=children)
+        return True
+
+    def _readable(self) -> None:
+        # Level-triggered: without this a ring that takes several turns to empty would be drained twice each turn.
+        if not self._waiting:
+            self._drain()
+
+    def _drain_again(self) -> None:
+        self._waiting = False
+        self._drain()
+
+    def _drain(self) -> None:
+        """Decodes what is in the ring, for at most flush_ms, and publishes it as one batch."""
+        ring, decode, builder = self._sensor.ring, self._decoder.decode, self._builder
+        ring.measure()
+        deadline = time.monotonic_ns() + self._flush_ns
+        taken = 0
+        more = False
+        while (record := ring.next()) is not None:
+            decode(ring.data, *record)
+            taken += 1
+            if taken % _CHECK_EVERY == 0 and (
+                time.monotonic_ns() > deadline or taken >= _MAX_BATCH_EVENTS or builder.bytes > _MAX_BATCH_BYTES
+            ):
+                more = True
+                break
+        ring.release()
+        self._note_losses()
+        if builder.events:
+            self._stream.publish(builder.take())
+            self._batches += 1
+        if more and not self._waiting:
+            self._waiting = True
+            asyncio.get_running_loop().call_soon(self._drain_again)
+
+    def _note_losses(self) -> None:
+        """Puts a LOST row behind what came before the loss was seen."""
+        counts = {"ring": self._sensor.counter("DROPPED"), "malformed": self._decoder.refused}
+        for where, count in counts.items():
+            self._note_loss(where, count)
+
+    def _note_loss(self, where: str, count: int) -> None:
+        new = count - self._lost[where]
+        if new > 0:
+            now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            self._builder.lost(where, new, now, self._lost_at_ns[where])
+            self._lost[where], self._lost_at_ns[where] = count, now
+
+    def _probes_needed(self) -> frozenset[str]:
+        return frozenset(event.name for event in EVENTS if event.code in self._sensor.wanted)
+
+    def _spawn_due(self) -> bool:
+        ages = [self._liveness.last_seen_ms(event.code) for event in EVENTS if event.name in _LIFE]
+        return any(age is None or age > Liveness.QUIET_S * 1000 for age in ages)
+
+    def _statistics(self) -> dict[str, Any]:
+        """Returns what heartbeats and `status` say. Every number only grows, but rate and the gauges of ring and buffer."""
+        self._note_loss("skipped", self._sensor.misses())
+        hooks = self._sensor.hooks()
+        for event in EVENTS:
+            hook = hooks[event.name]
+            hook["last_seen_ms"] = self._liveness.last_seen_ms(event.code)
+            hook["live"] = hook["attached"] and self._liveness.live(event.code, probed=event.name not in _LIFE)
+        retention = self._stream.retention
+        return {
+            "events": self._decoder.decoded,
+            "batches": self._batches,
+            "rate": round(self._rate, 1),
+            "lost": {**self._lost, "stream": retention.lost},
+            "hooks": hooks,
+            "ring": {"size": self._sensor.ring.size_bytes, "used_max": self._sensor.ring.used_max_bytes},
+            "buffer": {"bytes": retention.bytes, "max": self._config.tracerd.buffer_mib * 1024 * 1024},
+            "self_dropped": self._sensor.counter("SELF"),
+            "syscalls": self._sensor.counter("SYSCALLS") if self._config.tracerd.syscall_counter else None,
+            "processes": len(self._table),
+            "creds_full": self._sensor.counter("CREDS_FULL"),
+        }
+
+    async def _op_status(self, request: Request, peer: Peer) -> dict[str, Any]:
+        subscriber = self._stream.subscriber is not None
+        return {
+            "version": VERSION,
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "subscriber": subscriber,
+            "refused_peers": self._stream.refused_peers,
+            "bad_peers": self._stream.bad_peers,
+            "rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            **self._statistics(),
+        }
+
+    async def _op_doctor(self, request: Request, peer: Peer) -> dict[str, Any]:
+        return {"objects": self._sensor.doctor(), "hooks": self._sensor.hooks()}
+
+    async def _op_register(self, request: Request, peer: Peer) -> AsyncGenerator[object, None]:
+        """Hides one of ExecRay's own daemons. Only accounts that may subscribe may: who hides is unseen from then on.
+
+        The connection stays open, so that a daemon notices when tracerd is another one and asks again.
+        """
+        role = argument(request, "role", str)
+        if peer.uid not in self._stream.allowed_uids or role not in ("enforcer", "policyd"):
+            raise OperatorError(f"uid {peer.uid} may not register as {role}", "add it to tracerd.subscriber_uids")
+        yield {"hidden": self._hide(peer.pid, children=role == "enforcer")}
+        await asyncio.Event().wait()

@@ -1,0 +1,69 @@
+"""A BPF ring buffer, read by mapping it: descriptor in, records out. Knows no record's layout.
+
+Layout of the mapping (Linux Documentation/bpf/ringbuf.rst): one page with the consumer's position, one with the producer's,
+then the data twice in a row, so that a record which wraps around is contiguous all the same. Each record has a header of
+8 bytes: its length, with a bit for "still being written" and one for "discarded", and 4 bytes of the kernel's own.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from typing import Final
+
+_BUSY: Final = 1 << 31
+_DISCARDED: Final = 1 << 30
+_HEADER_BYTES: Final = 8
+_LENGTH = struct.Struct("<I")
+
+
+class RingReader:
+    """The one consumer of a ring. Wait for the descriptor to be readable, then take records until there are none."""
+
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        """Maps the ring. Raises OSError."""
+        page = mmap.PAGESIZE
+        self.fd = fd
+        self.size_bytes = size_bytes
+        self.used_max_bytes = 0  # the fullest it was when we came to read
+        self._mask = size_bytes - 1
+        self._consumer_map = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._data_map = mmap.mmap(fd, page + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        # A cast view stores all 8 bytes at once; a slice assignment might not, and the kernel reads this concurrently.
+        self._consumer = memoryview(self._consumer_map).cast("Q")
+        self._producer = memoryview(self._data_map)[:page].cast("Q")
+        self.data = memoryview(self._data_map)[page:]
+        self._position: int = self._consumer[0]
+
+    def next(self) -> tuple[int, int] | None:
+        """Returns (offset in data, length) of the next whole record and steps over it; None when there is none yet.
+
+        The bytes stay valid until release() gives them back.
+        """
+        while self._position < self._producer[0]:
+            offset = self._position & self._mask
+            (word,) = _LENGTH.unpack_from(self.data, offset)
+            if word & _BUSY:
+                return None
+            length = word & ~_DISCARDED
+            self._position += (length + _HEADER_BYTES + 7) & ~7
+            if not word & _DISCARDED:
+                return offset + _HEADER_BYTES, length
+        return None
+
+    def measure(self) -> None:
+        """Notes how full the ring is, for the high-water mark."""
+        used = self._producer[0] - self._consumer[0]
+        self.used_max_bytes = max(self.used_max_bytes, used)
+
+    def release(self) -> None:
+        """Gives everything taken so far back to the kernel."""
+        self._consumer[0] = self._position
+
+    def close(self) -> None:
+        """Unmaps the ring; the descriptor stays its owner's."""
+        self.data.release()
+        self._producer.release()
+        self._consumer.release()
+        self._data_map.close()
+        self._consumer_map.close()

@@ -1,0 +1,245 @@
+"""The kernel side as one thing: the shared maps, the objects, and which hooks are attached for what is wanted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from execray.errors import OperatorError
+from execray.process import boot_id
+from execray.schema import layout
+from execray.schema.catalog import EVENTS
+from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, EXEC, SELF
+from tracerd import bpf
+from tracerd.bpf import Map, MapType
+from tracerd.loader import BpfObject, LoadError, Program, attach_iterator, load
+from tracerd.objects import OBJECT_DIR
+from tracerd.processes import ProcessTable
+from tracerd.ringbuf import RingReader
+
+RING_BYTES: Final = 16 * 1024 * 1024
+_SELF_MAX: Final = 1024
+_CREDS_MAX: Final = 65536
+
+#: Which program each event needs, and what it costs to be without. exec needs both: failed calls are seen at sys_exit.
+HOOKS: Final[dict[str, tuple[str, ...]]] = {
+    event.name: {"exec": ("er_exec", "er_sys_exit"), "fork": ("er_fork",), "exit": ("er_exit",)}.get(
+        event.name, ("er_sys_exit",)
+    )
+    for event in EVENTS
+}
+_ALWAYS: Final = ("er_exec", "er_fork", "er_exit")
+_COSTS: Final[dict[str, str]] = {
+    "proc": "no exec, fork or exit events and no lineage: tracerd does not start without it",
+    "sys": "no system calls are seen: only exec, fork and exit",
+    "scan": "processes from before the start are looked up in /proc, with start times of 10 ms grain",
+    "counter": "no count of system calls; only an option",
+}
+
+
+@dataclass(slots=True)
+class ObjectReport:
+    """How one object fared, for `execray-ctl doctor`."""
+
+    name: str
+    loaded: bool
+    refused: str
+    cost: str
+
+
+class Sensor:
+    """Owns everything in the kernel. close() leaves nothing behind; so does the end of the process."""
+
+    def __init__(self, *, counter: bool = False, object_dir: Path = OBJECT_DIR, ring_bytes: int = RING_BYTES) -> None:
+        """Makes the maps and loads the objects. Raises OperatorError where ExecRay can't work at all."""
+        self._objects: dict[str, BpfObject] = {}
+        self.reports: dict[str, ObjectReport] = {}
+        self.wanted: frozenset[int] = frozenset()
+        self._content = False
+        self._heartbeat_tid = 0
+        try:
+            self._maps = {
+                "er_ring": Map.create(MapType.RINGBUF, "er_ring", 0, 0, ring_bytes),
+                "er_config": Map.create(MapType.ARRAY, "er_config", 4, CONFIG.size, 1, bpf.MAP_MMAPABLE),
+                "er_counter": Map.create(
+                    MapType.ARRAY, "er_counter", 4, 8, ER_COUNTER["ER_COUNT_MAX"], bpf.MAP_MMAPABLE
+                ),
+                "er_self": Map.create(MapType.HASH, "er_self", 4, SELF.size, _SELF_MAX),
+                "er_creds": Map.create(MapType.HASH, "er_creds", 4, CREDS.size, _CREDS_MAX),
+            }
+        except OSError as error:
+            raise OperatorError(f"the kernel refuses a BPF map: {error.strerror}", _hint(error.errno or 0)) from error
+        self._config = self._maps["er_config"].view()
+        self._counters = memoryview(self._maps["er_counter"].view()).cast("Q")
+        self.ring = RingReader(self._maps["er_ring"].fd, ring_bytes)
+        for name in ("proc", "sys", *(("counter",) if counter else ())):
+            self._load(name, object_dir)
+        if "proc" not in self._objects:
+            raise OperatorError(self.reports["proc"].refused, "a kernel of 5.8 or later with BTF, and root, are needed")
+        self._object_dir = object_dir
+
+    def _load(self, name: str, object_dir: Path) -> None:
+        try:
+            self._objects[name] = load(name, self._maps, object_dir)
+            self.reports[name] = ObjectReport(name, True, "", "")
+        except LoadError as error:
+            self.reports[name] = ObjectReport(name, False, error.message, _COSTS[name])
+
+    def start(self, table: ProcessTable) -> None:
+        """Attaches what is always needed, then fills the table with the processes that are there already.
+
+        In this order, so that none falls between: a process born during the scan is seen by both, and is one.
+        """
+        for name in _ALWAYS:
+            self._program(name).attach()
+        if "counter" in self._objects:
+            self._program("er_sys_enter").attach()
+        self._load("scan", self._object_dir)
+        if "scan" in self._objects:
+            self._scan(table)
+            self._objects.pop("scan").close()
+
+    def _program(self, name: str) -> Program:
+        return next(o.programs[name] for o in self._objects.values() if name in o.programs)
+
+    def _scan(self, table: ProcessTable) -> None:
+        raw = memoryview(bpf.read_iterator(attach_iterator(self._objects["scan"], "er_scan")))
+        at, parents = 0, []
+        while at + EXEC.size <= len(raw):
+            r = layout.Exec._make(EXEC.unpack_from(raw, at))
+            exe = bytes(raw[at + EXEC.size : at + EXEC.size + r.path_len]) or None
+            at += max(r.len, EXEC.size)
+            self._seed_creds(r)
+            if r.tid == r.pid:
+                process = table.scanned(r.pid, r.start_ns, (r.ppid, r.parent_start_ns), exe)
+                process.comm = r.comm.rstrip(b"\0")
+                process.ids = (r.uid, r.euid, r.suid, r.gid, r.egid)
+                process.cgroup_id = r.cgroup_id
+                parents.append((r.pid, (r.ppid, r.parent_start_ns)))
+        for pid, parent in parents:
+            table.link(pid, parent)
+
+    def _seed_creds(self, r: layout.Exec) -> None:
+        try:
+            creds = self._maps["er_creds"]
+            creds.update(struct.pack("<I", r.tid), CREDS.pack(r.start_ns, r.uid, r.euid), bpf.NOEXIST)
+        except FileExistsError:
+            pass  # the hooks are attached: what they have noted since is newer
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+
+    def want(self, codes: Iterable[int], content: bool) -> list[str]:
+        """Attaches the hooks these events need and detaches the rest; returns what the kernel refused of it.
+
+        content: whether the bytes of writes are needed.
+        """
+        self.wanted, self._content = frozenset(codes), content
+        refused = []
+        need_syscalls = any("er_sys_exit" in HOOKS[event.name] for event in EVENTS if event.code in self.wanted)
+        if "sys" in self._objects:
+            program = self._program("er_sys_exit")
+            try:
+                program.attach() if need_syscalls else program.detach()
+            except LoadError as error:
+                refused.append(error.message)
+        elif need_syscalls:
+            refused.append(self.reports["sys"].refused)
+        self._write_config()
+        return refused
+
+    def set_heartbeat_thread(self, tid: int) -> None:
+        """Names the thread whose calls are liveness probes."""
+        self._heartbeat_tid = tid
+        self._write_config()
+
+    def _write_config(self) -> None:
+        mask = sum(1 << code for code in self.wanted)
+        self._config[: CONFIG.size] = CONFIG.pack(mask, self._content, self._heartbeat_tid)
+
+    def hide(self, pid: int, start_ns: int, *, children: bool = False) -> None:
+        """Drops the events of one of ExecRay's own processes in the kernel. Raises OSError when there are too many."""
+        flags = ER_SELF_FLAG["ER_SELF_DROP"] | (ER_SELF_FLAG["ER_SELF_INHERIT"] if children else 0)
+        self._maps["er_self"].update(struct.pack("<I", pid), SELF.pack(start_ns, flags))
+
+    def counter(self, name: str) -> int:
+        """Returns one of `enum er_counter`, by its name without ER_COUNT_."""
+        value: int = self._counters[ER_COUNTER[f"ER_COUNT_{name}"]]
+        return value
+
+    def misses(self) -> int:
+        """Returns how often the kernel skipped a program because it ran already on that CPU."""
+        return sum(p.info().recursion_misses for o in self._objects.values() for p in o.programs.values())
+
+    def hooks(self) -> dict[str, dict[str, Any]]:
+        """Returns for each event whether it is needed, and whether its programs are attached or were refused."""
+        programs = {p.name: p for o in self._objects.values() for p in o.programs.values()}
+        out: dict[str, dict[str, Any]] = {}
+        for event in EVENTS:
+            mine = [programs.get(name) for name in HOOKS[event.name]]
+            refused = [p.refused for p in mine if p is not None and p.refused]
+            refused += [self.reports["sys"].refused] if None in mine else []
+            needed = event.code in self.wanted or all(name in _ALWAYS for name in HOOKS[event.name])
+            attached = all(p is not None and p.attached for p in mine)
+            out[event.name] = {"needed": needed, "attached": attached, "refused": "; ".join(refused)}
+        return out
+
+    def doctor(self) -> list[dict[str, Any]]:
+        """Returns a report on each object and its programs."""
+        out = []
+        for report in self.reports.values():
+            loaded = self._objects.get(report.name)
+            programs = [
+                {
+                    "name": p.name,
+                    "attached": p.attached,
+                    "refused": p.refused,
+                    "verified_instructions": p.info().instructions_verified,
+                    "recursion_misses": p.info().recursion_misses,
+                }
+                for p in (loaded.programs.values() if loaded else ())
+            ]
+            out.append(
+                {
+                    "object": f"{report.name}.bpf.o",
+                    "loaded": report.loaded,
+                    "refused": report.refused,
+                    "cost": report.cost,
+                    "programs": programs,
+                }
+            )
+        return out
+
+    def close(self) -> None:
+        """Detaches and unloads everything."""
+        for loaded in self._objects.values():
+            loaded.close()
+        self._objects.clear()
+        self.ring.close()
+        self._counters.release()
+        self._config.close()
+        for made in self._maps.values():
+            made.close()
+
+
+def own_identity() -> dict[str, Any]:
+    """Returns what tracerd's hello says: a stream id that no other run has."""
+    return {
+        "boot_id": boot_id(),
+        "stream_id": f"{os.getpid()}-{time.clock_gettime_ns(time.CLOCK_BOOTTIME)}",
+        "pid": os.getpid(),
+    }
+
+
+def _hint(code: int) -> str:
+    return (
+        "run it as root, or with CAP_BPF and CAP_PERFMON"
+        if code == errno.EPERM
+        else "a kernel of 5.8 or later is needed"
+    )

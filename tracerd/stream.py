@@ -1,0 +1,299 @@
+"""The stream server: numbered batches to one subscriber, kept until it acknowledges them, within a bound.
+
+While the subscriber is away, or slower than the events come, batches wait; past the bound the oldest go, and in their place
+comes one LOST row for each kind of loss, with its exact count. The kernel is never slowed by a slow reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from execray.errors import PeerError
+from execray.schema.catalog import LOST
+from execray.service import Peer, listen_unix, peer_of
+from execray.wire.frames import (
+    Ack,
+    Batch,
+    Decoder,
+    Error,
+    Frame,
+    Heartbeat,
+    Hello,
+    Subscribe,
+    check_hello,
+    encode,
+)
+
+HELLO_TIMEOUT_S: Final = 2.0
+MAX_CONNECTIONS: Final = 8
+_REQUEST_BYTES: Final = 64 * 1024  # the longest frame a subscriber may send
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One batch that isn't acknowledged yet."""
+
+    seq: int
+    first_id: int
+    rows: int
+    data: bytes
+    time_ns: int
+    lost: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Gap:
+    """Batches dropped from the front of what is kept."""
+
+    last_seq: int = -1
+    first_id: int = 0
+    since_ns: int = 0
+    time_ns: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+
+
+class Retention:
+    """Batches until they are acknowledged: pure bookkeeping, no sockets."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._kept: deque[_Kept] = deque()
+        self._gap = _Gap()
+        self._max = max_bytes
+        self._sent_seq = -1
+        self.bytes = 0
+        self.lost = 0  # rows dropped here, ever
+
+    def add(self, batch: Batch) -> None:
+        """Keeps one more batch, dropping the oldest where there is no room."""
+        lost: Counter[str] = Counter()
+        for row in batch.events:
+            if row[0] == LOST:
+                lost[row[2]] += row[3]
+        data = encode(batch)
+        time_ns = batch.events[-1][1]
+        self._kept.append(_Kept(batch.seq, batch.first_id, len(batch.events), data, time_ns, lost))
+        self.bytes += len(data)
+        while self.bytes > self._max and len(self._kept) > 1:
+            self._drop(self._kept.popleft())
+
+    def _drop(self, old: _Kept) -> None:
+        gap = self._gap
+        self.bytes -= len(old.data)
+        if gap.last_seq < 0:
+            gap.first_id, gap.since_ns = old.first_id, old.time_ns
+        gap.last_seq, gap.time_ns = old.seq, old.time_ns
+        gap.lost.update(old.lost)
+        rows = old.rows - len(old.lost)
+        gap.lost["stream"] += rows
+        self.lost += rows
+
+    def acknowledge(self, seq: int) -> None:
+        """Forgets everything up to seq."""
+        while self._kept and self._kept[0].seq <= seq:
+            self.bytes -= len(self._kept.popleft().data)
+        if self._gap.last_seq <= seq:
+            self._gap = _Gap()
+
+    def rewind(self, seq: int) -> None:
+        """Everything after seq is to be sent again: a subscriber came (back) that has seen up to there, -1 for nothing."""
+        self.acknowledge(seq)
+        self._sent_seq = seq
+
+    def next(self) -> bytes | None:
+        """Returns the next frame to send, None when all is sent."""
+        gap = self._gap
+        if gap.last_seq > self._sent_seq:
+            self._sent_seq = gap.last_seq
+            rows = tuple((LOST, gap.time_ns, where, count, gap.since_ns) for where, count in sorted(gap.lost.items()))
+            return encode(Batch(gap.last_seq, gap.first_id, (), (), rows))
+        for kept in reversed(self._kept):
+            if kept.seq == self._sent_seq + 1:
+                self._sent_seq = kept.seq
+                return kept.data
+            if kept.seq <= self._sent_seq:
+                break
+        # after a gap, or at the start of a stream, the next one is simply the oldest kept
+        first = next((kept for kept in self._kept if kept.seq > self._sent_seq), None)
+        if first is None:
+            return None
+        self._sent_seq = first.seq
+        return first.data
+
+
+class StreamServer:
+    """Accepts the subscriber and feeds it."""
+
+    def __init__(
+        self,
+        identity: dict[str, Any],
+        allowed_uids: frozenset[int],
+        max_bytes: int,
+        on_subscribe: Callable[[Subscribe, Peer], None],
+        log: logging.Logger,
+    ) -> None:
+        self.identity = identity
+        self.allowed_uids = allowed_uids | {0, os.geteuid()}
+        self.on_subscribe = on_subscribe
+        self.log = log
+        self.retention = Retention(max_bytes)
+        self.subscriber: _Connection | None = None
+        self.connections: set[_Connection] = set()
+        self.subscribed = False  # somebody has, so batches are kept also while it is away
+        self.refused_peers = 0
+        self.bad_peers = 0
+        self._server: asyncio.Server | None = None
+        self._path: Path | None = None
+
+    async def start(self, path: Path, group: str) -> None:
+        """Listens. Raises OperatorError."""
+        self._path = path
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listen_unix(path, group))
+
+    def publish(self, batch: Batch) -> None:
+        """Sends a batch, now or when there is somebody to take it."""
+        if self.subscribed:
+            self.retention.add(batch)
+            if self.subscriber is not None:
+                self.subscriber.pump()
+
+    def heartbeat(self, time_ns: int, stats: dict[str, Any]) -> None:
+        """Sends a sign of life to the subscriber."""
+        if self.subscriber is not None:
+            self.subscriber.send(Heartbeat(time_ns, stats))
+
+    async def close(self) -> None:
+        """Ends every connection and removes the socket."""
+        for connection in list(self.connections):
+            connection.close()
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+class _Connection(asyncio.Protocol):
+    """One peer: hello, subscribe, then batches one way and acknowledgements the other."""
+
+    def __init__(self, server: StreamServer) -> None:
+        self._server = server
+        self._decoder = Decoder(_REQUEST_BYTES)
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._hello: Hello | None = None
+        self._peer = Peer(0, 0, 0)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=1024 * 1024)
+        sock: socket.socket = transport.get_extra_info("socket")
+        self._peer = peer_of(sock)
+        server = self._server
+        if self._peer.uid not in server.allowed_uids or len(server.connections) >= MAX_CONNECTIONS:
+            server.refused_peers += 1
+            server.log.warning("subscriber refused", extra={"kv": {"peer": self._peer.pid, "uid": self._peer.uid}})
+            self._fail(f"uid {self._peer.uid} may not subscribe to events")
+            return
+        server.connections.add(self)
+        self.send(Hello("tracerd", server.identity))
+        self._timer = asyncio.get_running_loop().call_later(
+            HELLO_TIMEOUT_S, self._fail, "no hello and subscription in time"
+        )
+
+    def data_received(self, data: bytes) -> None:
+        if self not in self._server.connections:
+            return
+        try:
+            for frame in self._decoder.feed(data):
+                self._receive(frame)
+        except PeerError as error:
+            self._server.bad_peers += 1
+            self._server.log.warning(
+                "subscriber broke the protocol", extra={"kv": {"peer": self._peer.pid, "error": error}}
+            )
+            self._fail(str(error))
+
+    def _receive(self, frame: Frame) -> None:
+        server = self._server
+        if self._hello is None:
+            self._hello = check_hello(frame, "policyd")
+            _resume_of(self._hello)
+        elif isinstance(frame, Subscribe):
+            if server.subscriber not in (None, self):
+                raise PeerError("another subscriber is connected")
+            if server.subscriber is None:
+                server.subscriber = self
+                stream, seq = _resume_of(self._hello)
+                server.retention.rewind(seq if stream == server.identity["stream_id"] else -1)
+            server.subscribed = True
+            if self._timer is not None:
+                self._timer.cancel()
+            server.on_subscribe(frame, self._peer)
+            self.pump()
+        elif isinstance(frame, Ack) and server.subscriber is self:
+            server.retention.acknowledge(frame.seq)
+            self.pump()
+        elif isinstance(frame, Error):
+            server.log.warning(
+                "subscriber reports", extra={"kv": {"peer": self._peer.pid, "error": frame.message[:200]}}
+            )
+            self.close()
+        else:
+            raise PeerError(f"unexpected {type(frame).__name__}")
+
+    def pump(self) -> None:
+        """Sends what is due, until the socket's buffer is full."""
+        while not self._paused and self._transport is not None and (data := self._server.retention.next()) is not None:
+            self._transport.write(data)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._server.subscriber is self:
+            self.pump()
+
+    def send(self, frame: Frame) -> None:
+        """Sends a frame beside the batches; not to a peer that doesn't read."""
+        if self._transport is not None and not self._paused:
+            self._transport.write(encode(frame))
+
+    def _fail(self, message: str) -> None:
+        self.send(Error(message))
+        self.close()
+
+    def close(self) -> None:
+        """Closes once what was written is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.connections.discard(self)
+        self._transport = None
+        if self._server.subscriber is self:
+            self._server.subscriber = None
+            self._server.log.warning("subscriber gone", extra={"kv": {"peer": self._peer.pid}})
+
+
+def _resume_of(hello: Hello) -> tuple[str, int]:
+    match hello.facts.get("resume"):
+        case None:
+            return "", -1
+        case (str(stream), int(seq)):
+            return stream, seq
+        case _:
+            raise PeerError("malformed `resume` in hello")
