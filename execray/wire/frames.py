@@ -184,7 +184,7 @@ _SHAPES: dict[int, tuple[type, ...]] = {
 def decode_body(raw: bytes | memoryview) -> Frame:
     """Decodes one frame's body. Raises PeerError for anything that isn't a well-formed frame."""
     try:
-        body = msgpack.unpackb(raw, use_list=False, raw=False, strict_map_key=True, max_buffer_size=MAX_FRAME_BYTES)
+        body = msgpack.unpackb(raw, use_list=False, raw=False, strict_map_key=True)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise PeerError(f"not msgpack: {type(error).__name__}") from error
     if not isinstance(body, tuple) or not body or type(body[0]) is not int:
