@@ -1,0 +1,207 @@
+"""The only place that sends signals to other processes.
+
+The pidfd is opened first, and everything after it is asked of, and done to, the process behind that fd. A pid that is
+reused in between either shows another start time, and is refused, or leaves us with an fd whose process is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import os
+import select
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from execray.guard import (
+    Allow,
+    Budget,
+    Facts,
+    GuardSettings,
+    OutcomeMemory,
+    OwnProcesses,
+    Reason,
+    Refuse,
+    Verdict,
+    WouldKill,
+    facts_of,
+    judge,
+    judge_identity,
+    judge_order,
+)
+from execray.process import ProcessKey
+from execray.wire.orders import Order, Outcome, Result
+
+#: How long a kill waits to see the end. Well under policyd's 100 ms for an outcome: a process that sleeps in the kernel
+#: must not turn a kill that was sent into a second one by the fallback.
+DEATH_WAIT_S: Final = 0.05
+
+
+def boottime_ns() -> int:
+    """CLOCK_BOOTTIME, the clock of events, orders and start times."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def open_process(pid: int) -> tuple[int, Facts]:
+    """Returns a pidfd, which the caller closes, and the facts about its process.
+
+    Raises ProcessLookupError when it is gone or only waits to be reaped, other OSError for a pid that is no process's.
+    """
+    pidfd = os.pidfd_open(pid)
+    try:
+        if _has_ended(pidfd):
+            raise ProcessLookupError(errno.ESRCH, "ended")
+        return pidfd, facts_of(pid)
+    except FileNotFoundError as error:
+        os.close(pidfd)
+        raise ProcessLookupError(errno.ESRCH, "ended") from error
+    except OSError:
+        os.close(pidfd)
+        raise
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+async def ended(pidfd: int, timeout_s: float) -> bool:
+    """Waits for the end of the process behind a pidfd; False when it still lives after timeout_s."""
+    loop = asyncio.get_running_loop()
+    seen = asyncio.Event()
+    loop.add_reader(pidfd, seen.set)
+    try:
+        await asyncio.wait_for(seen.wait(), timeout_s)
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class KillResult:
+    """What kill_process did: it sent the signal, or `why` says what kept it. A sent one's pidfd is the caller's."""
+
+    pidfd: int | None
+    why: WouldKill | Refuse | ProcessLookupError | OSError | None = None
+
+
+def kill_process(key: ProcessKey, check: Callable[[Facts], Verdict]) -> KillResult:
+    """Sends SIGKILL to this very process if `check` allows it, judging by facts read behind an open pidfd."""
+    try:
+        pidfd, facts = open_process(key.pid)
+    except OSError as error:
+        return KillResult(None, error)
+    verdict = judge_identity(key, facts.start_ticks) or check(facts)
+    try:
+        if isinstance(verdict, Allow):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            return KillResult(pidfd)
+    except OSError as error:
+        os.close(pidfd)
+        return KillResult(None, error)
+    os.close(pidfd)
+    return KillResult(None, verdict)
+
+
+def stop_child(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Signals a child of ours that may have ended already."""
+    with contextlib.suppress(ProcessLookupError):  # reaped between the decision and now
+        process.send_signal(number)
+
+
+class Killer:
+    """Carries out kill orders: guard, budget, memory of repeated orders, signal. One for each daemon that kills."""
+
+    def __init__(
+        self,
+        settings: GuardSettings,
+        budget: Budget,
+        own: OwnProcesses,
+        by: str,
+        *,
+        memory: OutcomeMemory | None = None,
+        clock_ns: Callable[[], int] = boottime_ns,
+        death_wait_s: float = DEATH_WAIT_S,
+    ) -> None:
+        """by: `enforcer` or `policyd`, for the outcomes."""
+        self.settings = settings
+        self.budget = budget
+        self.own = own
+        self.memory = memory or OutcomeMemory()
+        self.results: Counter[str] = Counter()  # by result
+        self.refusals: Counter[str] = Counter()  # by code
+        self._by = by
+        self._clock_ns = clock_ns
+        self._death_wait_s = death_wait_s
+
+    async def execute(self, order: Order) -> Outcome:
+        """Kills, or says why not. The signal is sent before the first suspension; then it waits for the end, bounded."""
+        began_ns = self._clock_ns()
+        known = self.memory.recall(order)
+        if isinstance(known, Outcome):
+            return known
+        if known is not None:
+            return self.refused(order, known, remember=False)
+        refusal = judge_order(order, self.settings, began_ns)
+        if refusal is not None:
+            return self.refused(order, refusal)
+        done = kill_process(order.process, lambda facts: self._check(order, facts))
+        if done.pidfd is None:
+            return self._not_sent(order, done.why)
+        try:
+            return await self._sent(order, done.pidfd, began_ns)
+        finally:
+            os.close(done.pidfd)
+
+    def refused(self, order: Order, refusal: Refuse, *, remember: bool = True) -> Outcome:
+        """Returns and counts a refusal."""
+        return self.settle(order, self.outcome(order, Result.REFUSED, refusal.code, refusal.text), remember=remember)
+
+    def outcome(self, order: Order, result: Result, code: Reason | None = None, text: str = "") -> Outcome:
+        """Makes an outcome of now."""
+        return Outcome(order.order_id, result, code.value if code else "", text, self._by, self._clock_ns())
+
+    def settle(self, order: Order, outcome: Outcome, *, remember: bool = True) -> Outcome:
+        """Counts an outcome and remembers it for a repeated order."""
+        self.results[outcome.result.value] += 1
+        if outcome.result is Result.REFUSED:
+            self.refusals[outcome.code] += 1
+        if remember:
+            self.memory.remember(order, outcome)
+        return outcome
+
+    def _check(self, order: Order, facts: Facts) -> Verdict:
+        verdict = judge(order, facts, self.settings, self.own, self._clock_ns())
+        if isinstance(verdict, Allow):
+            return self.budget.refusal(order.policy) or verdict
+        return verdict
+
+    def _not_sent(self, order: Order, why: WouldKill | Refuse | OSError | None) -> Outcome:
+        match why:
+            case Refuse():
+                return self.refused(order, why)
+            case WouldKill(code, text):
+                return self.settle(order, self.outcome(order, Result.WOULD_KILL, code, text))
+            case ProcessLookupError():
+                return self.settle(order, self.outcome(order, Result.GONE, None, "the process had ended before"))
+            case _:
+                text = f"can't kill pid {order.process.pid}: {os.strerror(why.errno or 0) if why else ''}"
+                return self.settle(order, self.outcome(order, Result.FAILED, Reason.NO_PERMISSION, text))
+
+    async def _sent(self, order: Order, pidfd: int, began_ns: int) -> Outcome:
+        self.budget.spend(order.policy)
+        outcome = self.settle(order, self.outcome(order, Result.KILLED))
+        # From here on a repeated order is known, also while this one still waits.
+        dead = await ended(pidfd, self._death_wait_s)
+        outcome = dataclasses.replace(outcome, dead=dead, took_ns=self._clock_ns() - began_ns)
+        self.memory.remember(order, outcome)
+        return outcome

@@ -1,0 +1,295 @@
+"""The killer on real processes that the test started: whom it kills, and above all whom it doesn't."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from execray.guard import Allow, Budget, GuardSettings, OwnProcesses, Reason
+from execray.killer import Killer, boottime_ns, ended, kill_process, open_process
+from execray.process import NS_PER_TICK, ProcessKey, boot_id
+from execray.wire.orders import Mode, Order, Outcome, Result
+from tests.support.orders import copy_of_sleep, died_of_sigkill, key_of, make_order, python_victim, victim
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other accounts need root")
+HAS_KTHREADD = Path("/proc/2/comm").exists() and Path("/proc/2/comm").read_text() == "kthreadd\n"
+
+
+def killer(
+    *, host: Mode = Mode.ENFORCE, per_minute: int = 100, per_policy: int = 100, exe: str = "", own: int = 0
+) -> Killer:
+    settings = GuardSettings(
+        host,
+        boot_id(),
+        5_000_000_000,
+        protect_exe=frozenset({os.fsencode(exe)}),
+        protect_comm=frozenset({b"protected"}),
+    )
+    processes = OwnProcesses()
+    if own:
+        processes.add(own)
+    return Killer(settings, Budget(per_minute, per_policy), processes, "enforcer", death_wait_s=5.0)
+
+
+async def test_process_is_killed_and_seen_dead() -> None:
+    desk = killer()
+    with victim() as child:
+        outcome = await desk.execute(make_order(key_of(child.pid)))
+        assert (outcome.result, outcome.dead, outcome.by) == (Result.KILLED, True, "enforcer")
+        assert 0 < outcome.took_ns < 5_000_000_000
+        assert died_of_sigkill(child)
+    assert desk.results == {"killed": 1} and desk.budget.left == 99
+
+
+async def test_process_that_ignores_every_signal_is_killed() -> None:
+    code = "import signal, sys\nfor n in range(1, 32):\n if n not in (9, 19): signal.signal(n, signal.SIG_IGN)\n"
+    code += "print('ready', flush=True); signal.pause()"
+    with python_victim(code) as (child, ready):
+        assert ready == "ready"
+        outcome = await killer().execute(make_order(key_of(child.pid)))
+        assert outcome.dead and died_of_sigkill(child)
+
+
+Spare = Callable[[ProcessKey], tuple[Killer, Order]]
+
+#: Everything that must keep a living process alive, and what the outcome says.
+SPARED: dict[str, tuple[Spare, Result, str]] = {
+    "another start time": (
+        lambda key: (killer(), make_order(dataclasses.replace(key, start_ns=key.start_ns + NS_PER_TICK))),
+        Result.REFUSED,
+        "pid_reused",
+    ),
+    "an earlier process of that pid": (
+        lambda key: (killer(), make_order(dataclasses.replace(key, start_ns=key.start_ns - 3600 * 10**9))),
+        Result.REFUSED,
+        "pid_reused",
+    ),
+    "another boot": (
+        lambda key: (killer(), make_order(dataclasses.replace(key, boot_id="0f4cfd0c-1ca8-4f2d-b7d0-5a2e4f2f1f00"))),
+        Result.REFUSED,
+        "wrong_boot",
+    ),
+    "host in audit mode": (
+        lambda key: (killer(host=Mode.AUDIT), make_order(key)),
+        Result.WOULD_KILL,
+        "host_audit",
+    ),
+    "policy in audit mode": (
+        lambda key: (killer(), make_order(key, mode=Mode.AUDIT)),
+        Result.WOULD_KILL,
+        "policy_audit",
+    ),
+    "expired order": (
+        lambda key: (killer(), make_order(key, issued_ns=boottime_ns() - 6_000_000_000)),
+        Result.REFUSED,
+        "expired",
+    ),
+    "order from the future": (
+        lambda key: (killer(), make_order(key, issued_ns=boottime_ns() + 60_000_000_000)),
+        Result.REFUSED,
+        "from_future",
+    ),
+    "spent budget": (lambda key: (killer(per_minute=0), make_order(key)), Result.REFUSED, "budget"),
+    "spent budget of the policy": (
+        lambda key: (killer(per_policy=0), make_order(key)),
+        Result.REFUSED,
+        "policy_budget",
+    ),
+    "own process": (lambda key: (killer(own=key.pid), make_order(key)), Result.REFUSED, "own_process"),
+}
+
+
+@pytest.mark.parametrize("name", SPARED)
+async def test_process_is_spared_for(name: str) -> None:
+    spare, result, code = SPARED[name]
+    with victim() as child:
+        desk, order = spare(key_of(child.pid))
+        left = desk.budget.left
+        outcome = await desk.execute(order)
+        assert (outcome.result, outcome.code, outcome.dead) == (result, code, False)
+        assert outcome.text
+        assert child.poll() is None
+        assert desk.budget.left == left
+
+
+async def test_protected_program_is_spared_and_its_namesake_elsewhere_is_not(tmp_path: Path) -> None:
+    protected = copy_of_sleep(tmp_path)
+    (tmp_path / "other").mkdir()
+    with victim(protected) as child, victim(copy_of_sleep(tmp_path / "other")) as namesake:
+        desk = killer(exe=protected)
+        assert (await desk.execute(make_order(key_of(child.pid)))).code == "protected_exe"
+        os.unlink(protected)  # noqa: PTH108  # an upgrade while it runs
+        assert (await desk.execute(make_order(key_of(child.pid)))).code == "protected_exe"
+        assert (await desk.execute(make_order(key_of(namesake.pid)))).result is Result.KILLED
+        assert child.poll() is None and died_of_sigkill(namesake)
+
+
+async def test_protected_name_is_spared(tmp_path: Path) -> None:
+    with victim(copy_of_sleep(tmp_path, "protected")) as child:
+        assert (await killer().execute(make_order(key_of(child.pid)))).code == "protected_comm"
+        assert child.poll() is None
+
+
+async def test_init_kernel_threads_and_itself_are_never_killed() -> None:
+    desk = killer()
+    for pid in (0, 1):
+        order = make_order(ProcessKey(pid, 0, boot_id()))
+        assert (await desk.execute(order)).code == "init"
+    assert (await desk.execute(make_order(key_of(os.getpid())))).code == "own_process"
+    assert desk.results == {"refused": 3}
+
+
+@pytest.mark.skipif(not HAS_KTHREADD, reason="a pid namespace of its own shows no kernel threads")
+async def test_kernel_thread_is_refused() -> None:
+    assert (await killer().execute(make_order(key_of(2)))).code == "kernel_thread"
+
+
+async def test_process_that_ended_is_gone_whether_reaped_or_not() -> None:
+    desk = killer()
+    with victim() as child:
+        key = key_of(child.pid)
+        child.kill()
+        pidfd = os.pidfd_open(child.pid)
+        assert await ended(pidfd, 5.0)
+        os.close(pidfd)
+        assert (await desk.execute(make_order(key))).result is Result.GONE  # a zombie
+        child.wait(5)
+        assert (await desk.execute(make_order(key))).result is Result.GONE
+    assert desk.budget.left == 100
+
+
+async def test_thread_id_is_no_process() -> None:
+    code = "import threading, signal; t = threading.Thread(target=signal.pause, daemon=True); t = threading.Thread("
+    code += "target=threading.Event().wait, daemon=True); t.start(); print(t.native_id, flush=True); signal.pause()"
+    with python_victim(code) as (child, line):
+        tid = int(line)
+        outcome = await killer().execute(make_order(dataclasses.replace(key_of(child.pid), pid=tid)))
+        assert outcome.result in (Result.FAILED, Result.REFUSED, Result.GONE)
+        assert child.poll() is None
+
+
+async def test_repeated_order_is_answered_with_the_first_outcome_and_not_done_again() -> None:
+    desk = killer()
+    with victim() as child:
+        order = make_order(key_of(child.pid))
+        first = await desk.execute(order)
+        assert await desk.execute(order) == first
+        assert desk.results == {"killed": 1} and desk.budget.left == 99
+
+
+async def test_order_repeated_while_the_first_one_still_waits_does_not_kill_twice() -> None:
+    desk = killer()
+    with victim() as child:
+        order = make_order(key_of(child.pid))
+        outcomes = await asyncio.gather(*(desk.execute(order) for _ in range(10)))
+        assert {outcome.result for outcome in outcomes} == {Result.KILLED}
+        assert desk.results == {"killed": 1} and desk.budget.left == 99
+
+
+async def test_id_of_another_order_spares_the_process() -> None:
+    desk = killer()
+    with victim() as first, victim() as second:
+        assert (await desk.execute(make_order(key_of(first.pid), order_id="x"))).result is Result.KILLED
+        outcome = await desk.execute(make_order(key_of(second.pid), order_id="x"))
+        assert outcome.code == "id_reused" and second.poll() is None
+        assert (await desk.execute(make_order(key_of(first.pid), order_id="x"))).result is Result.KILLED
+
+
+async def test_budget_stops_a_mistaken_policy_after_its_share() -> None:
+    desk = killer(per_policy=2)
+    with victim() as one, victim() as two, victim() as three, victim() as four:
+        for child in (one, two):
+            assert (await desk.execute(make_order(key_of(child.pid), policy="mad"))).dead
+        assert (await desk.execute(make_order(key_of(three.pid), policy="mad"))).code == "policy_budget"
+        assert three.poll() is None
+        assert (await desk.execute(make_order(key_of(four.pid), policy="sane"))).dead
+
+
+async def test_pid_that_changed_hands_after_the_pidfd_was_opened_is_not_hit() -> None:
+    """The check sees the facts behind the fd; when the process ends in between, the signal finds nobody."""
+    with victim() as child:
+        key = key_of(child.pid)
+
+        def dies_meanwhile(_facts: object) -> Allow:
+            child.kill()
+            child.wait(5)
+            return Allow()
+
+        done = kill_process(key, dies_meanwhile)
+        assert done.pidfd is None and isinstance(done.why, ProcessLookupError)
+
+
+def test_kill_process_compares_the_start_time_itself() -> None:
+    with victim() as child:
+        key = dataclasses.replace(key_of(child.pid), start_ns=0)
+        done = kill_process(key, lambda _facts: Allow())
+        assert done.pidfd is None and getattr(done.why, "code", None) is Reason.PID_REUSED
+        assert child.poll() is None
+
+
+def test_no_file_descriptor_is_left_behind() -> None:
+    def count() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    async def orders() -> None:
+        desk = killer()
+        with victim() as child:
+            await desk.execute(make_order(dataclasses.replace(key_of(child.pid), start_ns=0)))
+            await desk.execute(make_order(key_of(child.pid), mode=Mode.AUDIT))
+            await desk.execute(make_order(key_of(child.pid)))
+            await desk.execute(make_order(key_of(child.pid)))
+
+    before = count()
+    asyncio.run(orders())
+    assert count() == before
+
+
+@needs_root
+def test_killer_without_the_right_to_kill_says_so() -> None:
+    code = """
+import asyncio, os, sys
+from execray.guard import Budget, GuardSettings, OwnProcesses
+from execray.killer import Killer
+from execray.process import boot_id
+from execray.wire.orders import Mode
+from tests.support.orders import key_of, make_order
+boot_id()  # codecs load now: the interpreter may be out of that account's reach
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+settings = GuardSettings(Mode.ENFORCE, boot_id(), 5_000_000_000, frozenset({b"/usr/sbin/sleep"}))
+desk = Killer(settings, Budget(9, 9), OwnProcesses(), "policyd")
+for pid in sys.argv[1:]:
+    outcome = asyncio.run(desk.execute(make_order(key_of(int(pid)))))
+    print(outcome.result.value, outcome.code)
+"""
+    root = Path(__file__).parents[3]
+    with victim() as named_sleep, victim("/usr/bin/tail", "-f", "/dev/null") as other:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(named_sleep.pid), str(other.pid)],
+            check=False, capture_output=True, text=True, timeout=30, cwd=root,
+        )  # fmt: skip
+        # The program behind a process of root can't be read, so the name of a protected one is enough to spare it.
+        assert (done.stderr, done.stdout.splitlines()) == ("", ["refused protected_exe", "failed no_permission"])
+        assert named_sleep.poll() is None and other.poll() is None
+
+
+async def test_end_of_a_living_process_is_not_seen() -> None:
+    with victim() as child:
+        pidfd, facts = open_process(child.pid)
+        try:
+            assert facts.pid == child.pid
+            assert not await ended(pidfd, 0.01)
+        finally:
+            os.close(pidfd)
+
+
+def test_outcome_names_who_did_it() -> None:
+    desk = Killer(GuardSettings(Mode.AUDIT, boot_id(), 1), Budget(1, 1), OwnProcesses(), "policyd")
+    outcome: Outcome = desk.outcome(make_order(key_of(os.getpid())), Result.GONE)
+    assert outcome.by == "policyd" and outcome.code == ""
