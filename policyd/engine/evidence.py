@@ -1,0 +1,157 @@
+"""Rows of a batch as Events, made only for those that meet a step, and what keeping them costs."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from execray.errors import PeerError
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOTS, EVENT_BY_CODE, Flag
+from execray.schema.event import Actor, Event, ProcessId, Value
+from execray.schema.kinds import Kind
+from execray.wire.frames import Batch
+from policyd.engine.conditions import Bindings, fields_of
+from policyd.engine.rows import check_value
+from policyd.program import Expr
+
+#: What a partial's weight counts in, in bytes of text; a partial without any weighs one.
+WEIGHT_BYTES: Final = 256
+
+_ACTOR_ENTRIES: Final = 8192
+_UNKNOWN: Final = Flag.UNREADABLE | Flag.OLD_CREDS_UNKNOWN
+
+
+class ActorCache:
+    """Shares equal actors between events, so that a thousand partials in one process hold its ancestors once."""
+
+    def __init__(self) -> None:
+        self._actors: dict[tuple[tuple[Value, ...], int], Actor] = {}
+
+    def get(self, slots: tuple[Value, ...], parent: Actor | None) -> Actor:
+        """Returns the actor with these slots and this very parent object."""
+        # The id of the parent is safe as a key: the entry's actor keeps the parent alive.
+        key = (slots, id(parent))
+        actor = self._actors.get(key)
+        if actor is None:
+            if len(self._actors) >= _ACTOR_ENTRIES:
+                self._actors.clear()
+            actor = self._actors[key] = Actor(slots, parent)
+        return actor
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+
+class Resolver:
+    """Resolves rows of one batch; each actor once."""
+
+    def __init__(self, batch: Batch, cache: ActorCache) -> None:
+        self._batch = batch
+        self._cache = cache
+        self._actors: dict[int, Actor] = {}
+
+    def event(self, position: int) -> Event:
+        """Returns the row as an Event. Raises PeerError where its values aren't what the catalogue says."""
+        batch = self._batch
+        code, time_ns, actor, tid, flags, *raw = batch.events[position]
+        kind = EVENT_BY_CODE[code]
+        values = tuple(
+            [resolve(field.kind, value, batch.strings) for field, value in zip(kind.slots, raw, strict=True)]
+        )
+        if type(tid) is not int or type(flags) is not int:
+            raise PeerError(f"event {batch.first_id + position}: malformed tid or flags")
+        return Event(batch.first_id + position, time_ns, kind, self.actor(actor), tid, Flag(flags), values)
+
+    def actor(self, index: int) -> Actor:
+        """Returns an actor with its chain of parents. Raises PeerError for a chain that isn't one."""
+        chain: list[int] = []
+        parent: Actor | None = None
+        at: Any = index
+        rows = self._batch.actors
+        while at is not None:
+            if (found := self._actors.get(at)) is not None:
+                parent = found
+                break
+            if type(at) is not int or not 0 <= at < len(rows) or len(chain) > len(rows):
+                raise PeerError(f"batch {self._batch.seq} refers to actor {at!r}")
+            chain.append(at)
+            at = rows[at][0]
+        for at in reversed(chain):
+            slots = tuple(
+                [
+                    resolve(field.kind, value, self._batch.strings)
+                    for field, value in zip(ACTOR_SLOTS, rows[at][1:], strict=True)
+                ]
+            )
+            if slots[0] is None:
+                raise PeerError(f"batch {self._batch.seq}: an actor without identity")
+            parent = self._actors[at] = self._cache.get(slots, parent)
+        assert parent is not None
+        return parent
+
+
+def resolve(kind: Kind, raw: Any, strings: tuple[bytes, ...]) -> Value:
+    """Returns a slot's value from what the stream carries. Raises PeerError."""
+    if raw is None:
+        return None
+    value: Value
+    try:
+        if kind.is_text:
+            value = strings[raw]
+        elif kind is Kind.TEXTS:
+            value = tuple([strings[index] for index in raw])
+        else:
+            value = raw
+    except (IndexError, TypeError) as error:
+        raise PeerError(f"no text {raw!r}") from error
+    check_value(kind, value)
+    return value
+
+
+def lineage(batch: Batch, index: int) -> tuple[ProcessId, ...]:
+    """Returns the identities of an actor and of its creators, nearest first. Raises PeerError."""
+    ids: list[ProcessId] = []
+    rows = batch.actors
+    at: Any = index
+    while at is not None:
+        if type(at) is not int or not 0 <= at < len(rows) or len(ids) > len(rows):
+            raise PeerError(f"batch {batch.seq} refers to actor {at!r}")
+        ids.append(rows[at][1])
+        at = rows[at][0]
+    return tuple(ids)
+
+
+def weight_of(event: Event) -> int:
+    """Returns what keeping an event costs, in units of WEIGHT_BYTES of text, rounded up; ancestors' text included."""
+    total = _text_bytes(event.slots)
+    actor: Actor | None = event.actor
+    while actor is not None:
+        total += _text_bytes(actor.slots)
+        actor = actor.parent
+    return -(-total // WEIGHT_BYTES)
+
+
+def _text_bytes(values: tuple[Value, ...]) -> int:
+    total = 0
+    for value in values:
+        if type(value) is bytes:
+            total += len(value)
+        elif type(value) is tuple:
+            for item in value:
+                if type(item) is bytes:
+                    total += len(item)
+    return total
+
+
+def is_doubtful(condition: Expr, event: Event, bindings: Bindings) -> bool:
+    """Whether a field that the condition reads was cut off, or could not be read, when the event was captured."""
+    for ref in fields_of(condition):
+        source = event if ref.alias is None else bindings.get(ref.alias)
+        if source is None or not source.flags:
+            continue
+        field = source.type.by_name.get(ref.name)
+        if field is None:
+            continue  # a parent's field: the flags speak of the event and its actor only
+        own = field.name not in ACTOR_FIELD_BY_NAME
+        if source.flags & field.cut_by or (own and source.flags & _UNKNOWN and source.get(field.name) is None):
+            return True
+    return False

@@ -1,0 +1,161 @@
+"""One loaded set of policies: a bit for every step, and the rows of every slot that some step tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from execray.errors import PeerError
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, EVENT_BY_CODE, EVENTS, EventType
+from execray.schema.event import Value
+from execray.schema.kinds import Kind
+from execray.wire.frames import Batch
+from policyd.engine.conditions import fields_of
+from policyd.engine.rows import SlotRows
+from policyd.engine.table import ACTOR, PARENT, PARENT_ACTOR, UNCACHED, PolicyTable, SlotKey
+from policyd.program import CompiledPolicy, Expr
+
+# How a slot's value is got from what the stream carries.
+RAW: Final = 0
+TEXT: Final = 1  # an index into the batch's strings
+TEXTS: Final = 2  # a tuple of them
+
+#: (position in the row, RAW | TEXT | TEXTS, the cache of its rows, the rows)
+FieldPlan: TypeAlias = "tuple[int, int, dict[Value, int], SlotRows]"
+
+
+class CodePlan(NamedTuple):
+    """How to test one kind of event: the steps it may meet, the slots to look at, and those only for bits that fire."""
+
+    mask: int
+    fields: tuple[FieldPlan, ...]
+    late_fields: tuple[FieldPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the loaded policies need of the sensor."""
+
+    codes: frozenset[int]
+    content: bool
+
+
+class Generation:
+    """Immutable but for the caches of its rows."""
+
+    def __init__(self, policies: Sequence[CompiledPolicy], number: int, row_entries: int) -> None:
+        """Builds everything; raises PatternError, and then nothing has changed anywhere."""
+        self.number = number
+        self.tables: list[PolicyTable] = []
+        base = 0
+        for policy in policies:
+            self.tables.append(PolicyTable(policy, base))
+            base += len(policy.steps)
+        self.width = base
+        self.first = 0
+        for table in self.tables:
+            self.first |= table.first
+        self.tree_bits = _union(table.bits for table in self.tables if table.is_tree)
+        self.owners = [index for index, table in enumerate(self.tables) for _ in range(table.width)]
+        self._row_entries = row_entries
+        self.rows: dict[SlotKey, SlotRows] = {}
+        self._masks: dict[int, int] = {}
+        for table in self.tables:
+            self._add(table)
+        ones = (1 << base) - 1
+        for rows in self.rows.values():
+            rows.build(ones)
+        self.actor_fields = self._fields(ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot])
+        self.parent_fields = self._fields(PARENT_ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot])
+        self.orphan_row = ones
+        for *_, rows in self.parent_fields:
+            self.orphan_row &= rows.row(None)
+        self.plans = {code: self._plan(EVENT_BY_CODE[code], mask) for code, mask in self._masks.items()}
+
+    def needs(self) -> Needs:
+        """Returns the events that some policy names, and whether some condition reads the content of writes."""
+        codes = frozenset(code for table in self.tables for code in table.policy.codes)
+        return Needs(codes, any(_reads_content(table.policy) for table in self.tables))
+
+    def actor_row(self, batch: Batch, index: int) -> int:
+        """Returns the steps that an actor and its parent don't contradict. Raises PeerError for a malformed actor."""
+        actor = batch.actors[index]
+        if type(actor[1]) is not tuple:
+            raise PeerError(f"batch {batch.seq}: an actor without identity")
+        row = self._lookup(actor, self.actor_fields, batch.strings) if self.actor_fields else (1 << self.width) - 1
+        if not self.parent_fields:
+            return row
+        if actor[0] is None:
+            return row & self.orphan_row
+        return row & self._lookup(batch.actors[actor[0]], self.parent_fields, batch.strings)
+
+    def _lookup(self, actor: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...]) -> int:
+        row = (1 << self.width) - 1
+        for position, mode, cache, rows in fields:
+            value = actor[position]
+            if mode == TEXT and value is not None:
+                value = strings[value]
+            elif mode == TEXTS and value is not None:
+                value = tuple([strings[item] for item in value])
+            found = cache.get(value)
+            row &= rows.miss(value) if found is None else found
+        return row
+
+    def _add(self, table: PolicyTable) -> None:
+        added: set[tuple[SlotKey, int]] = set()
+        for (step, code), plan in table.plans.items():
+            if not plan.possible:
+                continue
+            bit = 1 << (table.base + step)
+            self._masks[code] = self._masks.get(code, 0) | bit
+            for key, conditions in plan.slots.items():
+                # What a step of several kinds of event asks of the actor is one and the same.
+                if (key, bit) not in added:
+                    added.add((key, bit))
+                    self._rows_of(key).add(bit, conditions)
+
+    def _rows_of(self, key: SlotKey) -> SlotRows:
+        rows = self.rows.get(key)
+        if rows is None:
+            kind = EVENT_BY_CODE[key.code] if key.code > 0 else EVENTS[0]
+            field = kind.by_name[key.slot]
+            rows = self.rows[key] = SlotRows(field.kind, _is_derived(kind), self._row_entries)
+        return rows
+
+    def _fields(self, code: int, position: Any) -> tuple[FieldPlan, ...]:
+        # The slot that most steps test comes first: it is the likeliest to leave nothing.
+        chosen = sorted(
+            ((key, rows) for key, rows in self.rows.items() if key.code == code),
+            key=lambda item: -item[1].constrained.bit_count(),
+        )
+        return tuple((position(key.slot), _mode(rows.kind), rows.cache, rows) for key, rows in chosen)
+
+    def _plan(self, kind: EventType, mask: int) -> CodePlan:
+        fields = self._fields(kind.code, lambda slot: 5 + kind.slot_of[slot])
+        late = {5 + kind.slot_of[slot] for slot in UNCACHED if slot in kind.slot_of}
+        return CodePlan(mask, tuple(f for f in fields if f[0] not in late), tuple(f for f in fields if f[0] in late))
+
+
+def _union(masks: Iterator[int]) -> int:
+    out = 0
+    for mask in masks:
+        out |= mask
+    return out
+
+
+def _is_derived(kind: EventType) -> Any:
+    return lambda name: bool(kind.by_name[name.removeprefix(PARENT)].derived)
+
+
+def _mode(kind: Kind) -> int:
+    return TEXT if kind.is_text else TEXTS if kind is Kind.TEXTS else RAW
+
+
+def _reads_content(policy: CompiledPolicy) -> bool:
+    conditions: list[Expr] = [step.condition for step in policy.steps]
+    conditions += [handler.condition for handler in policy.handlers if handler.condition is not None]
+    return any(ref.name in UNCACHED for expr in conditions for ref in fields_of(expr))
+
+
+assert not UNCACHED & ACTOR_FIELD_BY_NAME.keys()

@@ -1,0 +1,120 @@
+"""What the engine returns: matches, steps met on the way, and gaps in what it was shown."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from execray.schema.event import Actor, Event, ProcessId
+from policyd.engine.conditions import condition
+from policyd.program import CompiledPolicy, Handler, Step
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvidence:
+    """The events behind one step of a finding.
+
+    events: the one that met the step first, then those repeats of it that were kept. count: all of them, kept or not.
+    """
+
+    step: Step
+    step_index: int
+    events: tuple[Event, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What Match and StepDone have in common.
+
+    key: the process, or the root of the tree, in which the sequence ran. trail: the evidence in the order in which the steps
+    were met. bindings: the events by their steps' aliases. started_ns and time_ns: on the engine's clock (CLOCK_BOOTTIME).
+    tainted: the sensor lost events since it began. degraded: partials of this policy were evicted meanwhile.
+    partial_evidence: a value that decided was cut off or unreadable; never to be acted on. id: the same in every run that
+    is fed the same events.
+    """
+
+    policy: CompiledPolicy
+    generation: int
+    key: ProcessId
+    actor: Actor
+    event: Event
+    trail: tuple[StepEvidence, ...]
+    bindings: Mapping[str, Event]
+    started_ns: int
+    time_ns: int
+    tainted: bool
+    degraded: bool
+    partial_evidence: bool
+    id: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The blocks that the sequence went through, in order."""
+        return tuple(dict.fromkeys(label for evidence in self.trail for label in evidence.step.labels))
+
+
+@dataclass(frozen=True, slots=True)
+class Match(Finding):
+    """A policy's sequence is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone(Finding):
+    """A step was met that the policy has an `on step` handler for: the last of the trail."""
+
+    @property
+    def step(self) -> Step:
+        """The step."""
+        return self.trail[-1].step
+
+
+@dataclass(frozen=True, slots=True)
+class SensorLoss:
+    """Events that never came: count of them, dropped at `where` between since_ns and time_ns."""
+
+    where: str
+    count: int
+    since_ns: int
+    time_ns: int
+    id: str
+
+
+Output: TypeAlias = Match | StepDone | SensorLoss
+
+
+def handler_applies(handler: Handler, output: Output) -> bool:
+    """Whether a handler of the finding's policy is to run for it: its step, its block, and its `if`.
+
+    In the `if`, a field without an alias is one of the event that completed the match or met the step.
+    """
+    match output:
+        case Match():
+            if handler.step is not None:
+                return False
+        case StepDone():
+            if handler.step is None or handler.step != output.step.alias:
+                return False
+        case SensorLoss():
+            return False
+    depth = len(handler.labels)
+    if depth and all(evidence.step.labels[:depth] != handler.labels for evidence in output.trail):
+        return False
+    return handler.condition is None or condition(handler.condition)(output.event, output.bindings)
+
+
+def finding_id(kind: str, policy: CompiledPolicy, key: ProcessId, events: Iterable[Event]) -> str:
+    """Returns 20 hex digits from what a finding is about: the policy, the key, and the events that met its steps."""
+    parts = [kind, policy.name, policy.hash, f"{key[0]}-{key[1]}", *(f"{e.id}@{e.time_ns}" for e in events)]
+    return _digest(parts)
+
+
+def loss_id(where: str, count: int, since_ns: int, row_id: int) -> str:
+    """Returns 20 hex digits from what a loss is about."""
+    return _digest(["loss", where, str(count), str(since_ns), str(row_id)])
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:20]
