@@ -71,7 +71,11 @@ class Tracerd:
             loop.add_signal_handler(number, stop.set)
         config = self._config
         prepare_dir(config.runtime_dir, 0o750, config.group)
-        handlers: dict[str, Handler] = {"status": self._op_status, "doctor": self._op_doctor, "register_self": self._op_register}
+        handlers: dict[str, Handler] = {
+            "status": self._op_status,
+            "doctor": self._op_doctor,
+            "register_self": self._op_register,
+        }
         control = ControlServer(config.control_socket("tracerd"), config.group, handlers, self._log)
         try:
             self._sensor.start(self._table)

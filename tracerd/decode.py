@@ -48,10 +48,11 @@ def _path(raw: bytes, i_mode: int, ino: int) -> bytes | None:
     """Returns a walked path. What has no place in any tree gets the name /proc would give it."""
     if raw.startswith(b"/"):
         return raw
+    # pipes and sockets have an empty name in the dcache; a memfd has its own, as in `memfd:name`
     form = _NAMELESS.get(i_mode & _S_IFMT)
     if form:
         return form % ino
-    return b"anon:" + raw if raw else None
+    return raw or None
 
 
 class Decoder:
@@ -158,7 +159,7 @@ class Decoder:
     def _file(self, record: memoryview) -> tuple[layout.File, bytes | None, bytes, bytes]:
         r = layout.File._make(FILE.unpack_from(record))
         path, raw, content = self._tail(record, FILE.size, r.path_len, r.raw_len, r.content_len)
-        return r, _path(path, r.i_mode, r.ino) if r.path_len else None, raw, content
+        return r, _path(path, r.i_mode, r.ino) if r.ino else None, raw, content
 
     def _open(self, record: memoryview, length: int) -> tuple[int, Slots]:
         r, path, raw, _ = self._file(record)

@@ -9,6 +9,7 @@
 
 /* Deeper than this is cut in front, and flagged. Each level is one round of a loop that the verifier walks through. */
 #define ER_PATH_DEPTH 128
+#define ER_WALK_NAMELESS (1 << 16) /* no place in any tree: pipe, socket, memfd; beside enum er_flag */
 #define ER_NAME_MAX   255
 
 /* A program's own buffers, one per CPU. No program runs twice at once on one CPU, so none sees another's. */
@@ -62,6 +63,7 @@ static __always_inline bool er_walk_up(struct er_scratch *scratch)
 		pos = (pos - len) & (ER_PATH_MAX - 1);
 		bpf_probe_read_kernel(&scratch->path[pos], len & ER_NAME_MAX, name);
 		scratch->pos = pos;
+		scratch->walk_flags |= ER_WALK_NAMELESS;
 		return true;
 	}
 	pos = (pos - len - 1) & (ER_PATH_MAX - 1);
@@ -89,7 +91,7 @@ static __noinline int er_walk_path(struct er_scratch *scratch, struct file *file
 	}
 	scratch->walk_flags |= ER_F_PATH_TRUNCATED;
 done:
-	if (scratch->pos == ER_PATH_MAX - 1) {
+	if (scratch->pos == ER_PATH_MAX - 1 && !(scratch->walk_flags & ER_WALK_NAMELESS)) {
 		scratch->path[ER_PATH_MAX - 2] = '/';
 		scratch->pos = ER_PATH_MAX - 2;
 	}
@@ -104,7 +106,7 @@ static __always_inline __u32 er_append_path(struct er_scratch *scratch, char *ta
 	er_walk_path(scratch, file);
 	pos = scratch->pos & (ER_PATH_MAX - 1);
 	len = (ER_PATH_MAX - 1 - pos) & (ER_PATH_MAX - 1);
-	*flags |= scratch->walk_flags;
+	*flags |= (__u16)scratch->walk_flags;
 	bpf_probe_read_kernel(tail, len, &scratch->path[pos]);
 	return len;
 }

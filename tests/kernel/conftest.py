@@ -1,0 +1,17 @@
+"""Kernel tests load real BPF. They may be skipped only without root, and not at all under EXECRAY_REQUIRE_KERNEL=1."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.kernel)
+            if os.geteuid() != 0 and os.environ.get("EXECRAY_REQUIRE_KERNEL") != "1":
+                item.add_marker(pytest.mark.skip(reason="needs root"))

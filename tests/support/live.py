@@ -1,0 +1,149 @@
+"""The real sensor in a test: load it, let a child process do something, look at the events that came out.
+
+Only events of processes that the test started are looked at; everything else on the machine passes by.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from execray.schema.catalog import EVENT_BY_NAME, LOST
+from execray.schema.event import Event
+from execray.wire.frames import Decoder as FrameDecoder
+from execray.wire.frames import encode
+from tracerd.batch import BatchBuilder
+from tracerd.decode import Decoder
+from tracerd.processes import ProcessTable
+from tracerd.sensor import Sensor
+
+#: What a probing child may use: raw system calls, so that no library chooses another one.
+PRELUDE = """
+import ctypes, os, sys, socket, struct, time, threading
+libc = ctypes.CDLL(None, use_errno=True)
+def syscall(*args):
+    result = libc.syscall(*[ctypes.c_long(a) if isinstance(a, int) else a for a in args])
+    return -ctypes.get_errno() if result < 0 else result
+def buf(raw):
+    return ctypes.create_string_buffer(raw)
+"""
+
+
+class Live:
+    """A sensor of its own: its maps, objects, table and decoder."""
+
+    def __init__(self, names: Iterable[str], *, content: bool = False, ring_bytes: int = 1 << 22) -> None:
+        self.sensor = Sensor(ring_bytes=ring_bytes)
+        self.table = ProcessTable(65536)
+        self.builder = BatchBuilder()
+        self.decoder = Decoder(self.table, self.builder)
+        self.lost = 0
+        self._names = names
+        self._content = content
+
+    def __enter__(self) -> Self:
+        self.sensor.start(self.table)
+        refused = self.sensor.want([EVENT_BY_NAME[name].code for name in self._names], self._content)
+        assert not refused
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.sensor.close()
+
+    def drain(self) -> list[Event]:
+        """Returns all events since the last call, taken through the stream's own encoding."""
+        ring = self.sensor.ring
+        while (record := ring.next()) is not None:
+            self.decoder.decode(ring.data, *record)
+        ring.release()
+        assert self.decoder.refused == 0
+        batch = self.builder.take()
+        (decoded,) = FrameDecoder().feed(encode(batch))
+        assert decoded == batch
+        return [batch.event(i) for i, row in enumerate(batch.events) if row[0] != LOST]
+
+    def collect(self, pid: int, timeout_s: float = 10.0) -> list[Event]:
+        """Returns the events of a process and its descendants up to its exit. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout_s
+        ours, found = {pid}, []
+        while time.monotonic() < deadline:
+            select.select([self.sensor.ring.fd], [], [], 0.1)
+            for event in self.drain():
+                if event.actor.id[0] not in ours:
+                    continue
+                found.append(event)
+                if event.type.name == "fork":
+                    ours.add(_int(event, "child.pid"))
+                if event.type.name == "exit" and event.actor.id[0] == pid:
+                    return found
+        raise TimeoutError(f"no exit of {pid} within {timeout_s} s; {len(found)} events")
+
+    def run(self, argv: list[str | Path], *, uid: int | None = None, cwd: Path | None = None) -> Run:
+        """Runs a program to its end and returns it with its events."""
+        self.drain()
+        child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, user=uid, cwd=cwd)
+        try:
+            events = self.collect(child.pid)
+            out, err = child.communicate(timeout=10)
+        finally:
+            child.kill()
+            child.wait()
+        return Run(child.pid, child.returncode, os.fsdecode(out), os.fsdecode(err), events)
+
+    def python(self, code: str, *args: object, uid: int | None = None) -> Run:
+        """Runs Python code (after PRELUDE) and returns it with its events; what it prints is its own account."""
+        source = PRELUDE + textwrap.dedent(code)
+        run = self.run([sys.executable, "-I", "-S", "-c", source, *map(str, args)], uid=uid)
+        assert run.status == 0, run.stderr
+        return run
+
+
+class Run:
+    """A finished child with its events."""
+
+    def __init__(self, pid: int, status: int, stdout: str, stderr: str, events: list[Event]) -> None:
+        self.pid = pid
+        self.status = status
+        self.stdout = stdout
+        self.stderr = stderr
+        self.events = events
+
+    def of(self, name: str, **fields: object) -> list[Event]:
+        """Returns the events of one kind whose fields (dots as double underscores) have these values."""
+        wanted = {key.replace("__", "."): value for key, value in fields.items()}
+        kind = [event for event in self.events if event.type.name == name]
+        return [event for event in kind if all(event.get(key) == value for key, value in wanted.items())]
+
+    def one(self, name: str, **fields: object) -> Event:
+        """Returns the one event of that kind; more or fewer fail the test."""
+        found = self.of(name, **fields)
+        assert len(found) == 1, f"{len(found)} {name} events with {fields}: {[e.to_json() for e in self.of(name)]}"
+        return found[0]
+
+
+def _int(event: Event, name: str) -> int:
+    value = event.get(name)
+    assert isinstance(value, int)
+    return value
+
+
+@contextmanager
+def sleeper(uid: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A harmless process of our own to point at."""
+    child = subprocess.Popen(["/bin/sleep", "30"], user=uid)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
