@@ -1,0 +1,277 @@
+"""The syntax tree: what the parser saw, with spans, before any name has a meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from policyd.compiler.source import Span
+
+# ---- operands
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string. body is as written between the quotes; verbatim ones have no escapes."""
+
+    span: Span
+    body: str
+    verbatim: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number, also a negative one; unit is "" or "duration" (value in ns)."""
+
+    span: Span
+    value: int
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A dotted name: a field, an earlier step's field, a constant or a list. index is that of `argv[1]`."""
+
+    span: Span
+    text: str
+    index: int | None = None
+    negative: bool = False  # -EPERM
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """NAME(arguments)."""
+
+    span: Span
+    name: str
+    arguments: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BitSet:
+    """A|B, with or without parentheses."""
+
+    span: Span
+    items: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """FIRST..LAST in a list, both included."""
+
+    span: Span
+    first: Number
+    last: Number
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """[a, b]."""
+
+    span: Span
+    items: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """Stands where something was refused already: whatever is made of it is not reported again."""
+
+    span: Span
+
+
+Operand: TypeAlias = Text | Number | Name | Call | BitSet | Range | ListOf | Bad
+
+# ---- conditions
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """left OP right. op is normalised: `=`, `!=`, `<`, ..., `=~`, `!~` or a word; negated for `not OP`."""
+
+    span: Span
+    left: Operand
+    op: str
+    op_span: Span
+    right: Operand | None = None
+    negated: bool = False
+    quantifier: str = ""  # any, all
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """An operand by itself."""
+
+    span: Span
+    operand: Operand
+
+
+@dataclass(frozen=True, slots=True)
+class NotExpr:
+    """not item."""
+
+    span: Span
+    item: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class AndExpr:
+    """Every item."""
+
+    span: Span
+    items: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OrExpr:
+    """Some item. grouped: it stands in its own parentheses."""
+
+    span: Span
+    items: tuple[Expr, ...]
+    grouped: bool = False
+
+
+Expr: TypeAlias = Compare | Bare | NotExpr | AndExpr | OrExpr | Bad
+
+# ---- statements
+
+
+@dataclass(frozen=True, slots=True)
+class Ident:
+    """A word with its place."""
+
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """event|event { conditions } as alias within DUR ..; source is the step on one line."""
+
+    span: Span
+    events: tuple[Ident, ...]
+    condition: AndExpr
+    alias: Ident | None
+    within: Number | None
+    repeat: str  # "", "..", "..."
+    repeat_span: Span | None
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """`..` or `...` alone."""
+
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """block "label" { ... }, or { ... } without a label."""
+
+    span: Span
+    label: Ident | None
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    """test ? then : other."""
+
+    span: Span
+    test: Step
+    then: Stmt | None
+    other: Stmt | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A construct that was reported as not supported yet; its parts are still checked for names."""
+
+    span: Span
+    parts: tuple[Stmt, ...] = ()
+
+
+Stmt: TypeAlias = Step | Empty | Block | Conditional | Unsupported
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action of a handler. arguments: severity for alert; span covers it whole."""
+
+    span: Span
+    name: str
+    severity: Ident | None = None
+    duration: Number | None = None
+    size: Number | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """on match | on step ALIAS, if expr, actions."""
+
+    span: Span
+    step: Ident | None
+    condition: Expr | None
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Statements and handlers between braces."""
+
+    span: Span
+    statements: tuple[Stmt, ...]
+    handlers: tuple[Handler, ...]
+
+
+# ---- members of a policy and of a file
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """key, within, response, max_partials, throttle or mode."""
+
+    span: Span
+    name: str
+    word: Ident | None = None
+    number: Number | None = None
+    duration: Number | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """let NAME = value, list NAME = [...]."""
+
+    span: Span
+    name: Ident
+    value: Operand
+
+
+@dataclass(frozen=True, slots=True)
+class MetaItem:
+    """One entry of meta: texts for a list, otherwise one."""
+
+    key: Ident
+    value: Operand
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """path "name" ... { ... }. broken: something in it could not be read, so its meaning is not checked."""
+
+    span: Span
+    name: Text
+    options: tuple[Option, ...]
+    meta: tuple[MetaItem, ...]
+    declarations: tuple[Declaration, ...]
+    body: Body
+    broken: bool
+    macros: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """All of one file."""
+
+    policies: tuple[Policy, ...]
+    declarations: tuple[Declaration, ...]
+    macros: frozenset[str]

@@ -1,0 +1,109 @@
+"""Diagnostics: the policy author's mistakes, as values that are collected and never raised."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from policyd.compiler.source import SourceFile, Span
+
+#: At most this many diagnostics are returned for one file.
+MAX_SHOWN = 20
+# Collected before the choice of which to show; a hostile file must not fill the memory.
+_MAX_KEPT = 500
+_MAX_QUOTED = 60
+
+
+class Level(enum.Enum):
+    """How much a diagnostic matters. Only an error keeps a file from being loaded."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A place in the source and, where it helps, a few words beside it."""
+
+    span: Span
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One mistake: what is wrong in the message, what to do in help.
+
+    The message is lower case, without a full stop or a line break, the author's text in backticks.
+    """
+
+    code: str
+    level: Level
+    message: str
+    file: str
+    primary: Label
+    labels: tuple[Label, ...] = ()
+    notes: tuple[str, ...] = ()
+    help: str = ""
+
+
+class Sink:
+    """Collects the diagnostics of one file."""
+
+    def __init__(self, source: SourceFile) -> None:
+        self.source = source
+        self.errors = 0
+        self.total = 0
+        self._kept: dict[Diagnostic, None] = {}
+
+    def report(
+        self,
+        code: str,
+        span: Span,
+        message: str,
+        *,
+        help: str = "",
+        label: str = "",
+        labels: Iterable[Label] = (),
+        notes: Iterable[str] = (),
+        level: Level = Level.ERROR,
+    ) -> None:
+        """Adds a diagnostic; an exact repeat is dropped."""
+        diagnostic = Diagnostic(
+            code, level, message, self.source.name, Label(span, label), tuple(labels), tuple(notes), help
+        )
+        if diagnostic in self._kept:
+            return
+        self.total += 1
+        if level is Level.ERROR:
+            self.errors += 1
+        if len(self._kept) < _MAX_KEPT:
+            self._kept[diagnostic] = None
+
+    def shown(self) -> tuple[Diagnostic, ...]:
+        """Returns at most MAX_SHOWN, sorted by position; where there are more, errors go before the others."""
+        order = {level: rank for rank, level in enumerate(Level)}
+        kept = sorted(self._kept, key=lambda d: (order[d.level], d.primary.span, d.code))[:MAX_SHOWN]
+        return tuple(sorted(kept, key=lambda d: (d.primary.span, d.code)))
+
+
+def printable(text: str) -> str:
+    """Returns text with everything that could disturb a terminal or a line written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(char: str) -> str:
+    known = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    code = ord(char)
+    return known.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def quote(text: str | bytes) -> str:
+    """Returns the author's text in backticks, escaped and cut to a bearable length."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    text = printable(text)
+    return f"`{text}`" if len(text) <= _MAX_QUOTED else f"`{text[: _MAX_QUOTED - 3]}...`"

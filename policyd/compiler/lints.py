@@ -1,0 +1,140 @@
+"""Lints: what compiles and probably isn't what its author wants. Few, and right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyd.compiler.diagnostics import Level, Sink, quote
+from policyd.compiler.typed import TypedPolicy
+from policyd.program import (
+    Alert,
+    And,
+    Capture,
+    CompiledPolicy,
+    Expr,
+    FieldRef,
+    Handler,
+    Kill,
+    Not,
+    Or,
+    Response,
+    Test,
+)
+
+_COMM = frozenset(("comm", "parent.comm"))
+
+
+def lint(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink) -> None:
+    """Reports warnings and notes on a policy that compiles."""
+    _kill_without_enforce(policy, sink)
+    _kill_by_comm(policy, compiled, sink)
+    _capture_beside_kill(policy, sink)
+    _normal_that_alerts(policy, compiled, sink)
+    _unhandled_match(policy, compiled, sink)
+
+
+def _has(handler: Handler, *kinds: type) -> bool:
+    return any(isinstance(action, kinds) for action in handler.actions)
+
+
+def _kill_without_enforce(policy: TypedPolicy, sink: Sink) -> None:
+    if policy.response is Response.ENFORCE:
+        return
+    for typed in policy.handlers:
+        for action in typed.node.actions:
+            if action.name == "kill":
+                sink.report(
+                    "ER0511",
+                    action.span,
+                    "this policy only reports what `kill` would do",
+                    level=Level.NOTE,
+                    help="it kills once the policy says `response enforce` and the host's mode is enforce",
+                )
+                return
+
+
+def fields_of(expr: Expr) -> Iterator[str]:
+    """Yields the fields that a condition reads, by canonical name."""
+    match expr:
+        case And(items=items) | Or(items=items):
+            for item in items:
+                yield from fields_of(item)
+        case Not(item=item):
+            yield from fields_of(item)
+        case Test(field=field, value=value):
+            yield field.name
+            if isinstance(value, FieldRef):
+                yield value.name
+
+
+def _kill_by_comm(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink) -> None:
+    kill = next((a for t in policy.handlers for a in t.node.actions if a.name == "kill"), None)
+    fields = {name for step in compiled.steps for name in fields_of(step.condition)}
+    if kill and fields and fields <= _COMM:
+        sink.report(
+            "ER0504",
+            kill.span,
+            "this `kill` rests on `comm` alone, which any process can choose",
+            level=Level.WARNING,
+            help="test `exe` or `name` as well",
+        )
+
+
+def _capture_beside_kill(policy: TypedPolicy, sink: Sink) -> None:
+    handlers = [typed.handler for typed in policy.handlers]
+    if any(handler.step is not None and _has(handler, Capture) for handler in handlers):
+        return
+    for typed in policy.handlers:
+        if typed.handler.step is None and _has(typed.handler, Kill) and _has(typed.handler, Capture):
+            action = next(a for a in typed.node.actions if a.name == "capture")
+            sink.report(
+                "ER0505",
+                action.span,
+                "a killed process sends nothing more, so this capture stays empty",
+                level=Level.WARNING,
+                help="begin it at an earlier step: on step ALIAS { capture }",
+            )
+
+
+def _normal_that_alerts(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink) -> None:
+    for block in policy.blocks:
+        label = block.labels[-1].lower()
+        if label != "normal" and not label.startswith("normal_"):
+            continue
+        if not any(step.labels[: len(block.labels)] == block.labels for step in compiled.steps):
+            continue
+        if any(_applies(handler, block.labels) and _has(handler, Alert, Kill) for handler in compiled.handlers):
+            sink.report(
+                "ER0506",
+                block.span,
+                f"the branch {quote(block.labels[-1])} can end in an alert",
+                level=Level.WARNING,
+                help="a branch that means no harm has no steps, {}, or an `on match` of its own without alert",
+            )
+
+
+def _applies(handler: Handler, labels: tuple[str, ...]) -> bool:
+    return handler.step is None and labels[: len(handler.labels)] == handler.labels
+
+
+def _unhandled_match(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink) -> None:
+    handled = [handler.labels for handler in compiled.handlers if handler.step is None]
+    if () in handled:
+        return
+    # Is there a way to the end that goes through no block with a handler?
+    seen, order = {0}, [0]
+    for index in order:  # grows while it is read
+        for transition in compiled.states[index].transitions:
+            labels = compiled.steps[transition.step].labels
+            if any(labels[: len(own)] == own for own in handled) or transition.target in seen:
+                continue
+            seen.add(transition.target)
+            order.append(transition.target)
+    if any(compiled.states[index].accepting for index in order):
+        sink.report(
+            "ER0512",
+            policy.node.name.span,
+            "some matches of this policy do nothing: only some of its blocks have an `on match`",
+            level=Level.WARNING,
+            help="add on match { alert } to the policy itself",
+        )

@@ -1,0 +1,198 @@
+"""What a name can mean: events and their fields, constants, lists, earlier steps."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EVENT_BY_NAME, Field
+from execray.schema.kinds import CONSTANTS, Kind
+from policyd.compiler import ast
+from policyd.compiler.source import Span
+from policyd.program import FieldRef
+
+#: Events of the language that no sensor of this version sees.
+PLANNED_EVENTS = frozenset(
+    [
+        *("create", "read", "rename", "unlink", "link", "symlink", "mkdir", "truncate", "mknod", "chown", "setxattr"),
+        *(
+            "utimes",
+            "mount",
+            "umount",
+            "chroot",
+            "pivot_root",
+            "setns",
+            "unshare",
+            "socket",
+            "bind",
+            "listen",
+            "accept",
+        ),
+        *("sendto", "dup", "dns", "procmem", "setgid", "setsid", "capset", "cred_change", "mmap", "mprotect"),
+        *("memfd_create", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl", "prctl", "personality"),
+        *("kexec", "module_load", "kill", "syscall"),
+    ]
+)
+#: Fields of the language, or their first parts, that no sensor of this version fills.
+PLANNED_FIELDS = frozenset(
+    [
+        *("access", "ancestor", "attr", "caps", "container", "created", "cwd", "direction", "entry", "env", "fspath"),
+        *(
+            "fsuid",
+            "fstype",
+            "interactive",
+            "interp",
+            "loginuid",
+            "memfd",
+            "module",
+            "newpath",
+            "ns",
+            "ns_pid",
+            "oldpath",
+        ),
+        *("pgrp", "prev", "qname", "qtype", "session", "sig", "target", "tty", "user", "via_exec"),
+    ]
+)
+_PLANNED_EXE = frozenset(("exe.file", "exe.memfd", "exe.overlay_upper", "exe.suid", "exe.uid", "proc.age"))
+#: Functions of the language that this version doesn't run.
+PLANNED_FUNCTIONS = frozenset(("entropy", "truncated", "novel", "lower", "upper"))
+FUNCTIONS = ("basename",)
+_CUTOFF = 0.72
+_LONGEST_SUGGESTED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """A field as some events have it. events: those that do; conflict: two of them that disagree on its kind."""
+
+    name: str  # canonical
+    kind: Kind
+    constants: str
+    events: tuple[str, ...]
+    conflict: tuple[str, str] | None = None
+
+    def ref(self, alias: str | None = None, index: int | None = None) -> FieldRef:
+        """Returns the reference that the engine uses."""
+        kind = Kind.BYTES if index is not None else self.kind
+        return FieldRef(self.name, kind, alias, index)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it compares with text."""
+        return self.kind in (Kind.BYTES, Kind.PATH, Kind.TEXTS)
+
+
+_TID = Field("tid", Kind.INT, "The acting thread.")
+
+
+@lru_cache(maxsize=8192)
+def find_field(codes: tuple[int, ...], name: str) -> FieldInfo | None:
+    """Returns what a name means in events of these codes, None where it means nothing in any of them."""
+    found: list[tuple[str, Field]] = []
+    prefix = ""
+    if name == "tid":
+        found = [(EVENT_BY_CODE[code].name, _TID) for code in codes]
+    elif name.startswith("parent."):
+        prefix = "parent."
+        field = ACTOR_FIELD_BY_NAME.get(name[len(prefix) :])
+        found = [(EVENT_BY_CODE[code].name, field) for code in codes] if field else []
+    else:
+        for code in codes:
+            event = EVENT_BY_CODE[code]
+            if name in event.by_name:
+                found.append((event.name, event.by_name[name]))
+    if not found:
+        return None
+    first_event, first = found[0]
+    kinds = {field.kind for _, field in found}
+    kind = first.kind if len(kinds) == 1 else Kind.BYTES
+    conflict = None
+    if not (len(kinds) == 1 or kinds <= {Kind.BYTES, Kind.PATH}) or len({f.name for _, f in found}) > 1:
+        other = next(event for event, field in found if field.kind is not first.kind or field.name != first.name)
+        conflict = (first_event, other)
+    family = first.constants if len({field.constants for _, field in found}) == 1 else ""
+    return FieldInfo(prefix + first.name, kind, family, tuple(event for event, _ in found), conflict)
+
+
+def field_names(codes: Iterable[int]) -> list[str]:
+    """Returns every name that means a field in some of these events."""
+    names = {name for code in codes for name in EVENT_BY_CODE[code].by_name}
+    return sorted(names | {"tid"} | {f"parent.{name}" for name in ACTOR_FIELD_BY_NAME})
+
+
+@cache
+def dotted_heads() -> frozenset[str]:
+    """Returns the first parts of dotted field names, such as `proc` and `old`."""
+    names = [name for event in EVENT_BY_NAME.values() for name in event.by_name]
+    return frozenset(name.partition(".")[0] for name in names if "." in name) | {"parent"}
+
+
+def is_planned_field(name: str) -> bool:
+    """Whether the language has a field that this version doesn't."""
+    name = name.removeprefix("parent.")
+    head, _, rest = name.partition(".")
+    return head in PLANNED_FIELDS or f"{head}.{rest.partition('.')[0]}" in _PLANNED_EXE
+
+
+def find_constant(family: str, name: str) -> int | None:
+    """Returns a named constant of a family."""
+    return CONSTANTS.get(family, {}).get(name)
+
+
+@cache
+def family_of(name: str) -> str | None:
+    """Returns the family that has a constant of this name."""
+    return next((family for family, members in CONSTANTS.items() if name in members), None)
+
+
+_FAMILY_WORDS = {
+    "O_": "open flags, O_*",
+    "S_": "permission bits, S_I*",
+    "AF_": "address families, AF_*",
+    "PTRACE_": "ptrace requests, PTRACE_*",
+    "ACCESS_": "READ and WRITE",
+    "E": "negated error names, such as -EPERM",
+    "SIG": "signals, SIG*",
+}
+
+
+def family_words(family: str) -> str:
+    """Returns a family in words, for a message."""
+    return _FAMILY_WORDS.get(family, f"{family}*")
+
+
+def near(name: str, candidates: Iterable[str]) -> str | None:
+    """Returns the one candidate close enough to be what was meant, if any."""
+    if len(name) > _LONGEST_SUGGESTED:
+        return None
+    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=_CUTOFF)
+    return close[0] if close else None
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A list or let: where, and what."""
+
+    span: Span
+    value: ast.Operand
+
+
+@dataclass(frozen=True, slots=True)
+class AliasInfo:
+    """An earlier step, by its alias: the events it may have been. current: it is the event at hand."""
+
+    codes: tuple[int, ...]
+    current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Everything a condition may refer to. bound: aliases of steps before it; later: all others of the policy."""
+
+    codes: tuple[int, ...]
+    declared: Mapping[str, Declared]
+    bound: Mapping[str, AliasInfo]
+    later: Mapping[str, Span]
+    macros: frozenset[str] = frozenset()
