@@ -151,7 +151,7 @@ def _holds(partial: Partial, step: int, moment: Moment) -> bool:
 
 def _finding(kind: type[F], partial: Partial, moment: Moment) -> F:
     run = partial.run
-    policy = run.table.policy
+    policy, bindings = run.table.policy, partial.bindings
     trail = tuple(StepEvidence(policy.steps[t.step], t.step, tuple(t.events), t.count) for t in partial.trail)
     met = [t.events[0] for t in partial.trail if t.met]
     return kind(
@@ -161,11 +161,11 @@ def _finding(kind: type[F], partial: Partial, moment: Moment) -> F:
         actor=moment.event.actor,
         event=moment.event,
         trail=trail,
-        bindings=partial.bindings,
+        bindings=bindings,
         started_ns=partial.started_ns,
         time_ns=moment.now_ns,
         tainted=partial.losses_before != moment.losses,
         degraded=partial.evicted_before != run.evicted,
-        partial_evidence=partial.doubtful,
+        partial_evidence=partial.doubtful or run.table.handlers_doubtful(moment.event, bindings),
         id=finding_id(kind.__name__, policy, partial.key, met),
     )

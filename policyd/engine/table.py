@@ -109,8 +109,9 @@ class PolicyTable:
             for code in step.codes
         }
         self.is_tree = policy.key is KeyKind.TREE
-        self._alias_handlers = {handler.step for handler in policy.handlers if handler.step is not None}
-        self.reports_step = tuple(step.alias in self._alias_handlers for step in policy.steps)
+        reported = {handler.step for handler in policy.handlers if handler.step is not None}
+        self.reports_step = tuple(step.alias in reported for step in policy.steps)
+        self._handler_conditions = [h.condition for h in policy.handlers if h.condition is not None]
 
     def holds(self, step: int, event: Event, bindings: Bindings) -> bool:
         """Whether what the rows left undecided of a step holds, given that its bit fired."""
@@ -120,6 +121,10 @@ class PolicyTable:
     def doubtful(self, step: int, event: Event, bindings: Bindings) -> bool:
         """Whether the event met the step on a value that is known in part only."""
         return is_doubtful(self.policy.steps[step].condition, event, bindings)
+
+    def handlers_doubtful(self, event: Event, bindings: Bindings) -> bool:
+        """Whether the `if` of some handler reads a value that is known in part only."""
+        return any(is_doubtful(expr, event, bindings) for expr in self._handler_conditions)
 
 
 def _steps_mask(policy: CompiledPolicy, state: int, repeats: bool) -> int:

@@ -1,0 +1,215 @@
+"""What bounds the engine's memory, and who pays when a bound is reached."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from execray.wire.frames import Batch
+from policyd.engine.heap import DeadlineHeap
+from policyd.engine.machine import Machine
+from policyd.engine.outputs import Match, SensorLoss
+from policyd.engine.partials import Limits
+from policyd.engine.rows import SlotRows
+from policyd.engine.shares import Shares
+from policyd.program import KeyKind, Op
+from tests.support.playbook import Play
+from tests.support.programs import chain, eq, policy, ref, step, test
+
+A = step("open", eq("path", "/a"), alias="a")
+B = step("open", eq("path", "/b"), alias="b")
+
+
+def machine(limits: Limits, max_partials: int = 1024) -> Machine:
+    engine = Machine(limits)
+    engine.load([policy("p", A, B, max_partials=max_partials)], 1)
+    return engine
+
+
+def test_user_who_holds_most_is_evicted_and_others_keep_their_partials() -> None:
+    for engine in (machine(Limits(max_partials=10)), machine(Limits(), max_partials=10)):
+        play = Play()
+        quiet = [play.process(uid=uid) for uid in (1, 2)]
+        for proc in quiet:
+            play.event("open", proc, path="/a")
+        flood = [play.process(uid=666) for _ in range(100)]
+        for proc in flood:
+            play.event("open", proc, path="/a")
+        assert engine.feed(play.batch()) == []
+        assert (engine.stats()["partials"], engine.stats()["evicted"]) == (10, 92)
+        for proc in (*quiet, *flood):
+            play.event("open", proc, path="/b")
+        outputs = engine.feed(play.batch())
+        assert [o.actor.id for o in outputs if isinstance(o, Match)] == [p.id for p in (*quiet, *flood[-8:])]
+        assert all(o.degraded for o in outputs if isinstance(o, Match) and o.actor.slots[1] != 666)
+
+
+def test_match_of_a_partial_begun_after_the_evictions_is_not_degraded() -> None:
+    engine = machine(Limits(max_partials=1))
+    play = Play()
+    for _ in range(3):
+        proc = play.process()
+        play.event("open", proc, path="/a")
+    engine.feed(play.batch())
+    play.event("open", proc, path="/a")
+    play.event("open", proc, path="/b")
+    (match,) = engine.feed(play.batch())
+    assert isinstance(match, Match) and not match.degraded
+
+
+def test_kept_text_is_bounded_and_the_one_with_the_long_arguments_pays() -> None:
+    engine = machine(Limits(evidence_bytes=256 * 1024))
+    play = Play()
+    small = play.process(uid=1, argv=["x"])
+    play.event("open", small, path="/a")
+    for _ in range(20):
+        play.event("open", play.process(uid=2, argv=["y" * 60_000]), path="/a")
+    engine.feed(play.batch())
+    stats = engine.stats()
+    assert stats["evidence_bytes"] <= 256 * 1024
+    assert stats["partials"] == 1 + 4
+    play.event("open", small, path="/b")
+    assert len(engine.feed(play.batch())) == 1
+
+
+def test_repeats_count_towards_the_bound_of_text() -> None:
+    engine = Machine(Limits(evidence_bytes=8 * 1024))
+    engine.load([policy("p", A, B, states=chain(2, {1: (0,)}))], 1)
+    play = Play()
+    proc = play.process(argv=["x" * 1000])
+    for _ in range(16):
+        play.event("open", proc, path="/a")
+    engine.feed(play.batch())
+    assert engine.stats()["evidence_bytes"] <= 8 * 1024
+    assert engine.stats()["evicted"] >= 1
+
+
+def test_every_partial_gone_leaves_nothing_behind() -> None:
+    engine = Machine()
+    engine.load([policy("p", A, B, within_s=10), policy("t", A, B, within_s=5, key=KeyKind.TREE)], 1)
+    play = Play()
+    for _ in range(500):
+        play.event("open", play.process(uid=random.randrange(5)), path="/a")
+    engine.feed(play.batch())
+    assert engine.stats()["partials"] == 1000
+    engine.advance_clock(play.now_ns + 20_000_000_000)
+    stats = engine.stats()
+    assert (stats["partials"], stats["expired"], stats["evidence_bytes"]) == (0, 1000, 0)
+
+
+def test_row_cache_is_cleared_when_full_and_counted() -> None:
+    engine = machine(Limits(row_entries=10))
+    play = Play()
+    proc = play.process()
+    for number in range(35):
+        play.event("open", proc, path=f"/{number}")
+    play.event("open", proc, path="/a")
+    play.event("open", proc, path="/b")
+    assert len(engine.feed(play.batch())) == 1
+    stats = engine.stats()
+    assert stats["row_cache_entries"] <= 10
+    assert (stats["row_cache_misses"], stats["row_cache_clears"]) == (37, 3)
+
+
+def test_row_cache_is_bounded_in_bytes_too() -> None:
+    rows = SlotRows(ref("path").kind, lambda name: False)
+    rows.add(1, [test("path", Op.EQ, "/a")])
+    rows.build(1)
+    for number in range(40):
+        rows.miss(b"%d" % number + bytes(1 << 20))
+    assert len(rows.cache) <= 8
+    assert rows.stats.clears >= 4
+
+
+def _broken(batch: Batch, position: int, at: int, value: object) -> Batch:
+    events = list(batch.events)
+    row = list(events[position])
+    row[at] = value
+    events[position] = tuple(row)
+    return Batch(batch.seq, batch.first_id, batch.strings, batch.actors, tuple(events))
+
+
+def test_malformed_event_counts_as_lost_and_the_rest_is_taken() -> None:
+    for at, value in ((5, 999), (5, "text"), (5, b"x"), (3, "tid")):
+        engine = machine(Limits())
+        play = Play()
+        proc = play.process()
+        play.event("open", proc, path="/a")
+        play.event("open", proc, path="/a")
+        play.event("open", proc, path="/b")
+        loss, match = engine.feed(_broken(play.batch(), 1, at, value))
+        assert isinstance(loss, SensorLoss) and (loss.where, loss.count) == ("stream", 1)
+        assert isinstance(match, Match) and match.tainted
+        assert (engine.stats()["malformed"], engine.stats()["lost"]) == (1, 1)
+
+
+def test_malformed_loss_row_is_reported_as_a_loss() -> None:
+    engine = machine(Limits())
+    play = Play()
+    play.lost(3)
+    (loss,) = engine.feed(_broken(play.batch(), 0, 3, "many"))
+    assert isinstance(loss, SensorLoss) and loss.count == 1
+
+
+def test_chain_of_parents_that_is_a_circle_is_refused() -> None:
+    engine = Machine()
+    engine.load([policy("p", A, B, key=KeyKind.TREE)], 1)
+    play = Play()
+    proc = play.process(play.process())
+    play.event("open", proc, path="/a")
+    batch = play.batch()
+    actors = tuple((1 - index, *row[1:]) for index, row in enumerate(batch.actors))
+    (loss,) = engine.feed(Batch(1, 1, batch.strings, actors, batch.events))
+    assert isinstance(loss, SensorLoss)
+
+
+@dataclass(eq=False)
+class _Item:
+    deadline_ns: int
+    uid: int = 0
+    weight: int = 1
+    heap_index: int = -1
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "remove", "move", "pop"]), st.integers(0, 50), st.integers(0, 9))))
+def test_heap_always_knows_the_earliest_deadline(actions: list[tuple[str, int, int]]) -> None:
+    heap: DeadlineHeap[_Item] = DeadlineHeap()
+    live: list[_Item] = []
+    for action, deadline, pick in actions:
+        if action == "add":
+            live.append(_Item(deadline))
+            heap.add(live[-1])
+        elif live:
+            item = live[pick % len(live)]
+            if action == "move":
+                item.deadline_ns = deadline
+                heap.moved(item)
+            else:
+                if action == "pop":
+                    assert heap.first is not None
+                    item = heap.first
+                live.remove(item)
+                heap.remove(item)
+        assert len(heap) == len(live)
+        assert (heap.first.deadline_ns if heap.first else None) == min((i.deadline_ns for i in live), default=None)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(1, 20)), max_size=40))
+def test_shares_name_the_longest_held_entry_of_the_heaviest_user(actions: list[tuple[bool, int, int]]) -> None:
+    shares: Shares[_Item] = Shares()
+    live: list[_Item] = []
+    for add, uid, weight in actions:
+        if add or not live:
+            live.append(_Item(0, uid, weight))
+            shares.add(live[-1])
+        else:
+            shares.remove(live.pop(weight % len(live)))
+        weights = {u: sum(i.weight for i in live if i.uid == u) for u in range(4)}
+        assert (shares.count, shares.weight) == (len(live), sum(weights.values()))
+        if live:
+            victim = shares.victim()
+            assert weights[victim.uid] == max(weights.values())
+            assert victim is next(i for i in live if i.uid == victim.uid)
