@@ -1,22 +1,121 @@
 # ExecRay. `make help` lists what there is; V=1 shows the commands.
 Q := $(if $(V),,@)
 ARCH := $(shell uname -m)
+PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
-CLANG ?= clang
-BPF_OUT := bpf/.output
+CLANG ?= clang-14
+STRIP ?= llvm-strip-14
 OBJECTS := tracerd/objects/$(ARCH)
+OUT := bpf/.output
 FAMILIES := proc sys scan counter
+BUILT := $(FAMILIES:%=$(OUT)/%.bpf.o)
+BPF_HEADERS := $(wildcard bpf/include/execray/*.h)
+# clang calls BPF_PROG's hidden `ctx` an unused parameter
 BPF_FLAGS := -O2 -g -target bpf -D__TARGET_ARCH_x86 -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter \
 	-fdebug-prefix-map=$(CURDIR)=. -Ibpf/include -Ivmlinux/$(ARCH)
-BPF_SOURCES := $(wildcard bpf/*.bpf.c bpf/include/execray/*.h)
+RUN_PACKAGES := python3-venv tcpdump
+DEV_PACKAGES := clang-14 clang-format-14 llvm-14 libbpf-dev bpftool gcc libc6-dev
+CODE := execray tracerd policyd enforcer deploy tests bpf
 
 .DEFAULT_GOAL := help
-.PHONY: help
-help: ## this list
-	$(Q)awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+.DELETE_ON_ERROR:
 
-$(BPF_OUT)/%.bpf.o: bpf/%.bpf.c $(BPF_SOURCES)
-	$(Q)mkdir -p $(BPF_OUT)
-	$(Q)$(CLANG) $(BPF_FLAGS) -c $< -o $@
-	$(Q)llvm-strip -g $@
+help: ## this list
+	$(Q)awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## three daemons, one policy, one attack, caught and killed; POLICY=FILE runs it with another policy
+	$(Q)$(PY) -m deploy.foreground.demo $(if $(POLICY),--policy $(POLICY))
+
+run: build ## the daemons in the foreground with the shipped policies, audit mode; Ctrl-C ends it
+	$(Q)$(PY) -m deploy.foreground.run
+
+test: dev ## every test, the kernel ones included: as root
+	$(Q)EXECRAY_REQUIRE_KERNEL=1 $(PY) -m pytest -q $(ARGS)
+
+test-unit: dev ## no root, no kernel
+	$(Q)$(PY) -m pytest -q tests/unit tests/component $(ARGS)
+
+test-kernel: dev ## load, attach, trigger, expect
+	$(Q)EXECRAY_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel $(ARGS)
+
+fuzz: dev ## the compiler and the protocols on long random input
+	$(Q)$(PY) -m pytest -q tests/fuzz $(ARGS)
+
+bench: build ## throughput, kill latency, overhead: ratios side by side, a table and bench.json
+	$(Q)$(PY) -m tests.bench $(ARGS)
+
+check: lint types bpf abi-check docs-check ## everything that CI checks beside the tests
+
+lint: dev ## ruff, clang-format
+	$(Q)$(VENV)/bin/ruff check $(CODE) && $(VENV)/bin/ruff format --check -q $(CODE)
+	$(Q)clang-format-14 --dry-run -Werror bpf/*.c bpf/include/execray/*.h
+
+types: dev ## mypy --strict
+	$(Q)$(VENV)/bin/mypy
+
+build: $(VENV)/.run ## venv and Debian packages that running needs
+
+dev: $(VENV)/.dev ## the same, and what building and testing need
+
+# Debian packages are asked for only where they are missing, so that a second run touches no network.
+define packages
+	$(Q)missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing$$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+endef
+
+$(VENV)/.run: pyproject.toml
+	$(call packages,$(RUN_PACKAGES))
+	$(Q)[ -x $(PY) ] || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	$(Q)$(PY) -m pip install -q --disable-pip-version-check -e '.[tracerd,policyd]'
+	$(Q)touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(call packages,$(DEV_PACKAGES))
+	$(Q)$(PY) -m pip install -q --disable-pip-version-check -e '.[tracerd,policyd,dev]'
+	$(Q)touch $@
+
+ebpf: bpf
+bpf: $(BUILT) ## build the objects and compare them with the shipped ones
+	$(Q)for f in $(FAMILIES); do cmp $(OUT)/$$f.bpf.o $(OBJECTS)/$$f.bpf.o || \
+		{ echo "$(OBJECTS)/$$f.bpf.o is not what its source builds: make bpf-update (with clang 14)"; exit 1; }; done
+
+bpf-update: $(BUILT) ## ship the objects just built
+	$(Q)mkdir -p $(OBJECTS) && cp $(BUILT) $(OBJECTS)/
+
+$(OUT)/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) vmlinux/$(ARCH)/vmlinux.h | $(VENV)/.dev
+	$(Q)mkdir -p $(OUT)
+	$(Q)$(CLANG) $(BPF_FLAGS) -c $< -o $@ && $(STRIP) -g $@
+
+$(OUT)/layout.py: bpf/abi.c bpf/gen_layout.py $(BPF_HEADERS) | $(VENV)/.dev
+	$(Q)mkdir -p $(OUT)
+	$(Q)$(CLANG) -O2 -g -target bpf -Ibpf/include -Ivmlinux/$(ARCH) -c $< -o $(OUT)/abi.o
+	$(Q)PATH=$$PATH:/usr/sbin $(PY) bpf/gen_layout.py $(OUT)/abi.o bpf/include/execray/event.h > $@
+	$(Q)$(VENV)/bin/ruff check -q --fix $@ && $(VENV)/bin/ruff format -q $@
+
+abi: $(OUT)/layout.py ## rewrite execray/schema/layout.py from the BTF of event.h
+	$(Q)cp $< execray/schema/layout.py
+
+abi-check: $(OUT)/layout.py ## the same as a comparison
+	$(Q)cmp $< execray/schema/layout.py || { echo "execray/schema/layout.py is stale: make abi"; exit 1; }
+
+vmlinux: ## regenerate vmlinux.h from the running kernel's BTF
+	$(Q)/usr/sbin/bpftool btf dump file /sys/kernel/btf/vmlinux format c > vmlinux/$(ARCH)/vmlinux.h
+
+golden: dev ## rewrite golden files, to be read in review
+	$(Q)EXECRAY_GOLDEN=1 $(PY) -m pytest -q -k golden
+
+docs: dev ## regenerate the reference pages
+	$(Q)$(PY) -m execray.schema.reference > docs/reference/events.md
+	$(Q)$(PY) -m policyd.compiler.reference > docs/reference/diagnostics.md
+
+docs-check: dev ## the same as a comparison
+	$(Q)$(PY) -m execray.schema.reference | cmp - docs/reference/events.md
+	$(Q)$(PY) -m policyd.compiler.reference | cmp - docs/reference/diagnostics.md
+
+clean: ## remove what was built, the venv included
+	$(Q)rm -rf $(OUT) $(VENV) .execray bench.json *.egg-info
+
+.PHONY: help demo run test test-unit test-kernel fuzz bench check lint types build dev ebpf bpf bpf-update abi abi-check \
+	vmlinux golden docs docs-check clean

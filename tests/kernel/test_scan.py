@@ -33,8 +33,9 @@ def test_scan_knows_every_process_and_its_line() -> None:
 
 
 def test_no_process_falls_between_hooks_and_scan() -> None:
-    """A storm of forks while the sensor starts: each child that is alive afterwards is known with the right parent."""
-    code = "import os, time\nfor _ in range(150):\n    if os.fork() == 0: time.sleep(20); os._exit(0)\nprint('done', flush=True); time.sleep(20)"
+    """A storm of forks while the sensor starts: each child alive afterwards is known, with the right parent."""
+    storm = "import os, time\nfor _ in range(150):\n    if os.fork() == 0: time.sleep(20); os._exit(0)\n"
+    code = storm + "print('done', flush=True); time.sleep(20)"
     parent = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], stdout=subprocess.PIPE, process_group=0)
     try:
         with Live([]) as live:

@@ -1,0 +1,127 @@
+"""The three daemons as children of one program, on private sockets: for `make demo`, `make run` and the end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import yaml
+
+from execray.control import ControlClient
+from execray.errors import OperatorError
+
+DAEMONS: Final = ("enforcer", "policyd", "tracerd")
+READY_TIMEOUT_S: Final = 15.0
+STOP_TIMEOUT_S: Final = 5.0
+
+
+class Stack:
+    """Starts the daemons, and takes them down again with everything they made, whatever happens between.
+
+    work_dir keeps state (alerts, captures, logs) and outlives the stack; sockets lie in a folder of their own below /run,
+    since a Unix socket's path must be short.
+    """
+
+    def __init__(self, work_dir: Path, settings: dict[str, Any] | None = None, *, quiet: bool = True) -> None:
+        """settings: what differs from the default configuration. quiet: logs go to work_dir/*.log, not to stderr."""
+        self.work_dir = work_dir
+        self.runtime_dir = Path(tempfile.mkdtemp(prefix="execray-", dir="/run"))
+        self.config = work_dir / "execray.yaml"
+        self._settings = settings or {}
+        self._quiet = quiet
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        base = {
+            "runtime_dir": str(self.runtime_dir),
+            "state_dir": str(self.work_dir / "state"),
+            # root only: a demo must not open a door to a group that happens to exist
+            "group": "",
+        }
+        self.config.write_text(yaml.safe_dump({**base, **self._settings}), encoding="utf-8")
+        try:
+            for name in DAEMONS:
+                self.start(name)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self, name: str) -> None:
+        """Starts one daemon and waits until it says that it is ready. Raises OperatorError with its last words."""
+        log = self.work_dir / f"{name}.log"
+        address = self.runtime_dir / f"{name}.notify"
+        address.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, log.open("ab") as stderr:
+            ready.bind(os.fspath(address))
+            ready.settimeout(0.2)
+            # its own process group: Ctrl-C on the terminal goes to us, and we end the daemons in order
+            child = self._children[name] = subprocess.Popen(
+                [Path(sys.executable).with_name(name), "--config", self.config],
+                stdin=subprocess.DEVNULL,
+                stderr=stderr if self._quiet else None,
+                env={**os.environ, "NOTIFY_SOCKET": os.fspath(address)},
+                process_group=0,
+            )
+            self._wait_ready(name, child, ready, log)
+        address.unlink(missing_ok=True)
+
+    def _wait_ready(self, name: str, child: subprocess.Popen[bytes], ready: socket.socket, log: Path) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if child.poll() is not None:
+                words = log.read_text(errors="replace").strip().splitlines()[-3:]
+                raise OperatorError(f"{name} ended with status {child.returncode}: {' / '.join(words)}", f"see {log}")
+            try:
+                if b"READY=1" in ready.recv(4096):
+                    return
+            except TimeoutError:
+                continue
+        raise OperatorError(f"{name} was not ready within {READY_TIMEOUT_S:g} s", f"see {log}")
+
+    def pid(self, name: str) -> int:
+        """Returns a daemon's pid."""
+        return self._children[name].pid
+
+    def running(self, name: str) -> bool:
+        """Whether a daemon lives."""
+        child = self._children.get(name)
+        return child is not None and child.poll() is None
+
+    def control(self, name: str, timeout_s: float = 5.0) -> ControlClient:
+        """Returns a client of a daemon's control socket."""
+        return ControlClient(self.runtime_dir / f"{name}-ctl.sock", timeout_s, group="")
+
+    def stop(self, name: str, number: int = signal.SIGTERM) -> None:
+        """Ends one daemon and waits for it; one that doesn't end in time is killed."""
+        child = self._children.pop(name, None)
+        if child is None:
+            return
+        if child.poll() is None:
+            child.send_signal(number)
+        try:
+            child.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+    def close(self) -> None:
+        """Ends every daemon, the sensor first, and removes the sockets."""
+        for name in reversed(DAEMONS):
+            self.stop(name)
+        shutil.rmtree(self.runtime_dir, ignore_errors=True)
