@@ -52,9 +52,10 @@ class Position:
     """How far one stream has been read, written and acknowledged."""
 
     stream_id: str = ""
-    fed_seq: int = 0
-    next_id: int | None = None  # of the event that should come next
-    written_seq: int = 0  # what tracerd may forget
+    fed_seq: int = -1
+    written_seq: int = -1  # what tracerd may forget
+    next_id: int | None = None  # of the event that should come next; None: can't be known
+    restarted: bool = False  # another stream was read before this one, and nothing of this yet
     time_ns: int = 0  # the latest event or heartbeat
 
 
@@ -159,8 +160,6 @@ class StreamClient:
             frames = await self._greet(reader, decoder)
             self._writer = writer
             self.resubscribe()
-            if self.position.written_seq:
-                self._send(Ack(self.position.written_seq))  # the last one may have been lost with the connection
             await self._read(reader, decoder, frames)
         finally:
             self.link.connected = False
@@ -170,7 +169,8 @@ class StreamClient:
     def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"version": VERSION, "pid": os.getpid()}
         if self.position.stream_id:
-            facts["resume"] = [self.position.stream_id, self.position.fed_seq]
+            # Not fed_seq: tracerd forgets what we name here, and the alerts of what is fed may not be on disk yet.
+            facts["resume"] = [self.position.stream_id, self.position.written_seq]
         return facts
 
     async def _greet(self, reader: asyncio.StreamReader, decoder: Decoder) -> list[Frame]:
@@ -199,8 +199,9 @@ class StreamClient:
     def _begin(self, stream_id: str, facts: dict[str, Any]) -> None:
         before = self.position
         if stream_id != before.stream_id:
-            self.stats.restarts += bool(before.stream_id)
-            self.position = Position(stream_id, time_ns=before.time_ns)
+            again = bool(before.stream_id)
+            self.stats.restarts += again
+            self.position = Position(stream_id, restarted=again, time_ns=before.time_ns)
         self.stats.connects += 1
         self.link = Link(True, "", facts, time.monotonic())
         self._log.info("event stream connected", extra={"kv": {"stream": stream_id, "tracerd": facts.get("pid", "?")}})
@@ -233,11 +234,17 @@ class StreamClient:
         if batch.seq <= at.fed_seq:
             self.stats.repeated += 1
             return
-        if (hole := self._hole_before(batch)) is not None:
+        hole = self._hole_before(batch)
+        # Before it is fed: a batch that breaks the protocol only when it is read would otherwise come back for ever.
+        # Its events are then missing from `next_id`, and so reported as lost before the next one.
+        at.fed_seq = batch.seq
+        if hole is not None:
             await self._receiver.batch(hole, at.stream_id)
         await self._receiver.batch(batch, at.stream_id)
-        at.fed_seq = batch.seq
-        at.next_id = batch.first_id + len(batch.events)
+        at.restarted = False
+        # Where tracerd itself dropped batches, one of nothing but LOST rows stands for them, and ids jump after it.
+        told = all(row[0] == LOST for row in batch.events)
+        at.next_id = None if told else batch.first_id + len(batch.events)
         if batch.events:
             at.time_ns = max(at.time_ns, batch.events[-1][1])
         self.stats.batches += 1
@@ -246,19 +253,16 @@ class StreamClient:
     def _hole_before(self, batch: Batch) -> Batch | None:
         """Returns a batch with one LOST record for what lies unseen before this one, if anything does."""
         at = self.position
-        if not batch.events:
+        if not batch.events or batch.events[0][0] == LOST:
             return None
         first_ns: int = batch.events[0][1]
-        if at.next_id is None:
-            # The first of a new stream. Between the last one and this, nobody was looking, or nobody told us.
-            if not self.stats.restarts or not at.time_ns or at.fed_seq:
-                return None
-            return Batch(0, 0, (), (), ((LOST, first_ns, "tracerd restart", 0, at.time_ns),))
-        missing = batch.first_id - at.next_id
+        if at.restarted:  # while tracerd was down nobody looked, so nobody can say how much it was
+            return Batch(-1, 0, (), (), ((LOST, first_ns, "restart of tracerd", 0, at.time_ns),))
+        missing = 0 if at.next_id is None else batch.first_id - at.next_id
         if missing <= 0:
             return None
         self.stats.gap_events += missing
-        return Batch(0, at.next_id, (), (), ((LOST, first_ns, "stream", missing, at.time_ns),))
+        return Batch(-1, at.next_id or 0, (), (), ((LOST, first_ns, "stream", missing, at.time_ns),))
 
     async def _watch(self) -> None:
         """Says when the sensor falls silent and when it speaks again; gives up a connection that stays silent."""

@@ -61,12 +61,17 @@ class Lane:
 
 
 class Fanout:
-    """All configured sinks."""
+    """All configured sinks; none before open()."""
 
-    def __init__(self, file: AlertFile | None, others: Sequence[Sink], log: logging.Logger) -> None:
-        self.file = file
-        self._lanes = [Lane(sink, log) for sink in others]
+    def __init__(self, log: logging.Logger) -> None:
+        self.file: AlertFile | None = None
+        self._lanes: list[Lane] = []
         self._log = log
+
+    def open(self, file: AlertFile | None, others: Sequence[Sink]) -> None:
+        """Takes the sinks, and starts a thread for each but the file."""
+        self.file = file
+        self._lanes = [Lane(sink, self._log) for sink in others]
 
     async def write(self, alerts: Sequence[Alert]) -> None:
         """Queues alerts for every other sink, and returns when the file has them on disk or refused them.

@@ -209,7 +209,8 @@ class Recorder:
 async def test_a_sink_that_fails_is_counted_and_the_others_get_everything(path: Path) -> None:
     good, bad = Recorder(), Recorder()
     bad.fail = True
-    fanout = Fanout(AlertFile(path, max_bytes=1 << 20, keep=3), [bad, good], LOG)
+    fanout = Fanout(LOG)
+    fanout.open(AlertFile(path, max_bytes=1 << 20, keep=3), [bad, good])
     await fanout.write(numbered(3))
     await fanout.close()
     assert len(good.got) == 3 and good.closed and bad.closed
@@ -245,7 +246,8 @@ def test_closing_gives_up_on_a_sink_that_is_stuck() -> None:
 async def test_a_file_that_refuses_does_not_raise_and_is_shown(
     path: Path, full_disk: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fanout = Fanout(AlertFile(path, max_bytes=1 << 20, keep=3), [], LOG)
+    fanout = Fanout(LOG)
+    fanout.open(AlertFile(path, max_bytes=1 << 20, keep=3), [])
     await fanout.write([sample_alert("e" * 16, note="x" * full_disk)])
     status: Any = fanout.status()
     assert status["file"]["failed"] == 1 and status["file"]["unwritten"] == 1

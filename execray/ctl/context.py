@@ -1,0 +1,122 @@
+"""What every command shares: the configuration, the way to a daemon, and how results and errors are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+import click
+
+from execray.config import Config, load
+from execray.control import ControlClient, Unreachable
+from execray.errors import OperatorError
+from execray.timeline import safe
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DAEMONS: Final = ("tracerd", "policyd", "enforcer")
+EXIT_FAILED: Final = 1
+EXIT_UNREACHABLE: Final = 3
+
+
+@dataclass(slots=True)
+class Context:
+    """Which instance the command talks to. The configuration is read at the first use, so `--help` never fails on it."""
+
+    config_file: Path | None = None
+    runtime_dir: Path | None = None
+    _config: Config | None = None
+
+    @property
+    def config(self) -> Config:
+        """The configuration, with --runtime-dir in place. Raises ConfigError."""
+        if self._config is None:
+            config = load(self.config_file)
+            if self.runtime_dir is not None:
+                config = dataclasses.replace(config, runtime_dir=self.runtime_dir)
+            self._config = config
+        return self._config
+
+    def client(self, daemon: str, timeout_s: float = 5.0) -> ControlClient:
+        """Returns a client for one daemon's control socket; it connects at its first request."""
+        return ControlClient(self.config.control_socket(daemon), timeout_s, self.config.group)
+
+
+def command_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """Makes operator errors one line with a hint, and the exit code 3 for a daemon out of reach, 1 for the rest."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except OperatorError as error:
+            show_error(error)
+            sys.exit(EXIT_UNREACHABLE if isinstance(error, Unreachable) else EXIT_FAILED)
+
+    return wrapped
+
+
+def show_error(error: OperatorError) -> None:
+    """Prints an error and its hint to stderr. What a daemon sent is not trusted to be harmless to the terminal."""
+    click.echo(f"error: {safe(error.message, 2000)}", err=True)
+    if error.hint:
+        click.echo(f"hint: {safe(error.hint, 2000)}", err=True)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def print_json(value: object) -> None:
+    """Prints one value as JSON. Bytes that aren't UTF-8 stay escapes, so they round-trip."""
+    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=True))
+
+
+def use_color() -> bool:
+    """Whether standard output is a terminal whose user has not set NO_COLOR."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def paint(text: str, color: str, *, bold: bool = False) -> str:
+    """Returns text in a colour, on a terminal only."""
+    return click.style(text, fg=color, bold=bold) if use_color() else text
+
+
+def table(rows: Sequence[Sequence[object]], indent: str = "") -> str:
+    """Returns rows as aligned columns, every cell made safe for a terminal."""
+    cells = [[safe(cell) for cell in row] for row in rows]
+    widths = [
+        max((len(row[i]) for row in cells if i < len(row)), default=0) for i in range(max(map(len, cells), default=0))
+    ]
+    return "\n".join(
+        indent + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=False)).rstrip() for row in cells
+    )
+
+
+def duration(seconds: object) -> str:
+    """Returns a time span as people say it, `2h 05m`; `?` for what isn't a number."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if hours == 0:
+        return f"{minutes}m {int(seconds % 60):02}s"
+    return f"{hours}h {minutes % 60:02}m" if hours < 48 else f"{hours // 24}d {hours % 24}h"
+
+
+def as_map(value: Any) -> dict[str, Any]:
+    """Returns a JSON object, an empty one for anything else: a daemon of another version is no reason to crash."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_maps(value: Any) -> list[dict[str, Any]]:
+    """Returns the objects in a JSON list, an empty list for anything else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

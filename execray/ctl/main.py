@@ -1,0 +1,72 @@
+"""execray-ctl: one look at the three daemons, and the few things to ask of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from execray.ctl.alerts import alerts
+from execray.ctl.context import Context, command_errors, json_option, print_json
+from execray.ctl.doctor import doctor
+from execray.ctl.policy import policy, reload
+from execray.ctl.status import status
+from execray.version import VERSION
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT_SETTINGS)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Configuration file.  [default: /etc/execray/execray.yaml]",
+)
+@click.option(
+    "--runtime-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder of the daemons' sockets.  [default: the configuration's]",
+)
+@click.pass_context
+def main(context: click.Context, config_file: Path | None, runtime_dir: Path | None) -> None:
+    """See and steer ExecRay on this host.
+
+    \b
+    Examples:
+      execray-ctl status                     what runs, what it sees, what it lost
+      execray-ctl alerts tail                alerts as they happen
+      execray-ctl policy check my.policy     find the mistakes in a policy
+
+    \b
+    Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 a daemon can't be reached or refuses.
+    """
+    context.obj = Context(config_file, runtime_dir)
+
+
+@main.command()
+@json_option
+@click.pass_obj
+@command_errors
+def version(context: Context, as_json: bool) -> None:
+    """Print the version of execray-ctl.
+
+    \b
+    Examples:
+      execray-ctl version
+      execray-ctl version --json
+      execray-ctl status          the versions of the daemons that run
+    """
+    if as_json:
+        print_json({"version": VERSION})
+    else:
+        click.echo(f"execray-ctl {VERSION}")
+
+
+main.add_command(status)
+main.add_command(doctor)
+main.add_command(policy)
+main.add_command(reload)
+main.add_command(alerts)

@@ -1,0 +1,181 @@
+"""`policy list|show|check` and `reload`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from execray.ctl.context import (
+    EXIT_FAILED,
+    Context,
+    as_map,
+    as_maps,
+    command_errors,
+    json_option,
+    print_json,
+    table,
+    use_color,
+)
+from execray.errors import OperatorError
+from execray.timeline import safe
+
+MAX_FILE_BYTES: Final = 4 * 1024 * 1024  # the compiler has its own, lower limit, with a better message
+
+
+@click.group()
+def policy() -> None:
+    """List, show and check policies.
+
+    \b
+    Examples:
+      execray-ctl policy list
+      execray-ctl policy show credential_access
+      execray-ctl policy check policies/*.policy
+    """
+
+
+@policy.command("list")
+@json_option
+@click.pass_obj
+@command_errors
+def list_(context: Context, as_json: bool) -> None:
+    """List the policies that policyd runs.
+
+    \b
+    Examples:
+      execray-ctl policy list
+      execray-ctl policy list --json | jq '.policies[].name'
+      execray-ctl --runtime-dir .execray/run policy list
+    """
+    with context.client("policyd") as client:
+        result = as_map(client.call("policies"))
+    if as_json:
+        print_json(result)
+        return
+    rows: list[list[object]] = [["NAME", "SEVERITY", "RESPONSE", "STEPS", "ATT&CK", "FILE"]]
+    for item in as_maps(result.get("policies")):
+        attack = " ".join(safe(t) for t in item.get("attack", ()))
+        place = f"{item.get('file', '?')}:{item.get('line', '?')}"
+        rows.append([item.get("name"), item.get("severity"), item.get("response"), item.get("steps"), attack, place])
+    click.echo(table(rows))
+    click.echo(f"host mode {safe(result.get('mode', '?'))}, generation {safe(result.get('generation', '?'))}")
+
+
+@policy.command()
+@click.argument("name")
+@json_option
+@click.pass_obj
+@command_errors
+def show(context: Context, name: str, as_json: bool) -> None:
+    """Show one running policy: where it stands, its text, its states.
+
+    \b
+    Examples:
+      execray-ctl policy show dropper
+      execray-ctl policy show dropper --json | jq .hash
+      execray-ctl policy show "credential theft"
+    """
+    with context.client("policyd") as client:
+        found = as_map(client.call("policy", name=name))
+    if as_json:
+        print_json(found)
+        return
+    meta = as_map(found.get("meta"))
+    facts = [
+        ("file", f"{found.get('file', '?')}:{found.get('line', '?')}"),
+        ("hash", found.get("hash", "?")),
+        ("severity", found.get("severity", "?")),
+        ("response", found.get("response", "?")),
+        ("key", found.get("key", "?")),
+        ("within", found.get("within") or "one event completes it"),
+        ("description", meta.get("description", "")),
+    ]
+    click.echo(safe(found.get("name", name)))
+    click.echo(table([fact for fact in facts if fact[1]], "  "))
+    click.echo("\n" + "\n".join(safe(line, 400) for line in str(found.get("source", "")).splitlines()) + "\n")
+    for number, state in enumerate(as_maps(found.get("states"))):
+        moves = [
+            f"{safe(move.get('step'))} -> {safe(move.get('target'))}" for move in as_maps(state.get("transitions"))
+        ]
+        click.echo(f"  state {number}: {'match' if state.get('accepting') else '; '.join(moves)}")
+
+
+@policy.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, allow_dash=True))
+@json_option
+@command_errors
+def check(files: tuple[Path, ...], as_json: bool) -> None:
+    """Find the mistakes in policy files; `-` reads one from standard input. Asks no daemon.
+
+    The files are checked together, as policyd would load them: a name may occur only once.
+
+    \b
+    Examples:
+      execray-ctl policy check my.policy
+      execray-ctl policy check /etc/execray/policies/*.policy
+      echo 'path "p" { exec { uid = 0 } }' | execray-ctl policy check -
+    """
+    # Imported here: the compiler is of no use to the other commands, and slow to load.
+    from policyd.compiler import compile_set, diagnostic_to_json, render  # noqa: PLC0415
+
+    compiled = compile_set([_read(file) for file in files])
+    if as_json:
+        sources = {source.name: source for source in compiled.sources}
+        found = [diagnostic_to_json(diagnostic, sources[diagnostic.file]) for diagnostic in compiled.diagnostics]
+        print_json({"ok": compiled.ok, "policies": [p.name for p in compiled.policies], "diagnostics": found})
+    else:
+        if compiled.diagnostics:
+            click.echo(render(compiled.diagnostics, compiled.sources, color=use_color()), nl=False)
+        if compiled.ok:
+            click.echo(f"ok: {len(compiled.policies)} policies in {len(files)} files")
+    if not compiled.ok:
+        sys.exit(EXIT_FAILED)
+
+
+def _read(file: Path) -> tuple[str, bytes]:
+    try:
+        if str(file) == "-":
+            return "<stdin>", sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        with file.open("rb") as opened:
+            return str(file), opened.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise OperatorError(
+            f"can't read {file}: {error.strerror}", "name a policy file, or - for standard input"
+        ) from error
+
+
+@click.command()
+@json_option
+@click.pass_obj
+@command_errors
+def reload(context: Context, as_json: bool) -> None:
+    """Make policyd read its policies again: all of them, or on any mistake none.
+
+    \b
+    Examples:
+      execray-ctl reload
+      execray-ctl reload --json | jq .generation
+      execray-ctl policy check /etc/execray/policies/*.policy && execray-ctl reload
+    """
+    with context.client("policyd", timeout_s=30.0) as client:
+        result = as_map(client.call("reload"))
+    if as_json:
+        print_json(result)
+    else:
+        _show_reload(result)
+    if not result.get("ok"):
+        sys.exit(EXIT_FAILED)
+
+
+def _show_reload(result: dict[str, Any]) -> None:
+    # Rendered by the daemon, so without colour, and it may quote any file: escaped line by line.
+    for line in str(result.get("rendered", "")).splitlines():
+        click.echo(safe(line, 1000), err=not result.get("ok"))
+    generation, took = safe(result.get("generation", "?")), safe(result.get("ms", "?"))
+    if result.get("ok"):
+        click.echo(f"{safe(result.get('policies', '?'))} policies in {took} ms, generation {generation}")
+    else:
+        click.echo(f"error: nothing was changed; generation {generation} still runs", err=True)

@@ -1,0 +1,177 @@
+"""`status`: each daemon, what it has seen and lost, and whether each hook is alive."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from execray.control import OperationFailed, Unreachable
+from execray.ctl.context import (
+    DAEMONS,
+    EXIT_FAILED,
+    EXIT_UNREACHABLE,
+    Context,
+    as_map,
+    command_errors,
+    duration,
+    json_option,
+    paint,
+    print_json,
+)
+from execray.timeline import safe
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one daemon said of itself, or why it said nothing."""
+
+    daemon: str
+    status: dict[str, Any]
+    error: str = ""
+    hint: str = ""
+    reachable: bool = True
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the daemon's own words, with `up` put before them."""
+        if self.error:
+            return {"up": self.reachable, "error": self.error, "hint": self.hint}
+        return {"up": True, **self.status}
+
+
+def ask(context: Context, daemon: str) -> Answer:
+    """Asks one daemon for its status; never raises for one that can't be reached or fails."""
+    try:
+        with context.client(daemon) as client:
+            return Answer(daemon, as_map(client.call("status")))
+    except Unreachable as error:
+        return Answer(daemon, {}, error.message, error.hint, reachable=False)
+    except OperationFailed as error:
+        return Answer(daemon, {}, error.message, error.hint)
+
+
+@click.command()
+@json_option
+@click.pass_obj
+@command_errors
+def status(context: Context, as_json: bool) -> None:
+    """Show each daemon: up, version, uptime, events, losses, and which hooks are alive.
+
+    \b
+    Examples:
+      execray-ctl status
+      execray-ctl status --json | jq .tracerd.lost
+      watch -n1 execray-ctl status           like top, for the sensor
+    """
+    answers = [ask(context, daemon) for daemon in DAEMONS]
+    if as_json:
+        print_json({answer.daemon: answer.to_json() for answer in answers})
+    else:
+        for answer in answers:
+            for line in _lines(answer):
+                click.echo(line)
+    if not all(answer.reachable for answer in answers):
+        sys.exit(EXIT_UNREACHABLE)
+    if any(answer.error for answer in answers):
+        sys.exit(EXIT_FAILED)
+
+
+def _lines(answer: Answer) -> Iterator[str]:
+    name = answer.daemon.ljust(9)
+    if answer.error:
+        state = "failed" if answer.reachable else "down"
+        yield f"{name} {paint(state.ljust(5), 'red', bold=True)} {safe(answer.error, 500)}"
+        if answer.hint:
+            yield f"{'':9}       hint: {safe(answer.hint, 500)}"
+        return
+    found = answer.status
+    stats = {**found, **as_map(found.get("stats"))}
+    words = [
+        f"version {safe(found.get('version', '?'))}",
+        f"pid {safe(found.get('pid', '?'))}",
+        f"up {duration(found.get('uptime_s'))}",
+        *_rates(stats),
+    ]
+    yield f"{name} {paint('up   ', 'green', bold=True)} {', '.join(words)}"
+    yield from _loss(stats)
+    yield from _hooks(stats)
+    if answer.daemon == "policyd":
+        yield from _policyd(found)
+    if answer.daemon == "enforcer":
+        yield from _counts("orders", as_map(found.get("orders") or found.get("outcomes")))
+
+
+def _rates(stats: dict[str, Any]) -> Iterator[str]:
+    if isinstance(rate := stats.get("rate"), int | float):
+        yield f"{rate:,.0f} events/s"
+    if isinstance(events := stats.get("events"), int):
+        yield f"{events:,} events"
+    if isinstance(own := stats.get("self_dropped"), int):
+        yield f"{own:,} of our own left out"
+
+
+def _loss(stats: dict[str, Any]) -> Iterator[str]:
+    if "lost" not in stats:
+        return
+    lost = stats["lost"]
+    places = lost if isinstance(lost, dict) else {"all": lost}
+    some = {where: count for where, count in places.items() if count}
+    if not some:
+        yield f"{'':9}  lost     {paint('0', 'green')}"
+        return
+    yield f"{'':9}  lost     " + paint(", ".join(f"{safe(n)} at {safe(where)}" for where, n in some.items()), "red")
+
+
+def _hooks(stats: dict[str, Any]) -> Iterator[str]:
+    for number, (name, raw) in enumerate(sorted(as_map(stats.get("hooks")).items())):
+        text, color = hook_words(as_map(raw))
+        label = "hooks" if number == 0 else ""
+        yield f"{'':9}  {label:7}  {safe(name):24} {paint(text, color)}"
+
+
+def hook_words(hook: dict[str, Any]) -> tuple[str, str]:
+    """Returns how a hook is, in words and as a colour: live, attached but silent, idle, or refused."""
+    if hook.get("refused"):
+        return f"refused: {safe(hook['refused'])}", "red"
+    if not hook.get("attached"):
+        return ("missing", "red") if hook.get("needed") else ("idle, no policy needs it", "yellow")
+    if hook.get("live") is False:
+        return "attached, but silent", "red"
+    seen = hook.get("last_seen_ms")
+    ago = f", seen {seen / 1000:.1f} s ago" if isinstance(seen, int | float) and not isinstance(seen, bool) else ""
+    return f"live{ago}", "green"
+
+
+def _policyd(found: dict[str, Any]) -> Iterator[str]:
+    pad = f"{'':9}  "
+    policies, generation = safe(found.get("policies", "?")), safe(found.get("generation", "?"))
+    yield f"{pad}mode     {safe(found.get('mode', '?'))}; {policies} policies, generation {generation}"
+    stream = as_map(found.get("stream"))
+    if stream:
+        good = stream.get("connected") and stream.get("live")
+        if good:
+            words = "connected, live"
+        elif stream.get("connected"):
+            words = "connected, but no heartbeat"
+        else:
+            words = f"not connected: {safe(stream.get('error') or 'tracerd does not answer')}"
+        yield f"{pad}sensor   {paint(words, 'green' if good else 'red')}"
+    yield from _counts("alerts", as_map(found.get("alerts")))
+    yield from _counts("kills", as_map(found.get("kills")))
+    for name, raw in as_map(found.get("sinks")).items():
+        sink = as_map(raw)
+        failed, dropped = sink.get("failed", 0), sink.get("dropped", 0)
+        if failed or dropped:
+            words = f"{safe(name)}: {safe(failed)} failed, {safe(dropped)} dropped. {safe(sink.get('last_error', ''))}"
+            yield f"{pad}sink     {paint(words.rstrip(), 'red')}"
+
+
+def _counts(label: str, counts: dict[str, Any]) -> Iterator[str]:
+    words = [
+        f"{safe(value)} {safe(name).replace('_', ' ')}" for name, value in counts.items() if isinstance(value, int)
+    ]
+    if words:
+        yield f"{'':9}  {label:7}  {', '.join(words)}"

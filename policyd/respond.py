@@ -1,0 +1,348 @@
+"""From what the engine found to what is done about it: kill orders at once, captures, and alerts in the making.
+
+Order matters here. A kill order leaves before anything is built or written; the alert waits for its outcome, within a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeAlias
+
+from execray.process import ProcessKey
+from execray.schema.event import Event, actor_get, text
+from execray.wire.orders import MAX_FLOWS, MAX_POLICY_CHARS, Action, CaptureSpec, Flow, Mode, Order, Outcome, Result
+from policyd.alerts import Json, Origin, finding_alert, kill_json, loss_alert
+from policyd.engine.outputs import Finding, Match, Output, SensorLoss, StepDone, handler_applies
+from policyd.program import Alert, Capture, Kill, Log, Response, Severity
+from policyd.throttle import LossSum, LossSummary, Throttle
+
+Spawn: TypeAlias = Callable[[Coroutine[Any, Any, Outcome]], "asyncio.Task[Outcome]"]
+
+#: Beyond the enforcer's bound: the direct kill, and the wait for the process's end.
+OUTCOME_GRACE_S: Final = 0.9
+MAX_ORDERS: Final = 256  # under way at once
+MAX_CAPTURES: Final = 1024  # remembered for the alerts of the matches that follow
+_MAX_EXE_BYTES: Final = 4096
+_DEFAULT_THROTTLE: Final = (1, 60_000_000_000)
+
+
+class Enforcer(Protocol):
+    """Who carries out orders. Neither method raises for an enforcer that is away: the outcome says so."""
+
+    async def kill(self, order: Order) -> Outcome:
+        """Kills, through the enforcer or directly, and says what came of it."""
+        ...
+
+    async def capture(self, order: Order) -> Outcome:
+        """Begins a capture, and returns when packets are being recorded, or says why not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the handlers of a policy ask for."""
+
+    severity: Severity | None  # None: no alert
+    kill: bool = False
+    capture: Capture | None = None
+    log: bool = False
+
+
+def plan_of(finding: Match | StepDone) -> Plan:
+    """Returns what the handlers that apply ask for, taken together: one alert at most, of the highest severity.
+
+    A match of a policy without `on match` alerts, and so does a kill: nobody should have to guess why a process died.
+    """
+    handlers = [handler for handler in finding.policy.handlers if handler_applies(handler, finding)]
+    actions = [action for handler in handlers for action in handler.actions]
+    own = finding.policy.meta.severity
+    severities = [
+        own if action.severity is None else action.severity for action in actions if isinstance(action, Alert)
+    ]
+    kill = any(isinstance(action, Kill) for action in actions)
+    unhandled = isinstance(finding, Match) and all(handler.step is not None for handler in finding.policy.handlers)
+    if not severities and (kill or unhandled):
+        severities = [own]
+    return Plan(
+        severity=max(severities, default=None),
+        kill=kill,
+        capture=next((action for action in actions if isinstance(action, Capture)), None),
+        log=any(isinstance(action, Log) for action in actions),
+    )
+
+
+@dataclass(slots=True)
+class Pending:
+    """An alert that waits for the outcome of what was ordered."""
+
+    build: Callable[[Json], Json]
+    event_ns: int = 0
+    kill: asyncio.Task[Outcome] | None = None
+    killed: Json = field(default_factory=dict)  # what is known of the kill without waiting
+    capture: asyncio.Task[Outcome] | None = None
+    deadline: float = 0.0  # of the loop's clock
+
+    @property
+    def ready(self) -> bool:
+        """Whether the alert can be built without waiting."""
+        return self.kill is None or self.kill.done()
+
+
+@dataclass(slots=True)
+class ResponseStats:
+    """Counts since start."""
+
+    matches: int = 0
+    raised: int = 0
+    duplicates: int = 0  # on file already: the batch came again after a restart
+    sensor_loss: int = 0
+    kills: dict[str, int] = field(default_factory=dict)  # by result
+    captures: dict[str, int] = field(default_factory=dict)
+
+
+class Responder:
+    """Decides and orders; keeps the throttles. Does no file or socket work of its own."""
+
+    def __init__(
+        self,
+        enforcer: Enforcer,
+        spawn: Spawn,
+        on_file: Callable[[str], bool],
+        log: logging.Logger,
+        *,
+        host_mode: str,
+        order_timeout_s: float,
+        default_throttle: tuple[int, int] = _DEFAULT_THROTTLE,
+    ) -> None:
+        """on_file: whether an alert of that id was written before. default_throttle: for policies that name none, N per ns."""
+        self.stats = ResponseStats()
+        self.throttle = Throttle()
+        self.losses = LossSummary()
+        self._enforcer = enforcer
+        self._spawn = spawn
+        self._on_file = on_file
+        self._log = log
+        self._host_mode = host_mode
+        self._bound_s = order_timeout_s + OUTCOME_GRACE_S
+        self._default_throttle = default_throttle
+        self._orders: set[asyncio.Task[Outcome]] = set()
+        self._captures: OrderedDict[Hashable, tuple[int, asyncio.Task[Outcome]]] = OrderedDict()
+
+    def respond(self, outputs: Sequence[Output], origin: Origin) -> list[Pending]:
+        """Sends the orders that the outputs call for, and returns the alerts to be, in order."""
+        pending = []
+        for output in outputs:
+            made = self._loss(output, origin) if isinstance(output, SensorLoss) else self._finding(output, origin)
+            if made is not None:
+                pending.append(made)
+        return pending
+
+    def due_losses(self, now_ns: int, origin: Origin) -> list[Pending]:
+        """Returns the alerts for losses that were summed up long enough."""
+        return [self._loss_pending(loss, origin) for loss in self.losses.due(now_ns)]
+
+    def rest_of_losses(self, origin: Origin) -> list[Pending]:
+        """Returns the alerts for all losses not told yet, before the end."""
+        return [self._loss_pending(loss, origin) for loss in self.losses.rest()]
+
+    async def finish(self, pending: Pending) -> Json:
+        """Waits for the outcome, until the bound, and returns the alert."""
+        action: Json = {}
+        if pending.kill is not None:
+            left = pending.deadline - asyncio.get_running_loop().time()
+            await asyncio.wait({pending.kill}, timeout=max(0.0, left))
+            if pending.kill.done():
+                pending.killed = _outcome_json(pending.kill.result(), pending.event_ns)
+            else:
+                reason = f"no outcome within {self._bound_s:g} s"
+                pending.killed = kill_json("pending", reason=reason)
+        if pending.killed:
+            action["kill"] = pending.killed
+        if pending.capture is not None:
+            done = pending.capture.done()
+            action["capture"] = _outcome_json(pending.capture.result(), None) if done else {"result": "ordered"}
+        self.stats.raised += 1
+        return pending.build(action)
+
+    async def settle(self, timeout_s: float) -> None:
+        """Waits until no order is under way, at most that long."""
+        if self._orders:
+            await asyncio.wait(self._orders, timeout=timeout_s)
+
+    def _loss(self, loss: SensorLoss, origin: Origin) -> Pending | None:
+        told = self.losses.add(loss.where, loss.count, loss.since_ns, loss.time_ns, loss.id)
+        return None if told is None else self._loss_pending(told, origin)
+
+    def _loss_pending(self, loss: LossSum, origin: Origin) -> Pending:
+        self.stats.sensor_loss += 1
+        return Pending(lambda _action: loss_alert(loss, origin, host_mode=self._host_mode))
+
+    def _finding(self, finding: Match | StepDone, origin: Origin) -> Pending | None:
+        self.stats.matches += isinstance(finding, Match)
+        plan, known = plan_of(finding), self._on_file(finding.id)
+        pending = Pending(lambda _action: {}, finding.event.time_ns)
+        if not known:
+            if plan.kill:
+                self._kill(finding, origin, pending)
+            pending.capture = self._capture(finding, plan, origin)
+        if plan.log:
+            extra = {"policy": finding.policy.name, "process": ProcessKey(*finding.actor.id, origin.boot_id)}
+            self._log.info("policy log", extra={"kv": extra})
+        if plan.severity is None:
+            return None
+        # A repeated one goes through the throttle too: what it held back the first time is then held back again.
+        held = self._admit(finding)
+        if known:
+            self.stats.duplicates += 1
+            return None
+        if held is None:
+            return None
+        severity = plan.severity
+        pending.build = lambda action: finding_alert(
+            finding, origin, severity, host_mode=self._host_mode, suppressed=held, action=action
+        )
+        return pending
+
+    def _admit(self, finding: Finding) -> int | None:
+        limit, per_ns = finding.policy.throttle
+        if finding.policy.throttle == _DEFAULT_THROTTLE:
+            limit, per_ns = self._default_throttle
+        image = (finding.policy.name, type(finding), finding.actor.id, actor_get(finding.actor, "exe"))
+        return self.throttle.admit(image, limit, per_ns, finding.time_ns)
+
+    def _kill(self, finding: Finding, origin: Origin, pending: Pending) -> None:
+        audit = [
+            words
+            for words, is_audit in (
+                ("the host's mode is audit", self._host_mode != "enforce"),
+                ("the policy's response is audit", finding.policy.response is not Response.ENFORCE),
+            )
+            if is_audit
+        ]
+        if finding.partial_evidence:
+            pending.killed = kill_json("withheld", reason="the match rests on a value captured only in part")
+        elif audit:
+            pending.killed = kill_json(Result.WOULD_KILL.value, reason=", ".join(audit))
+        elif len(self._orders) >= MAX_ORDERS:
+            pending.killed = kill_json(Result.FAILED.value, reason=f"{MAX_ORDERS} orders are under way")
+            self._count_kill(Result.FAILED.value)
+        else:
+            pending.kill = self._order(self._enforcer.kill(_order(finding, origin, Action.KILL, Mode.ENFORCE)))
+            pending.deadline = asyncio.get_running_loop().time() + self._bound_s
+            pending.kill.add_done_callback(self._kill_done)
+            return
+        self._count_kill(pending.killed["result"])
+
+    def _order(self, call: Coroutine[Any, Any, Outcome]) -> asyncio.Task[Outcome]:
+        task = self._spawn(call)
+        self._orders.add(task)
+        task.add_done_callback(self._orders.discard)
+        return task
+
+    def _kill_done(self, task: asyncio.Task[Outcome]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            return  # the task group that it runs in deals with that
+        outcome = task.result()
+        self._count_kill(outcome.result.value)
+        extra = {"order_id": outcome.order_id, "result": outcome.result.value, "by": outcome.by, "reason": outcome.text}
+        self._log.warning("kill", extra={"kv": extra})
+
+    def _count_kill(self, result: str) -> None:
+        self.stats.kills[result] = self.stats.kills.get(result, 0) + 1
+
+    def _capture(self, finding: Finding, plan: Plan, origin: Origin) -> asyncio.Task[Outcome] | None:
+        """Begins a capture where one is asked for; else returns the one that an earlier step of the sequence began."""
+        key = (finding.policy.hash, finding.key)
+        if plan.capture is None:
+            begun_ns, task = self._captures.get(key, (0, None))
+            return task if task is not None and begun_ns >= finding.started_ns else None
+        if len(self._orders) >= MAX_ORDERS:
+            self.stats.captures["failed"] = self.stats.captures.get("failed", 0) + 1
+            return None
+        spec = CaptureSpec(plan.capture.duration_ns / 1e9, plan.capture.max_bytes, tuple(_flows(finding)))
+        order = _order(finding, origin, Action.CAPTURE, self._mode(finding), spec)
+        task = self._order(self._enforcer.capture(order))
+        task.add_done_callback(self._capture_done)
+        self._captures[key] = (finding.time_ns, task)
+        self._captures.move_to_end(key)
+        if len(self._captures) > MAX_CAPTURES:
+            self._captures.popitem(last=False)
+        return task
+
+    def _capture_done(self, task: asyncio.Task[Outcome]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            result = task.result().result.value
+            self.stats.captures[result] = self.stats.captures.get(result, 0) + 1
+
+    def _mode(self, finding: Finding) -> Mode:
+        both = self._host_mode == "enforce" and finding.policy.response is Response.ENFORCE
+        return Mode.ENFORCE if both else Mode.AUDIT
+
+
+def _order(finding: Finding, origin: Origin, action: Action, mode: Mode, capture: CaptureSpec | None = None) -> Order:
+    return Order(
+        order_id=f"{finding.id}-{action.value}",
+        action=action,
+        process=ProcessKey(*finding.actor.id, origin.boot_id),
+        policy=finding.policy.name[:MAX_POLICY_CHARS],
+        alert_id=finding.id,
+        mode=mode,
+        issued_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        exe=_exe(finding),
+        capture=capture,
+    )
+
+
+def _exe(finding: Finding) -> str:
+    """Returns the program's path, or "" where it is unknown, incomplete or too long for an order's line."""
+    exe = actor_get(finding.actor, "exe")
+    shown = text(exe) if isinstance(exe, bytes) and not finding.partial_evidence else ""
+    return shown if len(json.dumps(shown)) <= _MAX_EXE_BYTES else ""
+
+
+def _flows(finding: Finding) -> Iterator[Flow]:
+    """Yields the connections among the evidence, the latest first, as far as an order can name them."""
+    events = [event for step in finding.trail for event in step.events]
+    found = dict.fromkeys(flow for event in reversed(events) for flow in _flow_of(event))
+    yield from list(found)[:MAX_FLOWS]
+
+
+def _flow_of(event: Event) -> Iterator[Flow]:
+    if event.type.name != "connect":
+        return
+    shown = event.to_json()
+    ip, port = shown.get("dst.ip"), shown.get("dst.port")
+    if not isinstance(ip, str) or not isinstance(port, int):
+        return
+    source, source_port = shown.get("src.ip"), shown.get("src.port")
+    for proto in ("tcp", "udp"):  # the event doesn't tell which
+        yield Flow(
+            proto,
+            ip,
+            port,
+            source if isinstance(source, str) else None,
+            source_port if isinstance(source_port, int) else None,
+        )
+
+
+def _outcome_json(outcome: Outcome, event_ns: int | None) -> Json:
+    latency = None if event_ns is None else max(0, outcome.time_ns - event_ns) // 1000
+    return kill_json(
+        outcome.result.value,
+        by=outcome.by,
+        reason=outcome.text or None,
+        code=outcome.code or None,
+        order_id=outcome.order_id,
+        latency_us=latency,
+        took_us=outcome.took_ns // 1000 if outcome.took_ns else None,
+        dead=outcome.dead if event_ns is not None else None,
+        file=outcome.file,
+        packets=outcome.packets,
+        bytes=outcome.bytes,
+    )

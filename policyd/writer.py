@@ -1,0 +1,121 @@
+"""The one line of alerts on their way to the sinks, in the order of their detection; and those who follow along.
+
+A batch is acknowledged here, when its alerts are on disk. The line has a bound: past it the reader of the stream waits, and
+tracerd buffers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from execray.errors import OperatorError
+from policyd.respond import Pending, Responder
+from policyd.sinks.base import Alert
+from policyd.sinks.fanout import Fanout
+
+MAX_WAITING: Final = 1024  # batches
+MAX_FOLLOWERS: Final = 16
+FOLLOWER_WAITING: Final = 256  # alerts one follower may be behind
+_GROUP: Final = 64  # batches written and acknowledged together when the writer is behind
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """The alerts of one batch, and what to acknowledge when they are written."""
+
+    pending: Sequence[Pending]
+    stream_id: str = ""
+    seq: int = -1  # below 0: nothing to acknowledge
+
+
+class Followers:
+    """Everybody who watches alerts as they happen. A slow one loses alerts, which are counted and told; nobody waits for it."""
+
+    def __init__(self) -> None:
+        self._queues: set[asyncio.Queue[Alert]] = set()
+        self._dropped: dict[asyncio.Queue[Alert], int] = {}
+
+    def publish(self, alerts: Sequence[Alert]) -> None:
+        """Hands alerts to every follower."""
+        for queue in self._queues:
+            for alert in alerts:
+                try:
+                    queue.put_nowait(alert)
+                except asyncio.QueueFull:
+                    self._dropped[queue] = self._dropped.get(queue, 0) + 1
+
+    async def follow(self, first: Sequence[Alert] = ()) -> AsyncGenerator[object, None]:
+        """Yields `first`, then each alert from now on, with `{"dropped": n}` where some were left out.
+
+        Raises OperatorError when too many follow already.
+        """
+        if len(self._queues) >= MAX_FOLLOWERS:
+            raise OperatorError(f"{MAX_FOLLOWERS} readers follow the alerts already", "end one of them")
+        queue: asyncio.Queue[Alert] = asyncio.Queue(FOLLOWER_WAITING)
+        self._queues.add(queue)
+        try:
+            for alert in first:
+                yield alert
+            while True:
+                alert = await queue.get()
+                if dropped := self._dropped.pop(queue, 0):
+                    yield {"dropped": dropped}
+                yield alert
+        finally:
+            self._queues.discard(queue)
+            self._dropped.pop(queue, None)
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+
+class Writer:
+    """Finishes alerts one after the other, writes them, and acknowledges."""
+
+    def __init__(
+        self, responder: Responder, fanout: Fanout, acknowledge: Callable[[str, int], None], followers: Followers
+    ) -> None:
+        """acknowledge: called with the stream and seq up to which everything is written."""
+        self._responder = responder
+        self._fanout = fanout
+        self._acknowledge = acknowledge
+        self._followers = followers
+        self._queue: asyncio.Queue[Item] = asyncio.Queue(MAX_WAITING)
+
+    async def put(self, item: Item) -> None:
+        """Queues the alerts of a batch; waits while the line is full."""
+        await self._queue.put(item)
+
+    async def run(self) -> None:
+        """Writes until cancelled."""
+        while True:
+            items = [await self._queue.get()]
+            while len(items) < _GROUP and not self._queue.empty():
+                items.append(self._queue.get_nowait())
+            await self._write([pending for item in items for pending in item.pending])
+            for stream_id, seq in {item.stream_id: item.seq for item in items if item.seq >= 0}.items():
+                self._acknowledge(stream_id, seq)
+            for _ in items:
+                self._queue.task_done()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Waits until all that was queued is written. Raises TimeoutError."""
+        await asyncio.wait_for(self._queue.join(), timeout_s)
+
+    async def _write(self, pending: Sequence[Pending]) -> None:
+        done: list[dict[str, Any]] = []
+        for one in pending:
+            if done and not one.ready:
+                # What is known is not kept waiting for an outcome that isn't.
+                await self._deliver(done)
+                done = []
+            done.append(await self._responder.finish(one))
+        if done:
+            await self._deliver(done)
+
+    async def _deliver(self, alerts: Sequence[dict[str, Any]]) -> None:
+        await self._fanout.write(alerts)
+        self._followers.publish(alerts)
