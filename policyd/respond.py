@@ -33,7 +33,11 @@ _DEFAULT_THROTTLE: Final = (1, 60_000_000_000)
 
 
 class Enforcer(Protocol):
-    """Who carries out orders. Neither method raises for an enforcer that is away: the outcome says so."""
+    """Who carries out orders. Neither kill nor capture raises for an enforcer that is away: the outcome says so."""
+
+    async def run(self) -> None:
+        """Stays connected until cancelled."""
+        ...
 
     async def kill(self, order: Order) -> Outcome:
         """Kills, through the enforcer or directly, and says what came of it."""

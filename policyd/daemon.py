@@ -1,0 +1,265 @@
+"""policyd's parts, and how they are connected: the only place that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import pwd
+import signal
+import time
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from execray.config import Config
+from execray.control import ControlServer
+from execray.errors import OperatorError
+from execray.guard import OwnProcesses
+from execray.process import boot_id
+from execray.selfreg import Registration
+from execray.service import notify, prepare_dir
+from execray.version import VERSION
+from execray.wire.frames import Batch, Heartbeat, Subscribe
+from execray.wire.orders import Outcome
+from policyd.alerts import Origin
+from policyd.control_ops import ControlOps, Parts
+from policyd.engine.machine import Machine
+from policyd.patterns import PatternError
+from policyd.privileges import become
+from policyd.respond import Enforcer, Responder
+from policyd.sinks.base import Sink
+from policyd.sinks.fanout import Fanout
+from policyd.sinks.journal import JournalSink
+from policyd.sinks.jsonl import AlertFile
+from policyd.sinks.stdout import StdoutSink
+from policyd.store import PolicyStore
+from policyd.stream_client import StreamClient
+from policyd.writer import Followers, Item, Writer
+
+TICK_S: Final = 1.0
+DRAIN_S: Final = 3.0
+
+
+class Daemon:
+    """One policyd. `run` is all there is to call; it is the stream's receiver too."""
+
+    def __init__(
+        self,
+        config: Config,
+        log: logging.Logger,
+        enforcer: Enforcer,
+        own: OwnProcesses | None = None,
+        user: pwd.struct_passwd | None = None,
+    ) -> None:
+        """enforcer: who carries out orders. own: takes in tracerd's process, which the enforcer's fallback then spares.
+
+        user: the account to change to once what only root may open is open.
+        """
+        self._config = config
+        self._enforcer = enforcer
+        self._registration = Registration(config.control_socket("tracerd"), "policyd", log, own)
+        self._log = log
+        self._user = user
+        self._stop = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._group: asyncio.TaskGroup | None = None
+        self._rate = 0.0
+        self._machine = Machine()
+        uid = os.geteuid() if user is None else user.pw_uid
+        self._store = PolicyStore(config.policyd.policy_dirs, frozenset({0, uid}))
+        self._stream = StreamClient(config.stream_socket, self, config.tracerd.heartbeat_s, log)
+        self._followers = Followers()
+        self._fanout = Fanout(log)
+        limit, per_s = config.policyd.alert_throttle
+        self._responder = Responder(
+            enforcer,
+            self._spawn,
+            self._fanout.holds,
+            log,
+            host_mode=config.mode,
+            order_timeout_s=config.policyd.order_timeout_ms / 1000,
+            default_throttle=(limit, int(per_s * 1e9)),
+        )
+        self._writer = Writer(self._responder, self._fanout, self._stream.acknowledge, self._followers)
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT, then writes what is under way and ends. Raises OperatorError when it can't start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        config = self._config
+        prepare_dir(config.runtime_dir, 0o750, config.group)
+        prepare_state(config.alerts_file.parent, self._user)
+        parts = Parts(self._machine, self._store, self._stream, self._responder, self._fanout, self._followers)
+        ops = ControlOps(parts, config, reload=self.reload, rate=lambda: self._rate)
+        # Bound before root is given up: only root may write where the sockets are.
+        control = ControlServer(config.control_socket("policyd"), config.group, ops.handlers(), self._log)
+        await control.open()
+        try:
+            if self._user is not None:
+                become(self._user, keep_kill=config.mode == "enforce")
+            self._fanout.open(self._open_file(), _other_sinks(config.policyd.sinks))  # makes threads: after become
+            await self._first_load()
+            await self._serve(control)
+        finally:
+            control.close()
+            await self._fanout.close()
+            self._log.info("stopped", extra={"kv": {"events": self._stream.stats.events}})
+
+    async def _serve(self, control: ControlServer) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as self._group:
+            start = self._group.create_task
+            reading = start(self._stream.run())
+            tasks = [
+                start(control.run()),
+                start(self._writer.run()),
+                start(self._tick()),
+                start(self._enforcer.run()),
+                start(self._registration.run()),
+            ]
+            loop.add_signal_handler(signal.SIGHUP, self._hangup)
+            notify("READY=1")
+            kv = {"version": VERSION, "mode": self._config.mode, "policies": len(self._store.policies)}
+            self._log.info("started", extra={"kv": kv})
+            await self._stop.wait()
+            notify("STOPPING=1")
+            reading.cancel()
+            await asyncio.wait({reading})
+            await self._drain()
+            for task in tasks:
+                task.cancel()
+
+    async def _drain(self) -> None:
+        """Writes what was found before the end. What does not get done, tracerd sends again to the next of us."""
+        await self._responder.settle(DRAIN_S)
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self._writer.put(Item(self._responder.rest_of_losses(self._origin())))
+                await self._writer.drain(DRAIN_S)
+        except TimeoutError:
+            self._log.error("alerts were not written in time")
+
+    # --- the stream's receiver ----------------------------------------------------------------------------------------
+
+    def subscription(self) -> Subscribe:
+        """What the loaded policies need."""
+        needs = self._machine.needs()
+        return Subscribe(tuple(sorted(needs.codes)), needs.content)
+
+    async def batch(self, batch: Batch, stream_id: str) -> None:
+        """Feeds the engine, orders what it calls for at once, and queues the alerts."""
+        outputs = self._machine.feed(batch)
+        pending = self._responder.respond(outputs, self._origin())
+        await self._writer.put(Item(pending, stream_id, batch.seq))
+
+    async def heartbeat(self, heartbeat: Heartbeat) -> None:
+        """Moves the engine's clock while nothing happens."""
+        self._machine.advance_clock(heartbeat.time_ns)
+
+    def _origin(self) -> Origin:
+        return Origin(boot_id(), self._stream.position.stream_id)
+
+    def _spawn(self, call: Coroutine[Any, Any, Outcome]) -> asyncio.Task[Outcome]:
+        assert self._group is not None
+        return self._group.create_task(call)
+
+    async def _tick(self) -> None:
+        before = 0
+        while True:
+            await asyncio.sleep(TICK_S)
+            events = self._stream.stats.events
+            self._rate, before = (events - before) / TICK_S, events
+            due = self._responder.due_losses(time.clock_gettime_ns(time.CLOCK_BOOTTIME), self._origin())
+            if due:
+                await self._writer.put(Item(due))
+            if "WATCHDOG_USEC" in os.environ:
+                notify("WATCHDOG=1")
+
+    # --- policies -----------------------------------------------------------------------------------------------------
+
+    async def reload(self) -> dict[str, Any]:
+        """Reads and compiles all policies beside the running set, and swaps, or changes nothing. Returns a report."""
+        async with self._reloading:
+            candidate = await asyncio.to_thread(self._store.compile)
+            report: dict[str, Any] = {
+                "ok": candidate.ok,
+                "ms": candidate.ms,
+                "diagnostics": list(candidate.diagnostics),
+                "rendered": candidate.rendered,
+            }
+            if candidate.ok:
+                try:
+                    loaded = self._machine.load(candidate.policies, self._store.generation + 1)
+                except PatternError as error:
+                    report |= {"ok": False, "rendered": f"error: a regular expression is refused: {error}\n"}
+                else:
+                    self._store.commit(candidate)
+                    self._stream.resubscribe()
+                    report |= {name: list(getattr(loaded, name)) for name in ("added", "removed", "unchanged")}
+            report |= {"policies": len(self._store.policies), "generation": self._store.generation}
+        kv = {name: report[name] for name in ("generation", "policies", "ms")}
+        if report["ok"]:
+            self._log.info("policies loaded", extra={"kv": kv})
+        else:
+            self._log.error("policies refused", extra={"kv": kv | {"why": report["rendered"][:2000]}})
+        return report
+
+    async def _first_load(self) -> None:
+        # With a mistake in some file the daemon still starts, without policies: it can then say so, and be reloaded.
+        await self.reload()
+        # What is loaded stays for long: the collector need not walk over it again and again.
+        gc.collect()
+        gc.freeze()
+
+    def _hangup(self) -> None:
+        if self._group is not None and not self._reloading.locked():
+            self._group.create_task(self._reload_notified())
+
+    async def _reload_notified(self) -> None:
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        await self.reload()
+        notify("READY=1")
+
+    def _open_file(self) -> AlertFile | None:
+        own = self._config.policyd
+        if "file" not in own.sinks:
+            return None
+        path = self._config.alerts_file
+        try:
+            return AlertFile(path, max_bytes=own.alerts_max_mib * 1024 * 1024, keep=own.alerts_keep)
+        except OSError as error:
+            raise OperatorError(
+                f"can't write alerts to {path}: {error.strerror}", "check its owner and mode"
+            ) from error
+
+
+def _other_sinks(names: Sequence[str]) -> list[Sink]:
+    makers = {"stdout": StdoutSink, "journal": JournalSink}
+    return [makers[name]() for name in dict.fromkeys(names) if name in makers]
+
+
+def prepare_state(folder: Path, user: pwd.struct_passwd | None) -> None:
+    """Makes the folder for what we keep, or checks the one that is there; as root, hands it to the user we become.
+
+    Raises OperatorError.
+    """
+    if user is None or os.geteuid() != 0:
+        prepare_dir(folder, 0o750)
+        return
+    if not folder.parent.exists():
+        prepare_dir(folder.parent, 0o755)
+    try:
+        folder.mkdir(mode=0o750, exist_ok=True)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(fd).st_uid not in (0, user.pw_uid):
+                raise OperatorError(f"{folder} belongs to somebody else", f"chown {user.pw_name} {folder}")
+            os.fchown(fd, user.pw_uid, user.pw_gid)
+            os.fchmod(fd, 0o750)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise OperatorError(f"can't use {folder}: {error.strerror}", "check its owner and mode") from error
