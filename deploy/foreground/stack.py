@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,34 @@ from execray.errors import OperatorError
 DAEMONS: Final = ("enforcer", "policyd", "tracerd")
 READY_TIMEOUT_S: Final = 15.0
 STOP_TIMEOUT_S: Final = 5.0
+
+
+class _Notices(threading.Thread):
+    """Reads what a daemon tells its service manager (sd_notify), for as long as it lives."""
+
+    def __init__(self, address: Path) -> None:
+        super().__init__(name=address.name, daemon=True)
+        self.address = address
+        self.ready = threading.Event()
+        address.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(os.fspath(address))
+        self._socket.settimeout(0.2)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def follow(self, child: subprocess.Popen[bytes]) -> None:
+        """Reads until the child has ended."""
+        self._child = child
+        self.start()
+
+    def run(self) -> None:
+        with self._socket:
+            while self._child is not None and self._child.returncode is None:
+                try:
+                    if b"READY=1" in self._socket.recv(4096).split(b"\n"):
+                        self.ready.set()
+                except TimeoutError:
+                    continue
 
 
 class Stack:
@@ -65,34 +94,24 @@ class Stack:
     def start(self, name: str) -> None:
         """Starts one daemon and waits until it says that it is ready. Raises OperatorError with its last words."""
         log = self.work_dir / f"{name}.log"
-        address = self.runtime_dir / f"{name}.notify"
-        address.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, log.open("ab") as stderr:
-            ready.bind(os.fspath(address))
-            ready.settimeout(0.2)
+        notices = _Notices(self.runtime_dir / f"{name}.notify")
+        with log.open("ab") as stderr:
             # its own process group: Ctrl-C on the terminal goes to us, and we end the daemons in order
             child = self._children[name] = subprocess.Popen(
                 [Path(sys.executable).with_name(name), "--config", self.config],
                 stdin=subprocess.DEVNULL,
                 stderr=stderr if self._quiet else None,
-                env={**os.environ, "NOTIFY_SOCKET": os.fspath(address)},
+                env={**os.environ, "NOTIFY_SOCKET": os.fspath(notices.address)},
                 process_group=0,
             )
-            self._wait_ready(name, child, ready, log)
-        address.unlink(missing_ok=True)
-
-    def _wait_ready(self, name: str, child: subprocess.Popen[bytes], ready: socket.socket, log: Path) -> None:
+        notices.follow(child)
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while time.monotonic() < deadline:
+        while not notices.ready.wait(0.1):
             if child.poll() is not None:
                 words = log.read_text(errors="replace").strip().splitlines()[-3:]
                 raise OperatorError(f"{name} ended with status {child.returncode}: {' / '.join(words)}", f"see {log}")
-            try:
-                if b"READY=1" in ready.recv(4096):
-                    return
-            except TimeoutError:
-                continue
-        raise OperatorError(f"{name} was not ready within {READY_TIMEOUT_S:g} s", f"see {log}")
+            if time.monotonic() > deadline:
+                raise OperatorError(f"{name} was not ready within {READY_TIMEOUT_S:g} s", f"see {log}")
 
     def pid(self, name: str) -> int:
         """Returns a daemon's pid."""
