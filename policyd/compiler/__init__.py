@@ -85,7 +85,8 @@ def _compile(text: bytes | str, file: str) -> tuple[Compilation, dict[str, Span]
                 message = f"two policies are called {quote(typed.name)}"
                 sink.report("ER0207", node.name.span, message, labels=(first,), help="give each its own name")
             names.setdefault(typed.name, node.name.span)
-            compiled = bind(typed, sink) if sink.errors == errors else None
+            checked = sink.errors == errors and not node.incomplete
+            compiled = bind(typed, sink) if checked else None
             if compiled is not None:
                 policies.append(compiled)
     shown = sink.shown()

@@ -256,7 +256,10 @@ class MetaItem:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """path "name" ... { ... }. broken: something in it could not be read, so its meaning is not checked."""
+    """path "name" ... { ... }. broken: something in it could not be read, so its meaning is not checked.
+
+    incomplete: something in it is not supported yet, so names and types are checked and no automaton is built.
+    """
 
     span: Span
     name: Text
@@ -265,6 +268,7 @@ class Policy:
     declarations: tuple[Declaration, ...]
     body: Body
     broken: bool
+    incomplete: bool
     macros: frozenset[str] = frozenset()
 
 

@@ -52,6 +52,7 @@ class ConditionParser(Cursor):
         while not self.at("}"):
             if self._step_was_left_open(opening):
                 return ast.AndExpr(Span(opening.start, self.previous.end), tuple(items))
+            since = self._at
             try:
                 item = self.expr()
                 self._lint_adjacent(items, item, apart or self._tokens_apart(item))
@@ -59,7 +60,7 @@ class ConditionParser(Cursor):
                 apart = self.accept(",", ";") is not None
             except Panic:
                 self._depth = depth
-                self.skip_to_line_end("}")
+                self.skip_line(since)
                 apart = True
         closing = self.advance()
         return ast.AndExpr(Span(opening.start, closing.end), tuple(items))

@@ -26,6 +26,7 @@ class Cursor:
         self._sink = sink
         self._depth = 0
         self.broken = False  # a syntax error was met since this was last cleared
+        self.incomplete = False  # something not supported yet was met since this was last cleared
 
     # ---- looking and taking
 
@@ -91,6 +92,7 @@ class Cursor:
 
     def unsupported(self, span: Span, what: str, help: str = "") -> None:
         """Reports something of the language that this version doesn't run."""
+        self.incomplete = True
         self._sink.report("ER0110", span, f"{what} is not supported yet", help=help or "leave it out for now")
 
     def deeper(self, span: Span) -> None:
@@ -127,10 +129,14 @@ class Cursor:
                         pass
         return Span(first.start, self.previous.end)
 
-    def skip_to_line_end(self, stop: str, separators: str = ",;") -> None:
-        """Skips to the next line, separator or closing `stop`, over whole bracketed parts."""
+    def skip_line(self, since: int, separators: str = ",;") -> None:
+        """Skips to the next line, separator or closing brace, over whole bracketed parts.
+
+        since: the index of the token where the part that makes no sense begins. Where reading it got as far as the next
+        line, that line is not skipped.
+        """
         while self.token.kind is not T.END:
-            if self.at(stop):
+            if self.at("}") or (self.token.newline and self._at > since):
                 return
             if self.at(*_OPENERS):
                 self.skip_balanced()
@@ -139,8 +145,6 @@ class Cursor:
                 return
             else:
                 self.advance()
-            if self.token.newline:
-                return
 
 
 def describe(token: Token) -> str:

@@ -81,6 +81,14 @@ class Sink:
         if len(self._kept) < _MAX_KEPT:
             self._kept[diagnostic] = None
 
+    def forget_from(self, index: int) -> None:
+        """Drops what was reported about the text from this index on: it is being read again in another way."""
+        gone = [diagnostic for diagnostic in self._kept if diagnostic.primary.span.start >= index]
+        for diagnostic in gone:
+            del self._kept[diagnostic]
+        self.total -= len(gone)
+        self.errors -= sum(diagnostic.level is Level.ERROR for diagnostic in gone)
+
     def shown(self) -> tuple[Diagnostic, ...]:
         """Returns at most MAX_SHOWN, sorted by position; where there are more, errors go before the others."""
         order = {level: rank for rank, level in enumerate(Level)}

@@ -6,7 +6,7 @@ import re
 
 from policyd.compiler.diagnostics import Sink, quote
 from policyd.compiler.source import Span
-from policyd.compiler.tokens import DURATION_NS, SIZE_BYTES, T, Token
+from policyd.compiler.tokens import DURATION_NS, MALFORMED, SIZE_BYTES, T, Token
 
 # In order: gaps, strings, names, numbers, punctuation. Every alternative is linear in what it consumes; the possessive
 # quantifiers keep the matcher from remembering each step of a file full of comments or escapes.
@@ -29,14 +29,17 @@ _COMMENTS = re.compile(
 )
 _NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]+|0o[0-7]+|\d+)\Z", re.ASCII)
 _WITH_UNIT = re.compile(r"(\d+)([A-Za-z]+)\Z", re.ASCII)
-_UNEXPECTED = re.compile(r"[^\s\w\"{}()\[\]=<>!,;:?|$.\-#]+|.", re.DOTALL | re.ASCII)
+_UNIT = re.compile(r"[A-Za-z]+\Z", re.ASCII)
+_UNEXPECTED = re.compile(r"[^“”„‟«»″‘’‚‛`'\s\w\"{}()\[\]=<>!,;:?|$.\-#]+|.", re.DOTALL | re.ASCII)
 # What the rest of a line with an unterminated string probably holds behind that string.
 _CLOSERS = re.compile(r"[\s})\]]*\Z")
 _CODE_IN_STRING = re.compile(r"[{}]|[\w\]] *=")
 _MAX_NUMBER = (1 << 64) - 1
 _MAX_DIGITS = 40
 _MAX_UNTERMINATED = 20
-_TYPOGRAPHIC_QUOTES = "“”„‟«»″‘’‚‛`"
+_OTHER_QUOTES = "“”„‟«»″‘’‚‛`'"
+_OTHER_QUOTED = re.compile(rf'[{_OTHER_QUOTES}]([^\n"{_OTHER_QUOTES}]*)[{_OTHER_QUOTES}]')
+_HELP = {"&": "use `and`, `&&`, or `has` for a bit test", "/": "comments begin with // or #"}
 
 
 class Lexer:
@@ -90,7 +93,7 @@ class Lexer:
                 return Token(token_kind, start, end, found.group(), newline, touches, value)
 
     def _number(self, span: Span, text: str) -> tuple[T, int]:
-        """Returns kind and value of a number, duration or size; reports a malformed one and returns 0 for it."""
+        """Returns kind and value of a number, duration or size; reports a malformed one."""
         unit = _WITH_UNIT.match(text)
         kind, digits, factor = T.NUMBER, text, 1
         if unit and unit[2] in DURATION_NS:
@@ -99,16 +102,17 @@ class Lexer:
             kind, digits, factor = T.SIZE, unit[1], SIZE_BYTES[unit[2]]
         if not _NUMBER.match(digits):
             self._malformed(span, text)
-            return kind, 0
+            meant = _UNIT.search(text)
+            return (T.DURATION if meant and meant[0] in DURATION_NS else kind), MALFORMED
         if len(digits) > 1 and digits.isdecimal() and digits[0] == "0":
             self._leading_zero(span, digits)
-            return kind, 0
+            return kind, MALFORMED
         value = int(digits, 0) * factor if len(digits) <= _MAX_DIGITS else _MAX_NUMBER + 1
         if value > _MAX_NUMBER:
             self._sink.report(
                 "ER0008", span, f"the number {quote(text)} is too large", help="numbers have at most 64 bits"
             )
-            return kind, 0
+            return kind, MALFORMED
         return kind, value
 
     def _malformed(self, span: Span, text: str) -> None:
@@ -140,23 +144,32 @@ class Lexer:
             return len(text)
         if text[at] == '"' or text.startswith('r"', at):
             return self._unterminated_string(at, newline, touches)
+        if text[at] in _OTHER_QUOTES:
+            return self._other_quotes(at, newline, touches)
         found = _UNEXPECTED.match(text, at)
         end = found.end() if found else at + 1
-        bad = text[at:end]
-        if any(c in _TYPOGRAPHIC_QUOTES for c in bad) or bad == "'":
-            help_text = 'text stands between straight double quotes: "text"'
-        elif bad == "&":
-            help_text = "use `and`, `&&`, or `has` for a bit test"
-        elif bad == "/":
-            help_text = "comments begin with // or #"
-        else:
-            help_text = "remove it, or put it in quotes if it belongs to a text"
-        if at >= self._unexpected_until:
-            line_end = text.find("\n", at)
-            self._unexpected_until = len(text) if line_end < 0 else line_end
-            what = "backtick" if "`" in bad else quote(bad)
-            self._sink.report("ER0003", Span(at, end), f"unexpected {what}", help=help_text)
+        help_text = _HELP.get(text[at:end], "remove it, or put it in quotes if it belongs to a text")
+        self._unexpected(Span(at, end), help_text)
         return end
+
+    def _unexpected(self, span: Span, help: str) -> None:
+        """Reports the first unexpected character of a line; the others are probably of the same kind."""
+        if span.start < self._unexpected_until:
+            return
+        text = self._text
+        line_end = text.find("\n", span.start)
+        self._unexpected_until = len(text) if line_end < 0 else line_end
+        bad = text[span.start : span.end]
+        self._sink.report("ER0003", span, f"unexpected {'backtick' if '`' in bad else quote(bad)}", help=help)
+
+    def _other_quotes(self, at: int, newline: bool, touches: bool) -> int:
+        """Takes what stands between quotes of another kind for the text that was meant."""
+        self._unexpected(Span(at, at + 1), 'text stands between straight double quotes: "text"')
+        closing = _OTHER_QUOTED.match(self._text, at)
+        if closing is None:
+            return at + 1
+        self._tokens.append(Token(T.STRING, at, closing.end(), closing[1], newline, touches))
+        return closing.end()
 
     def _unterminated_string(self, at: int, newline: bool, touches: bool) -> int:
         """Blames the likeliest opening quote, puts a token for the string there, and goes on at its next line.
@@ -170,6 +183,8 @@ class Lexer:
             token = self._tokens[culprit]
             del self._tokens[culprit:]
             at, newline, touches = token.start, token.newline, token.touches
+            self._sink.forget_from(at)
+            self._unexpected_until = 0
         text = self._text
         line_end = text.find("\n", at)
         line_end = len(text) if line_end < 0 else line_end

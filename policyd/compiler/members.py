@@ -133,6 +133,7 @@ class MemberParser(ConditionParser):
             if self.token.kind is T.END:
                 self.report("ER0102", opening.span, "this brace is never closed", help="close `meta` with `}`")
                 return items
+            since = self._at
             try:
                 key = self.word("the name of a meta entry", 'for example severity: high, or id: "x-1"')
                 self.accept(":", "=")
@@ -141,7 +142,7 @@ class MemberParser(ConditionParser):
                 self.accept(",", ";")
             except Panic:
                 self._depth = depth
-                self.skip_to_line_end("}")
+                self.skip_line(since)
         return items
 
     # ---- declarations
@@ -200,6 +201,7 @@ class MemberParser(ConditionParser):
             if self.token.kind is T.END:
                 self.report("ER0102", opening.span, "this brace is never closed", help="close the handler with `}`")
                 break
+            since = self._at
             try:
                 if self.accept(";"):
                     continue
@@ -210,7 +212,7 @@ class MemberParser(ConditionParser):
                     raise self.fail("`;` or a line break after the action")
             except Panic:
                 self._depth = depth
-                self.skip_to_line_end("}", ";")
+                self.skip_line(since, ";")
         return actions
 
     def _action(self) -> ast.Action | None:

@@ -9,6 +9,7 @@ from policyd.compiler import ast
 from policyd.compiler.diagnostics import Sink, quote
 from policyd.compiler.literals import plain_text
 from policyd.compiler.names import near
+from policyd.compiler.tokens import MALFORMED
 from policyd.compiler.typed import TypedPolicy
 from policyd.program import KeyKind, Meta, Response, Severity
 
@@ -36,6 +37,8 @@ def severity_of(word: ast.Ident, sink: Sink) -> Severity | None:
 
 def in_range(number: ast.Number, low: int, high: int, words: str, sink: Sink) -> int | None:
     """Returns a number's value if it lies in the range, both ends included; reports it otherwise."""
+    if number.value == MALFORMED:
+        return None
     if low <= number.value <= high:
         return number.value
     sink.report("ER0312", number.span, f"{quote(sink.source.snippet(number.span))} is out of range", help=words)

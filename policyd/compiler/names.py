@@ -38,7 +38,7 @@ PLANNED_EVENTS = frozenset(
 #: Fields of the language, or their first parts, that no sensor of this version fills.
 PLANNED_FIELDS = frozenset(
     [
-        *("access", "ancestor", "attr", "caps", "container", "created", "cwd", "direction", "entry", "env", "fspath"),
+        *("ancestor", "attr", "caps", "container", "cwd", "direction", "entry", "env", "fspath"),
         *(
             "fsuid",
             "fstype",
@@ -52,7 +52,7 @@ PLANNED_FIELDS = frozenset(
             "ns_pid",
             "oldpath",
         ),
-        *("pgrp", "prev", "qname", "qtype", "session", "sig", "target", "tty", "user", "via_exec"),
+        *("pgrp", "prev", "qname", "qtype", "session", "sig", "tty", "user", "via_exec"),
     ]
 )
 _PLANNED_EXE = frozenset(("exe.file", "exe.memfd", "exe.overlay_upper", "exe.suid", "exe.uid", "proc.age"))

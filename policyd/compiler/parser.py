@@ -100,7 +100,7 @@ class Parser(MemberParser):
         while self.token.kind is not T.END:
             token, after = self.token, self.ahead()
             if token.newline and token.kind is T.NAME:
-                if token.text in _POLICY_WORDS and after.kind is T.STRING:
+                if token.text in _POLICY_WORDS and (after.kind is T.STRING or self.ahead(2).text == "{"):
                     return
                 if token.text in ("list", "let", "macro") and after.kind is T.NAME and self.ahead(2).text in ("=", "("):
                     return
@@ -111,7 +111,7 @@ class Parser(MemberParser):
     def _policy(self) -> ast.Policy:
         """policy = ( "path" | "policy" ) STR { option } "{" { member } "}" ;"""
         word = self.advance()
-        self.broken = False
+        self.broken = self.incomplete = False
         if self.token.kind is not T.STRING:
             raise self.fail("the policy's name in quotes", help='for example path "credential_theft" {', code="ER0104")
         token = self.advance()
@@ -133,6 +133,7 @@ class Parser(MemberParser):
             tuple(body.declarations),
             ast.Body(span, tuple(body.statements), tuple(body.handlers)),
             self.broken,
+            self.incomplete,
             frozenset(body.macros),
         )
 
@@ -142,12 +143,13 @@ class Parser(MemberParser):
         while not self.accept("}"):
             if self._left_open(opening):
                 return
+            since = self._at
             try:
                 if not self.accept(";"):
                     self._member(body, whole_policy)
             except Panic:
                 self._depth = depth
-                self._skip_statement()
+                self.skip_line(since, ";")
 
     def _left_open(self, opening: Token) -> bool:
         new_policy = self.token.newline and self.at_word(*_POLICY_WORDS) and self.ahead().kind is T.STRING
@@ -155,16 +157,6 @@ class Parser(MemberParser):
             return False
         self.report("ER0102", opening.span, "this brace is never closed", help="close it with `}`")
         return True
-
-    def _skip_statement(self) -> None:
-        """Skips to the next line or `;`, over whole bracketed parts, but never past a closing brace."""
-        while self.token.kind is not T.END and not self.at("}"):
-            if self.at("{", "(", "["):
-                self.skip_balanced()
-            else:
-                self.advance()
-            if self.token.newline or self.accept(";"):
-                return
 
     def _member(self, body: _Body, whole_policy: bool) -> None:
         """member = option | decl | "meta" meta | "except" [ STR ] "{" conds "}" | "until" step | handler | stmt ;
@@ -248,10 +240,8 @@ class Parser(MemberParser):
         match token.text:
             case "either" | "unordered" if after.text == "{":
                 return self._group_of_bodies(token.text)
-            case "block" if after.kind is T.STRING:
-                self.advance()
-                label = self.advance()
-                return self._block(token, ast.Ident(label.span, label.text))
+            case "block" if after.kind is T.STRING or after.text == "{":
+                return self._labelled_block()
             case "no" if after.kind is T.NAME:
                 return self._guard("forbidding a step with `no`")
             case "benign" if after.text != "{":
@@ -273,6 +263,16 @@ class Parser(MemberParser):
             self.advance()
             return self._stmt() if not self.at("}", ":") and self.token.kind is not T.END else ast.Empty(token.span)
         raise self.fail("a step", help="a step is an event with conditions: open { ... }")
+
+    def _labelled_block(self) -> ast.Stmt:
+        """ "block" STR body"""
+        word = self.advance()
+        if self.at("{"):
+            message = "expected a label after `block`, found `{`"
+            self.report("ER0101", word.span, message, help='write block "label" { ... }')
+            return self._block(word, None)
+        label = self.advance()
+        return self._block(word, ast.Ident(label.span, label.text))
 
     def _block(self, first: Token, label: ast.Ident | None) -> ast.Block:
         opening = self.expect("{", "after the block's label")

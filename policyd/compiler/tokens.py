@@ -21,6 +21,10 @@ class T(enum.Enum):
     END = "end of file"
 
 
+#: The value of a number that was reported as malformed.
+MALFORMED = -1
+
+
 class Token(NamedTuple):
     """One token, with what its surroundings mean to the grammar."""
 

@@ -109,7 +109,7 @@ class ValueChecker:
             self._report_unknown_field(node, codes, rest, f"{head}.")
 
     def _unknown_field(self, node: ast.Name) -> None:
-        head, _, rest = node.text.partition(".")
+        head = node.text.partition(".")[0]
         if not self.names.codes:
             return  # the event was reported
         if node.text in self.names.declared:
@@ -123,16 +123,15 @@ class ValueChecker:
             self.sink.report(
                 "ER0309", node.span, f"{quote(node.text)} is a constant, not a field", help="put the field on the left"
             )
-        elif rest and head not in dotted_heads() and not is_planned_field(node.text):
-            close = near(head, [*self.names.bound, *self.names.later])
-            self.sink.report(
-                "ER0204",
-                node.span,
-                f"unknown step {quote(head)}",
-                help=f"did you mean `{close}`?" if close else "give the earlier step a name with `as`",
-            )
+        elif _like_reference(node.text):
+            self._unknown_step(node, head)
         else:
             self._report_unknown_field(node, self.names.codes, node.text, "")
+
+    def _unknown_step(self, node: ast.Name, head: str) -> None:
+        close = near(head, [*self.names.bound, *self.names.later])
+        help_text = f"did you mean `{close}`?" if close else "give the earlier step a name with `as`"
+        self.sink.report("ER0204", node.span, f"unknown step {quote(head)}", help=help_text)
 
     def _report_unknown_field(self, node: ast.Name, codes: tuple[int, ...], name: str, prefix: str) -> None:
         events = " or ".join(f"`{EVENT_BY_CODE[code].name}`" for code in codes)
@@ -318,6 +317,9 @@ class ValueChecker:
         if is_planned_field(name.text):
             self._report_unknown_field(name, self.names.codes, name.text, "")
             return
+        if _like_reference(name.text):
+            self._unknown_step(name, head)
+            return
         candidates = [*CONSTANTS.get(left.constants, ()), *self.names.declared, *field_names(self.names.codes)]
         close = near(name.text, candidates)
         help_text = f"did you mean `{close}`?" if close else _help_for(left)
@@ -342,6 +344,12 @@ class ValueChecker:
             close = near(call.name, FUNCTIONS)
             help_text = f"did you mean `{close}`?" if close else "the only function is basename(field)"
             self.sink.report("ER0209", call.span, f"unknown function {quote(call.name)}", help=help_text)
+
+
+def _like_reference(name: str) -> bool:
+    """Whether a name that means nothing looks like a field of an earlier step."""
+    head, _, rest = name.partition(".")
+    return bool(rest) and head not in dotted_heads() and not is_planned_field(name)
 
 
 def _help_for(left: FieldInfo) -> str:
