@@ -49,27 +49,25 @@ class _Kept:
     lost: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(slots=True)
-class _Gap:
-    """Batches dropped from the front of what is kept."""
-
-    last_seq: int = -1
-    first_id: int = 0
-    since_ns: int = 0
-    time_ns: int = 0
-    lost: Counter[str] = field(default_factory=Counter)
-
-
 class Retention:
     """Batches until they are acknowledged: pure bookkeeping, no sockets."""
 
+    #: Dropped batches of which the count is kept one by one; older ones are added up.
+    MAX_DROPPED: Final = 4096
+
     def __init__(self, max_bytes: int) -> None:
         self._kept: deque[_Kept] = deque()
-        self._gap = _Gap()
+        self._dropped: deque[_Kept] = deque()  # without their data; always older than what is kept
         self._max = max_bytes
         self._sent_seq = -1
+        self._told = -1  # up to here, losses are in _lost
+        self._lost = 0
         self.bytes = 0
-        self.lost = 0  # rows dropped here, ever
+
+    @property
+    def lost(self) -> int:
+        """Rows that were dropped before any subscriber had got them."""
+        return self._lost + sum(d.rows for d in self._dropped if d.seq > max(self._sent_seq, self._told))
 
     def add(self, batch: Batch) -> None:
         """Keeps one more batch, dropping the oldest where there is no room."""
@@ -78,29 +76,28 @@ class Retention:
             if row[0] == LOST:
                 lost[row[2]] += row[3]
         data = encode(batch)
-        time_ns = batch.events[-1][1]
-        self._kept.append(_Kept(batch.seq, batch.first_id, len(batch.events), data, time_ns, lost))
+        rows = sum(row[0] != LOST for row in batch.events)
+        self._kept.append(_Kept(batch.seq, batch.first_id, rows, data, batch.events[-1][1], lost))
         self.bytes += len(data)
         while self.bytes > self._max and len(self._kept) > 1:
             self._drop(self._kept.popleft())
 
     def _drop(self, old: _Kept) -> None:
-        gap = self._gap
         self.bytes -= len(old.data)
-        if gap.last_seq < 0:
-            gap.first_id, gap.since_ns = old.first_id, old.time_ns
-        gap.last_seq, gap.time_ns = old.seq, old.time_ns
-        gap.lost.update(old.lost)
-        rows = old.rows - len(old.lost)
-        gap.lost["stream"] += rows
-        self.lost += rows
+        old.data = b""
+        self._dropped.append(old)
+        if len(self._dropped) > self.MAX_DROPPED:
+            first, second = self._dropped.popleft(), self._dropped.popleft()
+            second.first_id, second.rows = first.first_id, first.rows + second.rows
+            second.lost.update(first.lost)
+            self._dropped.appendleft(second)
 
     def acknowledge(self, seq: int) -> None:
         """Forgets everything up to seq."""
         while self._kept and self._kept[0].seq <= seq:
             self.bytes -= len(self._kept.popleft().data)
-        if self._gap.last_seq <= seq:
-            self._gap = _Gap()
+        while self._dropped and self._dropped[0].seq <= seq:
+            self._dropped.popleft()
 
     def rewind(self, seq: int) -> None:
         """Everything after seq is to be sent again: a subscriber came (back) that has seen up to there, -1 for nothing."""
@@ -109,23 +106,23 @@ class Retention:
 
     def next(self) -> bytes | None:
         """Returns the next frame to send, None when all is sent."""
-        gap = self._gap
-        if gap.last_seq > self._sent_seq:
-            self._sent_seq = gap.last_seq
-            rows = tuple((LOST, gap.time_ns, where, count, gap.since_ns) for where, count in sorted(gap.lost.items()))
-            return encode(Batch(gap.last_seq, gap.first_id, (), (), rows))
-        for kept in reversed(self._kept):
-            if kept.seq == self._sent_seq + 1:
-                self._sent_seq = kept.seq
-                return kept.data
-            if kept.seq <= self._sent_seq:
-                break
-        # after a gap, or at the start of a stream, the next one is simply the oldest kept
-        first = next((kept for kept in self._kept if kept.seq > self._sent_seq), None)
-        if first is None:
+        if self._dropped and self._dropped[-1].seq > self._sent_seq:
+            return self._gap([d for d in self._dropped if d.seq > self._sent_seq])
+        if not self._kept or self._kept[-1].seq <= self._sent_seq:
             return None
-        self._sent_seq = first.seq
-        return first.data
+        # seqs have no holes, so the place of the next one is known
+        kept = self._kept[max(0, self._sent_seq + 1 - self._kept[0].seq)]
+        self._sent_seq = kept.seq
+        return kept.data
+
+    def _gap(self, dropped: list[_Kept]) -> bytes:
+        """One batch in the place of the dropped ones, with a LOST row for each kind of loss."""
+        last = dropped[-1]
+        lost = sum((d.lost for d in dropped), Counter(stream=sum(d.rows for d in dropped)))
+        self._lost += sum(d.rows for d in dropped if d.seq > self._told)
+        self._sent_seq, self._told = last.seq, max(self._told, last.seq)
+        rows = tuple((LOST, last.time_ns, where, count, dropped[0].time_ns) for where, count in sorted(lost.items()))
+        return encode(Batch(last.seq, dropped[0].first_id, (), (), rows))
 
 
 class StreamServer:

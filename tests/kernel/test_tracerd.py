@@ -1,0 +1,369 @@
+"""The whole sensor as a process: its stream and control sockets, its peers, and what it does when they misbehave."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from execray.control import ControlClient, Unreachable
+from execray.schema.catalog import EVENT_BY_NAME, LOST
+from execray.wire.frames import MAX_FRAME_BYTES, Ack, Batch, Decoder, Error, Frame, Heartbeat, Hello, Subscribe, encode
+
+
+class Tracerd:
+    """A tracerd of the test's own, on sockets of its own."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.subscribers: list[Subscriber] = []
+        self.dir = Path(tempfile.mkdtemp(prefix="execray-", dir="/run"))
+        config = {"runtime_dir": str(self.dir), "group": "", "tracerd": {"heartbeat_s": 0.2, **settings}}
+        (self.dir / "execray.yaml").write_text(yaml.safe_dump(config))
+        self.start()
+
+    def start(self) -> None:
+        with (self.dir / "log").open("ab") as log:
+            command = [sys.executable, "-m", "tracerd.cli", "--config", str(self.dir / "execray.yaml")]
+            self.process = subprocess.Popen(command, stderr=log)
+        until(self.answers)
+
+    def answers(self) -> bool:
+        self.alive()
+        try:
+            return bool(self.status()["pid"] == self.process.pid)
+        except Unreachable:
+            return False
+
+    def alive(self) -> bool:
+        assert self.process.poll() is None, self.log()
+        return True
+
+    def log(self) -> str:
+        return (self.dir / "log").read_text()
+
+    def control(self) -> ControlClient:
+        return ControlClient(self.dir / "tracerd-ctl.sock")
+
+    def status(self) -> dict[str, Any]:
+        with self.control() as control:
+            found: dict[str, Any] = control.call("status")
+            return found
+
+    def connect(self, **hello: Any) -> Subscriber:
+        self.subscribers.append(Subscriber(self.dir / "tracerd.sock", **hello))
+        return self.subscribers[-1]
+
+    def close(self) -> None:
+        for subscriber in self.subscribers:
+            subscriber.close()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            shutil.rmtree(self.dir)
+
+
+class Subscriber:
+    """A policyd as far as the stream goes."""
+
+    def __init__(self, path: Path, **hello: Any) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(str(path))
+        self.decoder = Decoder()
+        self.waiting: list[Frame] = []
+        self.send(Hello("policyd", {"version": "test", "pid": os.getpid(), "resume": None, **hello}))
+        greeting = self.next()
+        if not isinstance(greeting, Hello):
+            self.close()
+            raise AssertionError(greeting)
+        self.hello = greeting
+
+    def send(self, frame: Frame) -> None:
+        self.sock.sendall(encode(frame))
+
+    def subscribe(self, *names: str, content: bool = False) -> None:
+        self.send(Subscribe(tuple(EVENT_BY_NAME[name].code for name in names), content))
+
+    def next(self) -> Frame:
+        while not self.waiting:
+            data = self.sock.recv(1 << 20)
+            if not data:
+                raise EOFError
+            self.waiting += self.decoder.feed(data)
+        return self.waiting.pop(0)
+
+    def batches(self, seconds: float) -> list[Batch]:
+        """Everything that comes within a time."""
+        end, out = time.monotonic() + seconds, []
+        while time.monotonic() < end:
+            self.sock.settimeout(max(0.01, end - time.monotonic()))
+            try:
+                frame = self.next()
+            except TimeoutError:
+                break
+            if isinstance(frame, Batch):
+                out.append(frame)
+        self.sock.settimeout(10)
+        return out
+
+    def until(self, found: Callable[[Batch], bool], timeout_s: float = 10) -> list[Batch]:
+        """Batches up to the first that has what is looked for."""
+        end, out = time.monotonic() + timeout_s, []
+        while time.monotonic() < end:
+            frame = self.next()
+            if isinstance(frame, Batch):
+                out.append(frame)
+                if found(frame):
+                    return out
+        raise TimeoutError
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Waits for a condition, looking every 20 ms."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def has(text: bytes) -> Callable[[Batch], bool]:
+    return lambda batch: text in batch.strings
+
+
+def touch(path: Path) -> None:
+    subprocess.run(["/bin/cat", path], check=False, capture_output=True)
+
+
+@pytest.fixture
+def tracerd() -> Iterator[Tracerd]:
+    daemon = Tracerd()
+    try:
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def test_events_come_numbered_and_complete(tracerd: Tracerd, tmp_path: Path) -> None:
+    subscriber = tracerd.connect()
+    assert subscriber.hello.facts["pid"] == tracerd.process.pid
+    subscriber.subscribe("open")
+    marks = [tmp_path / f"mark{i}" for i in range(3)]
+    until(lambda: tracerd.status()["hooks"]["open"]["attached"])
+    for mark in marks:
+        touch(mark)
+    batches = subscriber.until(has(os.fsencode(marks[-1])))
+    assert [b.seq for b in batches] == list(range(batches[0].seq, batches[0].seq + len(batches)))
+    for before, after in itertools.pairwise(batches):
+        assert after.first_id == before.first_id + len(before.events)
+    events = [b.event(i) for b in batches for i, row in enumerate(b.events) if row[0] != LOST]
+    assert [e.get("rawpath") for e in events if e.get("name") == b"cat" and e.type.name == "open"][-1]
+
+
+def test_every_hook_shows_signs_of_life(tracerd: Tracerd) -> None:
+    subscriber = tracerd.connect()
+    subscriber.subscribe(*{event.name for event in EVENT_BY_NAME.values()})
+    until(lambda: all(hook["live"] for hook in tracerd.status()["hooks"].values()))
+    while not isinstance(frame := subscriber.next(), Heartbeat):
+        pass
+    assert set(frame.stats["lost"]) == {"ring", "skipped", "malformed", "stream"}
+    for batch in subscriber.batches(0.5):
+        assert not any(row[4] & 64 for row in batch.events if row[0] != LOST), "a heartbeat left tracerd"
+
+
+def test_only_what_is_subscribed_is_attached(tracerd: Tracerd) -> None:
+    assert not tracerd.status()["hooks"]["open"]["attached"]
+    subscriber = tracerd.connect()
+    subscriber.subscribe("write")
+    until(lambda: tracerd.status()["hooks"]["write"]["attached"])
+    subscriber.subscribe("fork")
+    until(lambda: not tracerd.status()["hooks"]["write"]["attached"])
+
+
+def test_at_rest_a_catch_all_subscription_stays_quiet(tracerd: Tracerd) -> None:
+    """ExecRay must not watch itself: each batch written would be the next batch's event."""
+    subscriber = tracerd.connect()
+    subscriber.subscribe(*{event.name for event in EVENT_BY_NAME.values()}, content=True)
+    subscriber.batches(0.5)
+    rates = []
+    for _ in range(5):
+        batches = subscriber.batches(1.0)
+        ours = {os.getpid(), tracerd.process.pid}
+        assert not [a for b in batches for a in b.actors if a[1][0] in ours and _acted(b, a)]
+        rates.append(sum(len(b.events) for b in batches))
+        for batch in batches:
+            subscriber.send(Ack(batch.seq))
+    assert min(rates) < 50, rates
+    assert tracerd.status()["self_dropped"] > 0
+
+
+def _acted(batch: Batch, actor: tuple[Any, ...]) -> bool:
+    index = batch.actors.index(actor)
+    return any(row[0] != LOST and row[2] == index for row in batch.events)
+
+
+def test_a_returning_subscriber_misses_nothing(tracerd: Tracerd, tmp_path: Path) -> None:
+    subscriber = tracerd.connect()
+    subscriber.subscribe("open")
+    until(lambda: tracerd.status()["hooks"]["open"]["attached"])
+    touch(tmp_path / "before")
+    last = subscriber.until(has(os.fsencode(tmp_path / "before")))[-1]
+    stream = subscriber.hello.facts["stream_id"]
+    subscriber.close()
+    until(lambda: not tracerd.status()["subscriber"])
+    touch(tmp_path / "meanwhile")
+    again = tracerd.connect(resume=[stream, last.seq])
+    again.subscribe("open")
+    batches = again.until(has(os.fsencode(tmp_path / "meanwhile")))
+    assert batches[0].seq == last.seq + 1
+    assert not any(row[0] == LOST for b in batches for row in b.events)
+
+
+def test_past_the_bound_the_loss_is_said_exactly(tmp_path: Path) -> None:
+    daemon = Tracerd(buffer_mib=1)
+    try:
+        subscriber = daemon.connect()
+        subscriber.subscribe("open")
+        until(lambda: daemon.status()["hooks"]["open"]["attached"])
+        first = subscriber.batches(0.3)
+        seen = first[-1].seq if first else -1
+        subscriber.send(Ack(seen))
+        subscriber.close()
+        until(lambda: not daemon.status()["subscriber"])
+        before = daemon.status()
+        code = "import os\nfor i in range(30000):\n    os.close(os.open('/dev/null', 0))\n"
+        subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
+        until(lambda: daemon.status()["lost"]["stream"] > 0)
+        again = daemon.connect(resume=[subscriber.hello.facts["stream_id"], seen])
+        again.subscribe("fork")  # no more opens, so that what was is all there is
+        batches = again.batches(2.0)
+        rows = [row for b in batches for row in b.events]
+        lost = sum(row[3] for row in rows if row[0] == LOST and row[2] == "stream")
+        status = daemon.status()
+        assert rows[0][0] == LOST and rows[0][2] == "stream"
+        assert lost == status["lost"]["stream"]
+        assert lost + len([row for row in rows if row[0] != LOST]) == status["events"] - before["events"]
+        # numbering goes on over the gap: the ids missing are just the rows that were dropped
+        assert batches[1].first_id - batches[0].first_id == lost
+    finally:
+        daemon.close()
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        os.urandom(4096),
+        b"\xff\xff\xff\xff",
+        (MAX_FRAME_BYTES + 1).to_bytes(4, "big") + b"x",
+        b"\x00\x00\x00\x01\xc1",
+        b"\x00\x00\x00\x02\x91\x09",
+        encode(Hello("policyd", {}, protocol=999)),
+        encode(Hello("policyd", {}, catalog=999)),
+        encode(Hello("tracerd", {})),
+        encode(Hello("policyd", {"resume": ["x"]})),
+        encode(Ack(1)),
+    ],
+)
+def test_bad_peers_are_told_why_and_cut_off(tracerd: Tracerd, junk: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(5)
+        sock.connect(str(tracerd.dir / "tracerd.sock"))
+        sock.sendall(junk)
+        said = b""
+        try:
+            while data := sock.recv(65536):
+                said += data
+        except ConnectionResetError:
+            pass
+    frames = list(Decoder().feed(said))
+    assert isinstance(frames[0], Hello)
+    assert isinstance(frames[-1], Error)
+    assert tracerd.status()["bad_peers"] == 1
+    tracerd.alive()
+
+
+def test_a_silent_peer_is_cut_off(tracerd: Tracerd) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(6)
+        sock.connect(str(tracerd.dir / "tracerd.sock"))
+        while sock.recv(65536):
+            pass
+
+
+def test_a_second_subscriber_is_refused(tracerd: Tracerd) -> None:
+    first = tracerd.connect()
+    first.subscribe("open")
+    second = tracerd.connect()
+    second.subscribe("open")
+    while not isinstance(frame := second.next(), Error):
+        pass
+    assert "another subscriber" in frame.message
+    assert tracerd.status()["subscriber"]
+    first.close()
+
+
+def test_strangers_may_neither_subscribe_nor_ask(tracerd: Tracerd) -> None:
+    tracerd.dir.chmod(0o755)
+    for name in ("tracerd.sock", "tracerd-ctl.sock"):
+        (tracerd.dir / name).chmod(0o666)  # the mode of the socket is one lock, the peer's credentials are another
+    code = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1]);"
+        "sys.stdout.buffer.write(s.recv(65536))"
+    )
+    said = [
+        subprocess.run(
+            ["/usr/bin/python3", "-I", "-S", "-c", code, tracerd.dir / name],
+            user=65534,
+            capture_output=True,
+            check=True,
+        ).stdout
+        for name in ("tracerd.sock", "tracerd-ctl.sock")
+    ]
+    (frame,) = Decoder().feed(said[0])
+    assert isinstance(frame, Error)
+    assert b"not permitted" in said[1]
+    assert tracerd.status()["refused_peers"] == 1
+
+
+def test_nothing_stays_in_the_kernel_after_a_sigkill(tracerd: Tracerd) -> None:
+    with tracerd.control() as control:
+        assert control.call("doctor")["objects"]
+    tracerd.process.kill()
+    tracerd.process.wait()
+    until(lambda: not _programs())
+    tracerd.start()
+    assert _programs() >= {"er_exec", "er_fork", "er_exit"}
+
+
+def _programs() -> set[str]:
+    out = subprocess.run(["bpftool", "prog", "show"], capture_output=True, text=True, check=True).stdout
+    return {word for word in out.split() if word.startswith("er_")}
+
+
+def test_without_root_the_error_says_what_is_needed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tracerd.cli", "--runtime-dir", tmp_path, "--object-dir", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
