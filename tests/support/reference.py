@@ -119,7 +119,8 @@ class Reference:
             counts = tuple(len(events) for events in run.events)
             out.append((run.policy.name, run.key, ids, counts, run.losses != self.losses))
             return
-        self.runs = [r for r in self.runs if (r.policy, r.key, r.state) != (run.policy, run.key, run.state)]
+        place = (id(run.policy), run.key, run.state)
+        self.runs = [r for r in self.runs if (id(r.policy), r.key, r.state) != place]
         self.runs.append(run)
 
     def _repeat(self, run: Run, step: int, event: Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -141,6 +142,7 @@ def test_reload_anywhere_keeps_each_match_of_an_unchanged_policy_once(
     policies: list[CompiledPolicy], stream: list[tuple[Any, ...]], size: int
 ) -> None:
     kept, *others = policies
+    kept = dataclasses.replace(kept, name="kept")  # two of one name and hash could not be told apart
     alone = Machine()
     alone.load([kept], 1)
     wanted = [o.id for b in _played(stream).batches(size) for o in alone.feed(b) if isinstance(o, Match)]

@@ -378,3 +378,44 @@ def test_needs_name_the_events_of_all_policies() -> None:
 def test_handler_that_reads_content_asks_for_it() -> None:
     handler = Handler((Alert(),), condition=test("w:content", Op.CONTAINS, ("x",)))
     assert machine(policy("p", step("write", alias="w"), handlers=(handler,))).needs().content
+
+
+def test_repeat_for_a_partial_that_the_same_event_replaces_is_dropped_with_it() -> None:
+    again = step("open", eq("path", "/a"), alias="again")
+    engine = machine(policy("p", A, again, B, states=chain(3, {2: (1,)})))
+    # The third `a` repeats in place 2 and also brings the second's partial there.
+    assert trails(Story().opens("a", "a", "a", "b").told_to(engine)) == [[("a", 2), ("again", 3), ("b", 4)]]
+
+
+def test_partials_complete_from_the_last_place_to_the_first() -> None:
+    states = (
+        State((Transition(0, 1),)),
+        State((Transition(1, 2), Transition(2, 3))),
+        State((Transition(2, 3),)),
+        State(accepting=True),
+    )
+    assert trails(Story().opens("a", "b", "a", "c").told_to(machine(policy("p", A, B, C, states=states)))) == [
+        [("a", 1), ("b", 2), ("c", 4)],
+        [("a", 3), ("c", 4)],
+    ]
+
+
+def test_of_two_arrivals_in_one_place_the_one_from_the_earlier_place_stays() -> None:
+    states = (
+        State((Transition(0, 1),)),
+        State((Transition(1, 2), Transition(2, 3))),
+        State((Transition(2, 3),)),
+        State((Transition(0, 4),)),
+        State(accepting=True),
+    )
+    assert trails(
+        Story().opens("a@1", "b@2", "a@3", "c@4", "a@5").told_to(machine(policy("p", A, B, C, states=states)))
+    ) == [
+        [("a", 3), ("c", 4), ("a", 5)],
+    ]
+
+
+def test_event_that_nothing_awaits_any_more_does_not_fire() -> None:
+    engine = machine(policy("p", A, B), policy("q", A, C))
+    Story().opens("a", "b", "b", "b").told_to(engine)
+    assert engine.stats()["fired"] == 2
