@@ -106,8 +106,8 @@ class ControlServer:
         gid = group_id(self._group) if self._group else None
         return gid is not None and in_group(peer, gid)
 
-    def _refusal(self, reason: str) -> bytes:
-        self._log.warning("control peer refused", extra={"kv": {"reason": reason}})
+    def _refusal(self, reason: str, peer: Peer) -> bytes:
+        self._log.warning("control peer refused", extra={"kv": {"reason": reason, "uid": peer.uid, "pid": peer.pid}})
         hint = f"be root, or a member of the group `{self._group}`" if reason == NOT_PERMITTED else "try again later"
         return _failure(reason, hint)
 
@@ -138,7 +138,8 @@ class ControlServer:
 
     async def _reply(self, request: Request, answer: Awaitable[object]) -> bytes:
         try:
-            result = await asyncio.wait_for(answer, self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                result = await answer
         except OperatorError as error:
             return _failure(error.message, error.hint)
         except TimeoutError:

@@ -78,7 +78,8 @@ async def ended(pidfd: int, timeout_s: float) -> bool:
     seen = asyncio.Event()
     loop.add_reader(pidfd, seen.set)
     try:
-        await asyncio.wait_for(seen.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await seen.wait()
     except TimeoutError:
         return False
     finally:

@@ -42,7 +42,7 @@ class Listener:
         *,
         permits: Callable[[Peer], bool],
         serve: Serve,
-        refusal: Callable[[str], bytes],
+        refusal: Callable[[str, Peer], bytes],
         max_connections: int,
         max_line_bytes: int,
     ) -> None:
@@ -104,10 +104,10 @@ class Listener:
             peer = peer_of(writer.get_extra_info("socket"))
             if not self._permits(peer):
                 self.stats.refused += 1
-                writer.write(self._refusal("not permitted"))
+                writer.write(self._refusal("not permitted", peer))
             elif self.stats.open >= self._max_connections:
                 self.stats.over_limit += 1
-                writer.write(self._refusal("too many connections"))
+                writer.write(self._refusal("too many connections", peer))
             else:
                 await self._serve_counted(reader, writer, peer)
         except (OSError, TimeoutError):
@@ -138,7 +138,8 @@ async def read_line(reader: asyncio.StreamReader, timeout_s: float | None = None
     Raises PeerError for a line over the reader's limit or cut off by the end, TimeoutError when none came in time.
     """
     try:
-        return await asyncio.wait_for(reader.readuntil(b"\n"), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            return await reader.readuntil(b"\n")
     except asyncio.LimitOverrunError as error:
         raise PeerError("the line is too long") from error
     except asyncio.IncompleteReadError as error:
@@ -150,4 +151,5 @@ async def read_line(reader: asyncio.StreamReader, timeout_s: float | None = None
 async def send(writer: asyncio.StreamWriter, line: bytes, timeout_s: float = WRITE_TIMEOUT_S) -> None:
     """Writes a line and waits until the peer takes it up. Raises OSError, or TimeoutError for one that doesn't read."""
     writer.write(line)
-    await asyncio.wait_for(writer.drain(), timeout_s)
+    async with asyncio.timeout(timeout_s):
+        await writer.drain()

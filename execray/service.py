@@ -164,6 +164,8 @@ async def close_writer(writer: asyncio.StreamWriter, timeout_s: float = 1.0) -> 
     """Closes a connection and waits, within a bound, until it is closed. Never raises for a peer that is gone."""
     writer.close()
     try:
-        await asyncio.wait_for(writer.wait_closed(), timeout_s)
+        # Not wait_for: before Python 3.12 it forgets a cancellation that comes just as the wait is over.
+        async with asyncio.timeout(timeout_s):
+            await writer.wait_closed()
     except (OSError, TimeoutError):
         writer.transport.abort()

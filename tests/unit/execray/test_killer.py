@@ -125,7 +125,7 @@ async def test_protected_program_is_spared_and_its_namesake_elsewhere_is_not(tmp
     with victim(protected) as child, victim(copy_of_sleep(tmp_path / "other")) as namesake:
         desk = killer(exe=protected)
         assert (await desk.execute(make_order(key_of(child.pid)))).code == "protected_exe"
-        os.unlink(protected)  # noqa: PTH108  # an upgrade while it runs
+        os.unlink(protected)  # an upgrade while it runs
         assert (await desk.execute(make_order(key_of(child.pid)))).code == "protected_exe"
         assert (await desk.execute(make_order(key_of(namesake.pid)))).result is Result.KILLED
         assert child.poll() is None and died_of_sigkill(namesake)
