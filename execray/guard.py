@@ -47,6 +47,7 @@ class Reason(enum.Enum):
     NO_TCPDUMP = "no_tcpdump"
     TCPDUMP_FAILED = "tcpdump_failed"
     CAPTURES_BUSY = "captures_busy"
+    NO_ENFORCER = "no_enforcer"  # policyd's own word: nobody was there to capture
 
 
 @dataclass(frozen=True, slots=True)
