@@ -42,6 +42,11 @@ class DeadlineHeap(Generic[D]):
             self._settle(index, last)
         item.heap_index = -1
 
+    def replace(self, old: D, new: D) -> None:
+        """Puts an entry in the stead of another."""
+        index, old.heap_index = old.heap_index, -1
+        self._settle(index, new)
+
     def moved(self, item: D) -> None:
         """Puts an entry whose deadline changed in its new place."""
         self._settle(item.heap_index, item)

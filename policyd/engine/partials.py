@@ -91,12 +91,15 @@ class Partial:
         steps = self.run.table.policy.steps
         return {alias: t.events[0] for t in self.trail if (alias := steps[t.step].alias) is not None and t.events}
 
-    def meet(self, step: int, state: int, event: Event, now_ns: int) -> None:
-        """Moves to a state by an event that met a step, and sets the deadline of waiting there."""
+    def meet(self, step: int, state: int, event: Event, weight: int, now_ns: int) -> None:
+        """Moves to a state by an event that met a step, and sets the deadline of waiting there.
+
+        weight: weight_of(event).
+        """
         self.state = state
         self.last_ns = now_ns
         self.trail.append(Trace(step, [event], 1, True))
-        self.weight += weight_of(event)
+        self.weight += weight
         self.set_deadline()
 
     def repeat(self, step: int, event: Event, limit: int) -> bool:
@@ -189,14 +192,18 @@ class Store:
             scope = scopes[partial.key] = Scope()
         places = scope.places.setdefault(partial.run, {})
         older = places.get(partial.state)
-        if older is not None:
-            self._forget(older)
-            self.replaced += 1
         places[partial.state] = partial
-        scope.refresh(partial.run)
-        self._heap.add(partial)
-        self._shares.add(partial)
-        partial.run.shares.add(partial)
+        if older is not None:
+            # The common case where a first step is met over and over; what is awaited here stays as it is.
+            self._heap.replace(older, partial)
+            self._shares.replace(older, partial)
+            partial.run.shares.replace(older, partial)
+            self.replaced += 1
+        else:
+            scope.refresh(partial.run)
+            self._heap.add(partial)
+            self._shares.add(partial)
+            partial.run.shares.add(partial)
         self._keep_bounds(partial.run)
 
     def remove(self, partial: Partial) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,8 +59,9 @@ class SlotRows:
         self._bytes = 0
         self._views: dict[tuple[str, int | None, bool], View] = {}
         self._atoms: dict[Test, int] = {}
-        # A step that tests the slot once needs one look at the true atoms; the others evaluate their formula.
-        self._needs: dict[int, int] = {}  # atom -> steps that need it
+        # Of what a step asks, one test (or some of several) that must hold and any number that must not are looked up by
+        # the true atoms; only what is left is evaluated, and only while the step is still possible.
+        self._needs: dict[int, int] = {}  # atom -> steps of which it is the one, or one of several
         self._needing = 0
         self._bars: dict[int, int] = {}  # atom -> steps that it bars
         self._formulas: dict[Expr, int] = {}
@@ -71,17 +72,18 @@ class SlotRows:
     def add(self, bit: int, conditions: list[Expr]) -> None:
         """Adds what one step asks of this slot. Raises PatternError."""
         self.constrained |= bit
-        match conditions:
-            case [Test() as test]:
-                atom = self._atom(test)
-                self._needs[atom] = self._needs.get(atom, 0) | bit
+        rest: list[Expr] = []
+        for expr in conditions:
+            if isinstance(expr, Not) and (tests := _alternatives(expr.item)):
+                _mark(self._bars, map(self._atom, tests), bit)
+            elif not self._needing & bit and (tests := _alternatives(expr)):
+                _mark(self._needs, map(self._atom, tests), bit)
                 self._needing |= bit
-            case [Not(Test() as test)]:
-                atom = self._atom(test)
-                self._bars[atom] = self._bars.get(atom, 0) | bit
-            case _:
-                expr = And(tuple(conditions))
-                self._formulas[expr] = self._formulas.get(expr, 0) | bit
+            else:
+                rest.append(expr)
+        if rest:
+            formula = And(tuple(rest))
+            self._formulas[formula] = self._formulas.get(formula, 0) | bit
 
     def build(self, ones: int) -> None:
         """Makes the rows ready; ones has the bit of every step."""
@@ -102,7 +104,7 @@ class SlotRows:
         for atom in true:
             passed &= ~self._bars.get(atom, 0)
         for holds, bits in self._compiled:
-            if not holds(true):
+            if passed & bits and not holds(true):
                 passed &= ~bits
         return passed
 
@@ -146,6 +148,24 @@ class SlotRows:
             case Or(items):
                 some = [self._formula(item) for item in items]
                 return lambda true: any(part(true) for part in some)
+
+
+def _alternatives(expr: Expr) -> list[Test]:
+    # The tests of which some must hold, where that is all the expression says.
+    if isinstance(expr, Test):
+        return [expr]
+    if isinstance(expr, Or):
+        return [item for item in expr.items if isinstance(item, Test)] if all(map(_is_test, expr.items)) else []
+    return []
+
+
+def _is_test(expr: Expr) -> bool:
+    return isinstance(expr, Test)
+
+
+def _mark(table: dict[int, int], atoms: Iterable[int], bit: int) -> None:
+    for atom in atoms:
+        table[atom] = table.get(atom, 0) | bit
 
 
 def _size(value: Value) -> int:

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from execray.schema.catalog import ACTOR_SLOT_OF
 from execray.schema.event import Event
+from policyd.engine.evidence import weight_of
 from policyd.engine.outputs import Match, Output, StepDone, StepEvidence, finding_id
 from policyd.engine.partials import Partial, PolicyRun, Scope, Store
 from policyd.program import KeyKind, State, Transition
@@ -31,6 +32,10 @@ class Moment:
     losses: int
     scope: Scope | None
     trees: list[Scope] = field(default_factory=list)
+    weight: int = field(init=False)  # of the event as evidence: one event may begin many partials
+
+    def __post_init__(self) -> None:
+        self.weight = weight_of(self.event)
 
 
 class Sequencer:
@@ -92,8 +97,8 @@ class Sequencer:
     def _meet(self, partial: Partial, transition: Transition, moment: Moment, outputs: list[Output]) -> None:
         # The partial is not in the store here.
         table, event = partial.run.table, moment.event
-        partial.meet(transition.step, transition.target, event, moment.now_ns)
-        if not partial.doubtful:
+        partial.meet(transition.step, transition.target, event, moment.weight, moment.now_ns)
+        if not partial.doubtful and (event.flags or table.refers[transition.step]):
             partial.doubtful = table.doubtful(transition.step, event, partial.bindings)
         if table.reports_step[transition.step]:
             outputs.append(_finding(StepDone, partial, moment))

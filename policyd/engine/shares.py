@@ -46,6 +46,16 @@ class Shares(Generic[H]):
         self._shift(item.uid, -item.weight)
         self.count -= 1
 
+    def replace(self, old: H, new: H) -> None:
+        """Puts an entry in the stead of another; it counts as the newest."""
+        if (old.uid, old.weight) == (new.uid, new.weight):
+            held = self._held[old.uid]
+            del held[old]
+            held[new] = None
+        else:
+            self.remove(old)
+            self.add(new)
+
     def victim(self) -> H:
         """Returns the heaviest uid's entry that is longest unchanged. There must be an entry."""
         heaviest = next(iter(self._uids[max(self._uids)]))

@@ -111,6 +111,8 @@ class PolicyTable:
         self.is_tree = policy.key is KeyKind.TREE
         reported = {handler.step for handler in policy.handlers if handler.step is not None}
         self.reports_step = tuple(step.alias in reported for step in policy.steps)
+        #: Steps that read earlier ones.
+        self.refers = tuple(any(r.alias is not None for r in fields_of(s.condition)) for s in policy.steps)
         self._handler_conditions = [h.condition for h in policy.handlers if h.condition is not None]
 
     def holds(self, step: int, event: Event, bindings: Bindings) -> bool:

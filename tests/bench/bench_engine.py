@@ -4,7 +4,7 @@
 
 The sizes take turns, so that what else the machine does falls on all of them alike; medians are compared. The stream is made of
 what a build, a web server and shells do; hardly any event meets a step. `busy` is another set of policies, whose first step one
-event in five meets. There is no pass or fail.
+event in twenty meets. There is no pass or fail.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _KINDS: list[Callable[[int], CompiledPolicy]] = [_secret_then_send, _dropped, _s
 
 
 def busy_policies(count: int) -> list[CompiledPolicy]:
-    """Returns policies whose first step one event in five meets, each with another second step that never comes."""
+    """Returns policies whose first step one event in twenty meets, each with another second step that never comes."""
     first: Step = step("open", test("path", Op.STARTSWITH, ("/srv/www/",)), alias="o")
     return [policy(f"busy{n}", first, step("write", eq("path", f"/never{n}")), within_s=5) for n in range(count)]
 

@@ -174,7 +174,11 @@ class _Item:
     heap_index: int = -1
 
 
-@given(st.lists(st.tuples(st.sampled_from(["add", "remove", "move", "pop"]), st.integers(0, 50), st.integers(0, 9))))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "remove", "move", "replace", "pop"]), st.integers(0, 50), st.integers(0, 9))
+    )
+)
 def test_heap_always_knows_the_earliest_deadline(actions: list[tuple[str, int, int]]) -> None:
     heap: DeadlineHeap[_Item] = DeadlineHeap()
     live: list[_Item] = []
@@ -187,6 +191,10 @@ def test_heap_always_knows_the_earliest_deadline(actions: list[tuple[str, int, i
             if action == "move":
                 item.deadline_ns = deadline
                 heap.moved(item)
+            elif action == "replace":
+                live[live.index(item)] = fresh = _Item(deadline)
+                heap.replace(item, fresh)
+                assert item.heap_index == -1
             else:
                 if action == "pop":
                     assert heap.first is not None
@@ -197,14 +205,22 @@ def test_heap_always_knows_the_earliest_deadline(actions: list[tuple[str, int, i
         assert (heap.first.deadline_ns if heap.first else None) == min((i.deadline_ns for i in live), default=None)
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(1, 20)), max_size=40))
-def test_shares_name_the_longest_held_entry_of_the_heaviest_user(actions: list[tuple[bool, int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "remove", "replace"]), st.integers(0, 3), st.integers(1, 9)), max_size=40
+    )
+)
+def test_shares_name_the_longest_held_entry_of_the_heaviest_user(actions: list[tuple[str, int, int]]) -> None:
     shares: Shares[_Item] = Shares()
     live: list[_Item] = []
-    for add, uid, weight in actions:
-        if add or not live:
+    for action, uid, weight in actions:
+        if action == "add" or not live:
             live.append(_Item(0, uid, weight))
             shares.add(live[-1])
+        elif action == "replace":
+            old = live.pop(weight % len(live))
+            live.append(_Item(0, uid, weight))
+            shares.replace(old, live[-1])
         else:
             shares.remove(live.pop(weight % len(live)))
         weights = {u: sum(i.weight for i in live if i.uid == u) for u in range(4)}
