@@ -85,6 +85,12 @@ class EnforcerProcess:
             assert self.process.poll() is None and time.monotonic() < until, "the enforcer doesn't start"
             time.sleep(0.005)
 
+    def run_to_the_end(self) -> tuple[int, str]:
+        """Starts one that is expected to give up, and returns its exit code and how the error begins."""
+        done = subprocess.run(self._command, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        return done.returncode, " ".join(errors[0].split()[:5])
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Stops it by a signal and returns its exit code."""
         assert self.process is not None
