@@ -70,7 +70,7 @@ class Daemon:
         uid = os.geteuid() if user is None else user.pw_uid
         self._store = PolicyStore(config.policyd.policy_dirs, frozenset({0, uid}))
         self._stream = StreamClient(config.stream_socket, self, config.tracerd.heartbeat_s, log)
-        self._followers = Followers()
+        self.followers = Followers()
         self._fanout = Fanout(log)
         limit, per_s = config.policyd.alert_throttle
         self._responder = Responder(
@@ -82,17 +82,17 @@ class Daemon:
             order_timeout_s=config.policyd.order_timeout_ms / 1000,
             default_throttle=(limit, int(per_s * 1e9)),
         )
-        self._writer = Writer(self._responder, self._fanout, self._stream.acknowledge, self._followers)
+        self._writer = Writer(self._responder, self._fanout, self._stream.acknowledge, self.followers)
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT, then writes what is under way and ends. Raises OperatorError when it can't start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self.stop)
         config = self._config
         prepare_dir(config.runtime_dir, 0o750, config.group)
         prepare_state(config.alerts_file.parent, self._user)
-        parts = Parts(self._machine, self._store, self._stream, self._responder, self._fanout, self._followers)
+        parts = Parts(self._machine, self._store, self._stream, self._responder, self._fanout, self.followers)
         ops = ControlOps(parts, config, reload=self.reload, rate=lambda: self._rate)
         # Bound before root is given up: only root may write where the sockets are.
         control = ControlServer(config.control_socket("policyd"), config.group, ops.handlers(), self._log)
@@ -107,6 +107,19 @@ class Daemon:
             control.close()
             await self._fanout.close()
             self._log.info("stopped", extra={"kv": {"events": self._stream.stats.events}})
+
+    def stop(self) -> None:
+        """Makes run() write what is under way and return; what SIGTERM does."""
+        self._stop.set()
+
+    @property
+    def live(self) -> bool:
+        """Whether the sensor gave a sign of life lately."""
+        return self._stream.live
+
+    def sink_status(self) -> dict[str, object]:
+        """Returns what became of the alerts in each sink."""
+        return self._fanout.status()
 
     async def _serve(self, control: ControlServer) -> None:
         loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +16,13 @@ _SPAN = re.compile(r"(\d{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-class Since(click.ParamType[str]):
+if TYPE_CHECKING:
+    _TextParam = click.ParamType[str]
+else:
+    _TextParam = click.ParamType  # generic only in newer releases of click
+
+
+class Since(_TextParam):
     """A span such as 10m, or a point in time; becomes ISO 8601 in UTC."""
 
     name = "when"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -110,18 +111,20 @@ def show(context: Context, name: str, as_json: bool) -> None:
 def check(files: tuple[Path, ...], as_json: bool) -> None:
     """Find the mistakes in policy files; `-` reads one from standard input. Asks no daemon.
 
-    The files are checked together, as policyd would load them: a name may occur only once.
+    A folder stands for the *.policy files in it. All are checked together, as policyd would load them:
+    a name may occur only once.
 
     \b
     Examples:
       execray-ctl policy check my.policy
-      execray-ctl policy check /etc/execray/policies/*.policy
+      execray-ctl policy check /etc/execray/policies
       echo 'path "p" { exec { uid = 0 } }' | execray-ctl policy check -
     """
     # Imported here: the compiler is of no use to the other commands, and slow to load.
     from policyd.compiler import compile_set, diagnostic_to_json, render  # noqa: PLC0415
 
-    compiled = compile_set([_read(file) for file in files])
+    inputs = [_read(file) for given in files for file in _expanded(given)]
+    compiled = compile_set(inputs)
     if as_json:
         sources = {source.name: source for source in compiled.sources}
         found = [diagnostic_to_json(diagnostic, sources[diagnostic.file]) for diagnostic in compiled.diagnostics]
@@ -130,9 +133,20 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
         if compiled.diagnostics:
             click.echo(render(compiled.diagnostics, compiled.sources, color=use_color()), nl=False)
         if compiled.ok:
-            click.echo(f"ok: {len(compiled.policies)} policies in {len(files)} files")
+            click.echo(
+                f"ok: {_counted(compiled.policies, 'policy', 'policies')} in {_counted(inputs, 'file', 'files')}"
+            )
     if not compiled.ok:
         sys.exit(EXIT_FAILED)
+
+
+def _counted(items: Sequence[object], one: str, many: str) -> str:
+    return f"{len(items)} {one if len(items) == 1 else many}"
+
+
+def _expanded(given: Path) -> list[Path]:
+    """Returns the policy files of a folder, as policyd would read them, and a file as it is."""
+    return sorted(given.glob("*.policy")) if given.is_dir() else [given]
 
 
 def _read(file: Path) -> tuple[str, bytes]:
@@ -158,7 +172,7 @@ def reload(context: Context, as_json: bool) -> None:
     Examples:
       execray-ctl reload
       execray-ctl reload --json | jq .generation
-      execray-ctl policy check /etc/execray/policies/*.policy && execray-ctl reload
+      execray-ctl policy check /etc/execray/policies && execray-ctl reload
     """
     with context.client("policyd", timeout_s=30.0) as client:
         result = as_map(client.call("reload"))

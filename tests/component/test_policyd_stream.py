@@ -1,0 +1,242 @@
+"""policyd and tracerd lose each other, misunderstand each other, and find each other again."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import struct
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from execray.config import Config, TracerdConfig
+from execray.process import boot_id
+from execray.schema.catalog import EVENT_BY_NAME
+from execray.wire.frames import Batch, Error, Frame, Hello
+from tests.support.fake_tracerd import FakeTracerd, until
+from tests.support.playbook import Play
+from tests.support.policyds import THEFT, Policyd, policyd_here, private_config, theft, write_policy
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Config]:
+    with private_config(tmp_path, {"a.policy": THEFT}) as made:
+        yield made
+
+
+@pytest.fixture
+async def policyd(config: Config) -> AsyncIterator[Policyd]:
+    async with policyd_here(config) as running:
+        yield running
+
+
+def codes(*names: str) -> set[int]:
+    return {EVENT_BY_NAME[name].code for name in names}
+
+
+async def test_it_subscribes_to_what_the_policies_name(policyd: Policyd) -> None:
+    (wanted,) = policyd.tracerd.subscriptions
+    assert codes("open", "connect") <= set(wanted.codes)
+    assert not codes("ptrace", "write") & set(wanted.codes) and wanted.content is False
+
+
+async def test_it_subscribes_anew_after_a_reload(policyd: Policyd) -> None:
+    write_policy(policyd.policies / "b.policy", 'path "w" { write { content contains "x" } }')
+    await policyd.ask("reload")
+    await until(lambda: len(policyd.tracerd.subscriptions) == 2, "a second subscription")
+    wanted = policyd.tracerd.subscriptions[-1]
+    assert codes("open", "connect", "write") <= set(wanted.codes) and wanted.content is True
+    assert policyd.tracerd.connections == 1
+
+
+async def test_it_waits_for_a_tracerd_that_starts_later(config: Config) -> None:
+    tracerd = FakeTracerd(config.stream_socket)
+    async with policyd_here(config, tracerd=tracerd, wait=False) as policyd:
+        status = await policyd.ask("status")
+        assert status["stream"]["connected"] is False and status["stream"]["error"]
+        await tracerd.start()
+        started = time.monotonic()
+        await until(lambda: tracerd.subscribed, "a subscription")
+        assert time.monotonic() - started < 1.0
+    await tracerd.stop()
+
+
+async def test_it_is_back_within_a_second_of_tracerd_and_detects_again(policyd: Policyd) -> None:
+    play = Play()
+    theft(play)
+    await policyd.tracerd.send(play.batch())
+    await policyd.alerts_after(1)
+    await policyd.tracerd.stop()
+    await until(lambda: not policyd.daemon.live, "the end of the connection")
+    policyd.tracerd.stream_id = "stream-2"
+    await policyd.tracerd.start()
+    started = time.monotonic()
+    await until(lambda: policyd.tracerd.subscribed, "a subscription")
+    assert time.monotonic() - started < 1.0
+    play = Play()  # ids and numbers begin again
+    play.now_ns += 10**9
+    theft(play, play.process(exe="/tmp/another"))
+    await policyd.tracerd.send(play.batch())
+    alerts = await policyd.alerts_after(3)
+    kinds = [alert["execray"]["kind"] for alert in alerts]
+    assert kinds == ["match", "sensor_loss", "match"]
+    assert "restart of tracerd" in alerts[1]["message"] and "unknown number" in alerts[1]["message"]
+
+
+async def test_it_resumes_the_same_stream_behind_what_is_written(policyd: Policyd) -> None:
+    play = Play()
+    play.event("open", play.process(), path="/a", flags=0, ret=3)
+    first = play.batch()
+    await policyd.tracerd.send(first)
+    await policyd.tracerd.acknowledged(first)
+    policyd.tracerd.cut()
+    await until(lambda: policyd.tracerd.connections == 2 and policyd.tracerd.subscribed, "a reconnection")
+    assert "resume" not in policyd.tracerd.hellos[0].facts
+    assert policyd.tracerd.hellos[1].facts["resume"] == ("stream-1", first.seq)
+
+
+async def test_a_batch_that_comes_again_in_one_life_is_fed_once(policyd: Policyd) -> None:
+    play = Play()
+    theft(play)
+    batch = play.batch()
+    policyd.enforcer.hold.clear()  # not written yet, so tracerd must send it again
+    await policyd.tracerd.send(batch)
+    await until(lambda: policyd.enforcer.kills, "an order")
+    policyd.tracerd.cut()
+    await until(lambda: policyd.tracerd.connections == 2 and policyd.tracerd.subscribed, "a reconnection")
+    assert policyd.tracerd.hellos[1].facts["resume"] == ("stream-1", -1)
+    await policyd.tracerd.send(batch)
+    policyd.enforcer.hold.set()
+    await policyd.tracerd.acknowledged(batch)
+    status = await policyd.ask("status")
+    assert status["stream"]["repeated"] == 1 and len(policyd.alerts()) == 1 and len(policyd.enforcer.kills) == 1
+
+
+async def test_a_hole_in_the_numbering_is_a_loss_with_its_exact_count(policyd: Policyd) -> None:
+    play = Play()
+    process = play.process()
+    play.event("open", process, path="/a", flags=0, ret=3)
+    await policyd.tracerd.send(play.batch())
+    for _ in range(4):
+        play.event("open", process, path="/b", flags=0, ret=3)
+    play.batch()  # never sent
+    play.event("open", process, path="/c", flags=0, ret=3)
+    await policyd.tracerd.send(play.batch())
+    (alert,) = await policyd.alerts_after(1)
+    assert alert["execray"]["lost"]["stream"]["count"] == 4
+
+
+async def test_a_hole_that_tracerd_told_of_is_not_counted_twice(policyd: Policyd) -> None:
+    play = Play()
+    process = play.process()
+    play.event("open", process, path="/a", flags=0, ret=3)
+    await policyd.tracerd.send(play.batch())
+    for _ in range(4):
+        play.event("open", process, path="/b", flags=0, ret=3)
+    unsent = play.batch()
+    # What tracerd sends in place of batches it had to drop: their last number, their first id.
+    told = Batch(unsent.seq, unsent.first_id, (), (), ((0, play.now_ns, "stream", 4, play.now_ns - 5),))
+    play.event("open", process, path="/c", flags=0, ret=3)
+    last = play.batch()
+    await policyd.tracerd.send(told, last)
+    await policyd.tracerd.acknowledged(last)
+    status = await policyd.ask("status")
+    assert status["lost"] == {"stream": 4}
+
+
+async def test_it_counts_as_live_only_while_heartbeats_come(config: Config) -> None:
+    quick = dataclasses.replace(config, tracerd=TracerdConfig(heartbeat_s=0.1))
+    async with policyd_here(quick) as policyd:
+        await policyd.tracerd.heartbeat(rate=12.5, lost={"ring": 0})
+        status = await policyd.ask("status")
+        assert status["stream"]["live"] is True and status["sensor"]["rate"] == 12.5
+        await until(lambda: not policyd.daemon.live, "no sign of life")
+        # A sensor that stays silent is given up, and asked again.
+        await until(lambda: policyd.tracerd.connections >= 2, "a new connection")
+
+
+# --- misunderstandings ----------------------------------------------------------------------------------------------------
+
+
+def hello(**facts: object) -> Hello:
+    return Hello("tracerd", {"boot_id": boot_id(), "stream_id": "s", **facts})
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (Hello("tracerd", {}, protocol=99), "stream protocol 99"),
+        (Hello("tracerd", {}, catalog=99), "event catalogue 99"),
+        (Hello("enforcer", {}), "expected tracerd"),
+        (hello(boot_id="another"), "another boot"),
+        (hello(stream_id=7), "names no stream"),
+        (Error("go away\x1b[2J"), "refused us: go away"),
+        (Batch(1, 1, (), (), ()), "expected a hello"),
+    ],
+)
+async def test_a_tracerd_that_does_not_fit_is_a_clear_error_and_no_crash(
+    config: Config, caplog: pytest.LogCaptureFixture, said: Frame, reason: str
+) -> None:
+    tracerd = FakeTracerd(config.stream_socket)
+    tracerd.hello = lambda: said  # type: ignore[method-assign]  # what the test is about
+    await tracerd.start()
+    async with policyd_here(config, tracerd=tracerd, wait=False) as policyd:
+        status: dict[str, dict[str, str]] = {}
+
+        async def told() -> bool:
+            status.update(await policyd.ask("status"))
+            return reason in status["stream"].get("error", "")
+
+        while not await told():
+            pass
+        assert int(status["stream"]["peer_errors"]) >= 1
+    assert reason in str([getattr(record, "kv", {}) for record in caplog.records])
+    assert not tracerd.subscriptions
+    await tracerd.stop()
+
+
+BAD_FRAMES = {
+    "random bytes": b"\xff" * 64,
+    "an endless frame": struct.pack(">I", 1 << 30) + b"x" * 100,
+    "no msgpack": struct.pack(">I", 3) + b"\xc1\xc1\xc1",
+    "an unknown frame": struct.pack(">I", 2) + msgpack.packb([99]),
+    "a second hello": struct.pack(">I", len(raw := msgpack.packb([1, 1, 1, "tracerd", {}]))) + raw,
+    "a truncated batch": struct.pack(">I", len(raw := msgpack.packb([3, 1, 1, [], []]))) + raw,
+    "an event of nobody": struct.pack(">I", len(raw := msgpack.packb([3, 1, 1, [], [], [[3, 1, 7, 1, 0, 0, 0]]])))
+    + raw,
+    "a deep nest": struct.pack(">I", 2000) + b"\x91" * 2000,
+}
+
+
+@pytest.mark.parametrize("name", BAD_FRAMES)
+async def test_a_malformed_frame_closes_the_connection_and_the_next_one_works(policyd: Policyd, name: str) -> None:
+    await policyd.tracerd.send_raw(BAD_FRAMES[name])
+    await until(lambda: policyd.tracerd.connections == 2 and policyd.tracerd.subscribed, "a reconnection")
+    status = await policyd.ask("status")
+    assert status["stream"]["peer_errors"] == 1
+    play = Play()
+    theft(play)
+    await policyd.tracerd.send(play.batch())
+    assert len(await policyd.alerts_after(1)) == 1
+
+
+async def test_a_loss_row_of_another_shape_is_itself_a_loss(policyd: Policyd) -> None:
+    await policyd.tracerd.send(Batch(1, 1, (), (), ((0, 1, "ring", "many", 0),)))
+    (alert,) = await policyd.alerts_after(1)
+    assert alert["execray"]["lost"]["stream"]["count"] == 1
+
+
+async def test_any_bytes_from_tracerd_are_survived(policyd: Policyd) -> None:
+    seed = random.randrange(1 << 32)
+    source = random.Random(seed)
+    for number in range(1, 13):
+        await policyd.tracerd.send_raw(source.randbytes(source.randrange(300)))
+        policyd.tracerd.cut()
+        reconnected = partial(lambda count: policyd.tracerd.connections > count and policyd.tracerd.subscribed, number)
+        await until(reconnected, f"a reconnection, seed {seed}")
+    status = await policyd.ask("status")
+    assert status["stream"]["connected"] is True

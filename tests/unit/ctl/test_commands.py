@@ -1,0 +1,250 @@
+"""execray-ctl without any daemon: help, exit codes, `policy check`, the static part of `doctor`, and what it imports."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from execray.ctl.alerts import Since
+from execray.ctl.context import duration, table
+from execray.ctl.doctor import State, static_checks
+from execray.ctl.main import main
+from execray.ctl.status import hook_words
+
+GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "ctl-help.txt"
+GOOD = 'path "good" { exec { uid = 0 } }\n'
+BAD = 'path "bad" { exce { uid = 0 } }\n'
+
+
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/run", prefix="exr-") as folder:
+        yield Path(folder)
+
+
+def ctl(*args: object, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(
+        main, [str(arg) for arg in args], input=stdin, prog_name="execray-ctl", terminal_width=100
+    )
+
+
+def commands(group: click.Group, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield name, group
+    for sub, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from commands(command, (*name, sub))
+        else:
+            yield (*name, sub), command
+
+
+ALL = list(commands(main))
+
+
+def test_golden_help_of_every_command() -> None:
+    shown = "".join(f"$ execray-ctl {' '.join((*name, '--help'))}\n{ctl(*name, '--help').output}\n" for name, _ in ALL)
+    if os.environ.get("EXECRAY_GOLDEN"):
+        GOLDEN.write_text(shown)
+    diff = "\n".join(difflib.unified_diff(GOLDEN.read_text().splitlines(), shown.splitlines(), lineterm=""))
+    assert not diff, f"{diff}\nif that is meant: make golden"
+
+
+@pytest.mark.parametrize("command", [command for _, command in ALL], ids=[" ".join(name) for name, _ in ALL])
+def test_every_help_has_a_purpose_and_three_examples(command: click.Command) -> None:
+    text = command.help or ""
+    assert text.splitlines()[0].endswith((".", ":", "?")) or len(text.splitlines()[0]) < 100
+    examples = text.partition("Examples:")[2].splitlines()
+    assert sum("execray-ctl" in line for line in examples) >= 3
+
+
+@pytest.mark.parametrize(
+    "args", [("nonsense",), ("status", "--nonsense"), ("policy", "check"), ("alerts", "list", "-n", "0")]
+)
+def test_wrong_usage_ends_with_2(args: tuple[str, ...]) -> None:
+    assert ctl(*args).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("status",),
+        ("doctor",),
+        ("reload",),
+        ("policy", "list"),
+        ("policy", "show", "x"),
+        ("alerts", "tail"),
+        ("alerts", "list"),
+        ("alerts", "show", "abcd"),
+    ],
+)
+def test_a_daemon_that_is_down_ends_with_3_and_a_hint(runtime: Path, args: tuple[str, ...]) -> None:
+    result = ctl("--runtime-dir", runtime, *args)
+    assert result.exit_code == 3
+    assert "hint: start" in result.output and "is not running" in result.output
+
+
+def test_status_of_nothing_names_all_three(runtime: Path) -> None:
+    result = ctl("--runtime-dir", runtime, "status", "--json")
+    found = json.loads(result.stdout)
+    assert set(found) == {"tracerd", "policyd", "enforcer"} and not any(daemon["up"] for daemon in found.values())
+
+
+def test_a_bad_configuration_is_one_clear_line(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("mdoe: audit\n")
+    result = ctl("--config", config, "status")
+    assert result.exit_code == 1 and result.stderr.startswith("error: ") and "`mdoe`" in result.stderr
+
+
+def test_version() -> None:
+    assert ctl("version").stdout.startswith("execray-ctl ")
+    assert set(json.loads(ctl("version", "--json").stdout)) == {"version"}
+
+
+# --- policy check ---------------------------------------------------------------------------------------------------------
+
+
+def test_check_of_a_good_file(tmp_path: Path) -> None:
+    file = tmp_path / "good.policy"
+    file.write_text(GOOD)
+    result = ctl("policy", "check", file)
+    assert result.exit_code == 0 and "ok: 1 policy in 1 file" in result.stdout
+
+
+def test_check_of_a_bad_file_shows_the_place_and_ends_with_1(tmp_path: Path) -> None:
+    file = tmp_path / "bad.policy"
+    file.write_text(BAD)
+    result = ctl("policy", "check", file)
+    assert result.exit_code == 1 and "bad.policy:1:14" in result.stdout and "error[ER" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_check_reads_standard_input() -> None:
+    result = ctl("policy", "check", "-", stdin=BAD)
+    assert result.exit_code == 1 and "<stdin>:1:14" in result.stdout
+
+
+def test_check_takes_a_folder_and_finds_a_name_used_twice(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.policy").write_text(GOOD)
+    (tmp_path / "README").write_text(BAD)
+    result = ctl("policy", "check", tmp_path)
+    assert result.exit_code == 1 and "two policies are called `good`" in result.stdout
+
+
+def test_check_as_json(tmp_path: Path) -> None:
+    result = ctl("policy", "check", "-", "--json", stdin=BAD)
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1 and found["ok"] is False
+    assert found["diagnostics"][0]["line"] == 1 and found["diagnostics"][0]["file"] == "<stdin>"
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe", b"", b'path "\x1b[2J" {', b"{" * 10_000])
+def test_check_of_any_bytes_never_crashes_and_never_steers_the_terminal(raw: bytes) -> None:
+    result = ctl("policy", "check", "-", stdin=raw)
+    assert result.exit_code in (0, 1) and "\x1b" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_check_of_a_file_that_is_not_there(tmp_path: Path) -> None:
+    result = ctl("policy", "check", tmp_path / "none.policy")
+    assert result.exit_code == 1 and "can't read" in result.stderr
+
+
+# --- doctor ---------------------------------------------------------------------------------------------------------------
+
+
+def host(
+    root: Path, *, lsm: str = "capability,bpf", lockdown: str = "[none] integrity", caps: str = "1ffffffffff"
+) -> Path:
+    for name, text in {
+        "sys/kernel/btf/vmlinux": "x" * 4096,
+        "sys/kernel/security/lsm": lsm,
+        "sys/kernel/security/lockdown": lockdown,
+        "proc/self/status": f"Name:\tx\nCapEff:\t{caps}\n",
+    }.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def states(root: Path) -> dict[str, State]:
+    return {check.name: check.state for check in static_checks("sh", root)}
+
+
+def test_doctor_of_a_host_that_has_all(tmp_path: Path) -> None:
+    assert set(states(host(tmp_path)).values()) == {State.OK}
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "state"),
+    [
+        ({"lsm": "capability,yama"}, "LSM", State.NOTE),
+        ({"lockdown": "none [confidentiality]"}, "lockdown", State.BAD),
+        ({"caps": "0"}, "capabilities", State.NOTE),
+    ],
+)
+def test_doctor_says_what_is_missing_and_what_it_costs(tmp_path: Path, what: Any, name: str, state: State) -> None:
+    (check,) = [check for check in static_checks("sh", host(tmp_path, **what)) if check.name == name]
+    assert check.state is state and check.cost
+
+
+def test_doctor_of_a_host_without_anything(tmp_path: Path) -> None:
+    found = {check.name: check.state for check in static_checks("no-such-program", tmp_path)}
+    assert found["BTF"] is State.BAD and found["tcpdump"] is State.NOTE and found["LSM"] is State.NOTE
+
+
+# --- the small things -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0s"), (61, "1m 01s"), (3 * 3600 + 300, "3h 05m"), (200_000, "2d 7h"), (None, "?")]
+)
+def test_time_spans_as_people_say_them(seconds: float | None, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize("text", ["10m", "1d", "2026-01-31", "2026-01-31T12:00:00+01:00"])
+def test_since_takes_a_span_or_a_time(text: str) -> None:
+    assert Since().convert(text, None, None).endswith("+00:00")
+
+
+@pytest.mark.parametrize("text", ["soon", "10", "m", "9999999m", "2026-13-01"])
+def test_since_refuses_the_rest(text: str) -> None:
+    with pytest.raises(click.UsageError):
+        Since().convert(text, None, None)
+
+
+def test_a_table_escapes_and_aligns() -> None:
+    assert table([["a", "b\x1b"], ["ccc", ""]]) == "a    b\\x1b\nccc"
+
+
+@pytest.mark.parametrize(
+    ("hook", "words", "color"),
+    [
+        ({"attached": True, "needed": True, "live": True, "last_seen_ms": 300}, "live, seen 0.3 s ago", "green"),
+        ({"attached": True, "needed": True, "live": False}, "attached, but silent", "red"),
+        ({"attached": False, "needed": False}, "idle, no policy needs it", "yellow"),
+        ({"attached": False, "needed": True}, "missing", "red"),
+        ({"attached": False, "needed": True, "refused": "EPERM\x1b"}, "refused: EPERM\\x1b", "red"),
+    ],
+)
+def test_a_hook_in_words(hook: dict[str, Any], words: str, color: str) -> None:
+    assert hook_words(hook) == (words, color)
+
+
+def test_looking_at_the_daemons_loads_neither_compiler_nor_engine() -> None:
+    code = "import sys, execray.ctl.main; print(*[m for m in ('re2', 'uvloop', 'policyd', 'llvmlite') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == ""
