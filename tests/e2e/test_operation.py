@@ -1,0 +1,141 @@
+"""What an operator does and sees: reload, status, losses, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from execray.control import ControlClient
+from tests.support.arena import THEFT, Arena, eventually, killed
+
+SECOND = """
+policy "touch" response enforce {
+    open { path endswith "/tripwire" exe = "ATTACKER" }
+    on match { alert; kill }
+}
+"""
+
+
+def test_reload_is_all_or_nothing(tmp_path: Path, collector: int) -> None:
+    with Arena(tmp_path) as arena:
+        begun = arena.attack(collector)
+        begun.step(2)  # open, connect: a sequence in flight while policies come and go
+        eventually(lambda: arena.status("policyd")["engine"]["partials"] >= 1)
+
+        arena.write_policy("broken.policy", 'policy "x" { open { pth = "a" } }')
+        done = arena.ctl("reload")
+        assert done.returncode == 1
+        assert "ER02" in done.stdout + done.stderr and "broken.policy:1:" in done.stdout + done.stderr
+        assert [p["name"] for p in json.loads(arena.ctl("policy", "list", "--json").stdout)["policies"]] == ["theft"]
+
+        arena.write_policy("broken.policy", SECOND)
+        done = arena.ctl("reload", "--json")
+        assert done.returncode == 0, done.stdout
+        assert json.loads(done.stdout)["generation"] == 2
+
+        (tmp_path / "tripwire").touch()
+        with subprocess.Popen(
+            [arena.attacker, "-c", "read -r x < tripwire; read -r x"], cwd=tmp_path, stdin=subprocess.PIPE
+        ) as tripped:
+            assert killed(tripped.wait(10))
+        begun.step()
+        assert killed(begun.wait())
+
+
+def test_status_and_doctor_say_how_it_is(tmp_path: Path) -> None:
+    with Arena(tmp_path) as arena:
+        eventually(lambda: all(h["live"] for h in arena.status("tracerd")["hooks"].values() if h["needed"]))
+        done = arena.ctl("status", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        status = json.loads(done.stdout)
+        assert {d for d in ("tracerd", "policyd", "enforcer") if d in json.dumps(status)}
+        text = arena.ctl("status")
+        assert text.returncode == 0 and "\x1b[" not in text.stdout
+        doctor = arena.ctl("doctor")
+        assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+        assert "er_exec" in doctor.stdout and "er_sys_exit" in doctor.stdout
+        arena.stack.stop("enforcer")
+        assert arena.ctl("status").returncode == 3
+
+
+def test_strangers_are_refused_with_a_hint(tmp_path: Path) -> None:
+    with Arena(tmp_path) as arena:
+        arena.stack.runtime_dir.chmod(0o755)
+        for name in ("policyd", "enforcer", "tracerd"):
+            path = arena.stack.runtime_dir / f"{name}-ctl.sock"
+            path.chmod(0o666)
+            # refused before a word is said
+            code = (
+                "import socket, sys; s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1]);"
+                "print(s.recv(65536).decode())"
+            )
+            said = subprocess.run(
+                ["/usr/bin/python3", "-I", "-S", "-c", code, path],
+                user=65534,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            answer = json.loads(said.stdout)
+            assert answer["ok"] is False and "not permitted" in answer["error"] and answer["hint"]
+
+
+def test_a_flood_past_the_ring_is_told_in_status_and_in_an_alert(tmp_path: Path) -> None:
+    policy = THEFT.replace('path = "DECOY" ', "")
+    with Arena(tmp_path, policy) as arena:
+        os.kill(arena.stack.pid("tracerd"), signal.SIGSTOP)
+        try:
+            code = "import os\nfor i in range(150000):\n    os.close(os.open('/dev/null', 0))\n"
+            subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
+        finally:
+            os.kill(arena.stack.pid("tracerd"), signal.SIGCONT)
+        eventually(lambda: arena.status("tracerd")["lost"]["ring"] > 0)
+        lost = arena.status("tracerd")["lost"]["ring"]
+        eventually(lambda: arena.status("policyd")["lost"].get("ring") == lost)
+
+        def told() -> int:
+            return sum(_lost(a) for a in arena.alerts() if a["execray"]["kind"] == "sensor_loss")
+
+        # the first alert comes at once, the rest is added up in the next; a stop writes what is due
+        eventually(lambda: told() > 0)
+        arena.stack.stop("policyd")
+        assert told() == lost
+
+
+def _lost(alert: dict[str, Any]) -> int:
+    assert set(alert["execray"]["lost"]) == {"ring"}
+    count: int = alert["execray"]["lost"]["ring"]["count"]
+    return count
+
+
+@pytest.mark.parametrize("name", ["tracerd", "policyd", "enforcer"])
+def test_random_bytes_on_every_socket_leave_the_daemons_well(tmp_path: Path, collector: int, name: str) -> None:
+    import socket
+
+    with Arena(tmp_path) as arena:
+        sockets = list(arena.stack.runtime_dir.glob(f"{name}*.sock"))
+        assert sockets
+        for path in sockets:
+            for junk in (os.urandom(70000), b"{" * 70000 + b"\n", b"\xff" * 8, b'{"v":99}\n', b""):
+                with socket.socket(socket.AF_UNIX) as sock:
+                    sock.settimeout(5)
+                    sock.connect(str(path))
+                    try:
+                        sock.sendall(junk)
+                        sock.shutdown(socket.SHUT_WR)
+                        while sock.recv(65536):
+                            pass
+                    except (BrokenPipeError, ConnectionResetError):
+                        continue
+        attack = arena.attack(collector)
+        attack.step(3)
+        assert killed(attack.wait())
+        with ControlClient(arena.stack.runtime_dir / f"{name}-ctl.sock") as control:
+            assert control.call("status")["pid"] == arena.stack.pid(name)
