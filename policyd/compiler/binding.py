@@ -8,7 +8,7 @@ from policyd.compiler import automaton
 from policyd.compiler.diagnostics import Label, Level, Sink, quote
 from policyd.compiler.hashing import policy_hash
 from policyd.compiler.lints import lint
-from policyd.compiler.typed import TypedPolicy, is_empty
+from policyd.compiler.typed import TypedBlock, TypedPolicy, is_empty
 from policyd.program import Alert, CompiledPolicy, Handler, State
 
 #: The window of a policy of several steps that names none.
@@ -69,13 +69,16 @@ def _handlers(policy: TypedPolicy) -> tuple[Handler, ...]:
 
 
 def _check_handlers(policy: TypedPolicy, sink: Sink) -> None:
+    blocks: dict[tuple[str, ...], list[TypedBlock]] = {}
+    for block in policy.blocks:
+        blocks.setdefault(block.labels, []).append(block)
     for typed in policy.handlers:
         labels = typed.handler.labels
         if typed.block_steps == ():
             sink.report(
                 "ER0405", typed.node.span, "this handler never runs: its block has no step", help="move it outwards"
             )
-        same = [block for block in policy.blocks if block.labels == labels]
+        same = blocks.get(labels, [])
         if len(same) > 1:
             sink.report(
                 "ER0410",

@@ -74,7 +74,8 @@ class ConditionChecker(ValueChecker):
 
     def text_of(self, span: Span) -> str:
         """Returns source on one line, cut to what a test or step may carry."""
-        text = self.sink.source.text[span.start : span.end]
+        # Cut first: a list of a whole file's length must not be copied for each of its elements.
+        text = self.sink.source.text[span.start : min(span.end, span.start + 4 * _MAX_TEXT)]
         if "\n" in text or "\t" in text:
             text = " ".join(text.split())
         return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "..."

@@ -210,8 +210,8 @@ AUTOMATON: tuple[Code, ...] = (
     ),
     Code(
         "ER0402",
-        "too many steps",
-        "A policy has at most 1024 steps.",
+        "too many steps, blocks or handlers",
+        "A policy has at most 1024 steps, 1024 blocks and 256 handlers.",
         "",
         'path "p" { exit {} }\n',
     ),

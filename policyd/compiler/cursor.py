@@ -63,7 +63,11 @@ class Cursor:
 
     def accept(self, *texts: str) -> Token | None:
         """Takes punctuation if it is at hand."""
-        return self.advance() if self.at(*texts) else None
+        token = self._tokens[self._at]
+        if token.kind is T.PUNCTUATION and token.text in texts:
+            self._at += 1
+            return token
+        return None
 
     def accept_word(self, *words: str) -> Token | None:
         """Takes a word if it is at hand."""

@@ -113,5 +113,5 @@ def quote(text: str | bytes) -> str:
     """Returns the author's text in backticks, escaped and cut to a bearable length."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
-    text = printable(text)
+    text = printable(text[: _MAX_QUOTED + 1])
     return f"`{text}`" if len(text) <= _MAX_QUOTED else f"`{text[: _MAX_QUOTED - 3]}...`"

@@ -68,6 +68,11 @@ class Lexer:
             if kind == "gap":
                 newline = newline or "\n" in found.group()
                 gap_end = end
+            elif kind in ("name", "punctuation"):
+                # Nine tokens of ten, so they are made here rather than in a call.
+                name_or_sign = T.NAME if kind == "name" else T.PUNCTUATION
+                tokens.append(Token(name_or_sign, at, end, found.group(), newline, gap_end != at))
+                newline = False
             else:
                 tokens.append(self._token(kind, found, newline, gap_end != at))
                 newline = False
@@ -78,10 +83,6 @@ class Lexer:
     def _token(self, kind: str | None, found: re.Match[str], newline: bool, touches: bool) -> Token:
         start, end = found.span()
         match kind:
-            case "name":
-                return Token(T.NAME, start, end, found.group(), newline, touches)
-            case "punctuation":
-                return Token(T.PUNCTUATION, start, end, found.group(), newline, touches)
             case "string":
                 return Token(T.STRING, start, end, found.group("body"), newline, touches)
             case "raw" | "triple":

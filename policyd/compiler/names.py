@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import islice
 
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EVENT_BY_NAME, Field
 from execray.schema.kinds import CONSTANTS, Kind
@@ -61,6 +62,7 @@ PLANNED_FUNCTIONS = frozenset(("entropy", "truncated", "novel", "lower", "upper"
 FUNCTIONS = ("basename",)
 _CUTOFF = 0.72
 _LONGEST_SUGGESTED = 64
+_MOST_CANDIDATES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ def near(name: str, candidates: Iterable[str]) -> str | None:
     """Returns the one candidate close enough to be what was meant, if any."""
     if len(name) > _LONGEST_SUGGESTED:
         return None
-    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=_CUTOFF)
+    close = difflib.get_close_matches(name, list(islice(candidates, _MOST_CANDIDATES)), n=1, cutoff=_CUTOFF)
     return close[0] if close else None
 
 
@@ -189,10 +191,10 @@ class AliasInfo:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Everything a condition may refer to. bound: aliases of steps before it; later: all others of the policy."""
+    """Everything a condition may refer to. bound: aliases of steps before it; aliases: all of the policy."""
 
     codes: tuple[int, ...]
     declared: Mapping[str, Declared]
     bound: Mapping[str, AliasInfo]
-    later: Mapping[str, Span]
+    aliases: Mapping[str, Span]
     macros: frozenset[str] = frozenset()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 
 from execray.schema.catalog import EVENT_BY_NAME
@@ -35,8 +36,9 @@ from policyd.compiler.typed import (
 )
 from policyd.program import Action, Alert, And, Capture, Expr, Handler, Kill, Log, Place, Step
 
-#: A policy may have this many steps.
+#: A policy may have this many steps, and as many blocks.
 MAX_STEPS = 1024
+MAX_HANDLERS = 256
 _MAX_NAME = 200
 _MAX_STEP_TEXT = 200
 _DEFAULT_CAPTURE_NS = 5_000_000_000
@@ -48,8 +50,8 @@ _Bound = Mapping[str, tuple[int, ...]]  # alias -> codes of the steps it may sta
 
 
 def declare(
-    declarations: tuple[ast.Declaration, ...], outer: Mapping[str, Declared], sink: Sink
-) -> dict[str, Declared]:
+    declarations: tuple[ast.Declaration, ...], outer: MutableMapping[str, Declared], sink: Sink
+) -> MutableMapping[str, Declared]:
     """Returns the declared names of a scope over those of the scope around it; reports doubles."""
     own: dict[str, Declared] = {}
     for declaration in declarations:
@@ -66,13 +68,15 @@ def declare(
         if family_of(name.text) is not None:
             sink.report("ER0208", name.span, f"{quote(name.text)} is a constant already", help="choose another name")
         own[name.text] = Declared(name.span, declaration.value)
-    return {**outer, **own}
+    return ChainMap(own, outer)  # not a copy: there may be many policies under many lists
 
 
 class PolicyChecker:
     """Checks one policy. Errors go to the sink; what is returned is complete only where there were none."""
 
-    def __init__(self, node: ast.Policy, declared: Mapping[str, Declared], macros: frozenset[str], sink: Sink) -> None:
+    def __init__(
+        self, node: ast.Policy, declared: MutableMapping[str, Declared], macros: frozenset[str], sink: Sink
+    ) -> None:
         self._sink = sink
         self._declared = declare(node.declarations, declared, sink)
         self._macros = macros | node.macros
@@ -81,6 +85,7 @@ class PolicyChecker:
         self._aliases: dict[str, Span] = {}  # all of the policy, with their first place
         self._alias_codes: dict[str, tuple[int, ...]] = {}
         self._labels: tuple[str, ...] = ()
+        self._full = False  # a bound was reached and reported
         self._handlers: list[tuple[ast.Handler, tuple[str, ...], tuple[int, ...] | None]] = []
 
     def check(self) -> TypedPolicy:
@@ -91,8 +96,10 @@ class PolicyChecker:
         apply_options(policy, self._sink)
         self._collect_aliases(policy.node.body.statements)
         policy.shape, _ = self._body(policy.node.body, {}, None)
+        last = last_steps(policy.shape)
+        final = tuple(dict.fromkeys(code for number in sorted(last) for code in policy.steps[number].step.codes))
         for node, labels, steps in self._handlers:
-            handler = self._handler(node, labels)
+            handler = self._handler(node, labels, final)
             if handler is not None:
                 policy.handlers.append(TypedHandler(handler, node, steps))
         return policy
@@ -129,7 +136,11 @@ class PolicyChecker:
         steps = None
         if block_steps_from is not None:
             steps = tuple(range(block_steps_from, len(self._policy.steps)))
-        self._handlers.extend((handler, self._labels, steps) for handler in body.handlers)
+        for handler in body.handlers:
+            if len(self._handlers) >= MAX_HANDLERS:
+                self._too_many(handler.span, f"more than {MAX_HANDLERS} handlers")
+                break
+            self._handlers.append((handler, self._labels, steps))
         return Seq(tuple(shapes)), bound
 
     def _statement(self, node: ast.Stmt | None, bound: _Bound) -> tuple[Shape, _Bound]:
@@ -159,6 +170,9 @@ class PolicyChecker:
 
     def _block(self, node: ast.Block, bound: _Bound) -> tuple[Shape, _Bound]:
         outer, first = self._labels, len(self._policy.steps)
+        if len(self._policy.blocks) >= MAX_STEPS:
+            self._too_many(node.span, f"more than {MAX_STEPS} blocks")
+            return Seq(), bound
         if node.label:
             label = plain_text(ast.Text(node.label.span, node.label.text, False))
             self._labels = (*outer, label)
@@ -177,14 +191,13 @@ class PolicyChecker:
         return shape, bound
 
     def _step(self, node: ast.Step, bound: _Bound) -> tuple[One, _Bound]:
+        number = len(self._policy.steps)
+        if number >= MAX_STEPS:
+            self._too_many(node.span, f"more than {MAX_STEPS} steps")
+            return One(number - 1, node.repeat), bound
         codes = self._codes(node)
         known = {alias: AliasInfo(alias_codes) for alias, alias_codes in bound.items()}
         condition = self._typed(node.condition, codes, known) if codes else None
-        number = len(self._policy.steps)
-        if number == MAX_STEPS:
-            self._sink.report(
-                "ER0402", node.span, f"more than {MAX_STEPS} steps in one policy", help="split it into several"
-            )
         if node.alias:
             bound = self._bind(node.alias, codes, bound)
         within = duration_ns(node.within, self._sink) if node.within else None
@@ -200,6 +213,11 @@ class PolicyChecker:
         )
         self._policy.steps.append(TypedStep(step, node))
         return One(number, node.repeat), bound
+
+    def _too_many(self, span: Span, what: str) -> None:
+        if not self._full:
+            self._full = True
+            self._sink.report("ER0402", span, f"{what} in one policy", help="split it into several")
 
     def _one_line(self, span: Span) -> str:
         text = " ".join(strip_comments(self._sink.source.snippet(span)).split())
@@ -242,14 +260,12 @@ class PolicyChecker:
         return {**bound, alias.text: codes}
 
     def _typed(self, node: ast.Expr, codes: tuple[int, ...], known: Mapping[str, AliasInfo]) -> Expr | None:
-        later = {alias: span for alias, span in self._aliases.items() if alias not in known}
-        names = Names(codes, self._declared, known, later, self._macros)
+        names = Names(codes, self._declared, known, self._aliases, self._macros)
         return ConditionChecker(self._sink, names).condition(node)
 
     # ---- handlers
 
-    def _handler(self, node: ast.Handler, labels: tuple[str, ...]) -> Handler | None:
-        steps = self._policy.steps
+    def _handler(self, node: ast.Handler, labels: tuple[str, ...], final: tuple[int, ...]) -> Handler | None:
         known = {alias: AliasInfo(codes) for alias, codes in self._alias_codes.items()}
         if node.step is not None:
             if node.step.text not in known:
@@ -264,8 +280,7 @@ class PolicyChecker:
             codes = known[node.step.text].codes
             known[node.step.text] = replace(known[node.step.text], current=True)
         else:
-            last = last_steps(self._policy.shape)
-            codes = tuple(dict.fromkeys(code for number in sorted(last) for code in steps[number].step.codes))
+            codes = final
         condition = self._typed(node.condition, codes, known) if node.condition else None
         if node.condition and condition is None:
             return None

@@ -59,7 +59,7 @@ class ValueChecker:
         if found is not None:
             return self._indexed(node, *found)
         head, _, rest = node.text.partition(".")
-        if rest and (head in self.names.bound or head in self.names.later):
+        if rest and head in self.names.aliases:
             self._bad_reference(node, head, rest)
         else:
             self._unknown_field(node)
@@ -95,12 +95,12 @@ class ValueChecker:
         return FieldInfo(info.name, Kind.BYTES, "", info.events), ref
 
     def _bad_reference(self, node: ast.Name, head: str, rest: str) -> None:
-        if head in self.names.later:
+        if head not in self.names.bound:
             self.sink.report(
                 "ER0205",
                 node.span,
                 f"the step `{head}` does not come before this place",
-                labels=(Label(self.names.later[head], "declared here"),),
+                labels=(Label(self.names.aliases[head], "declared here"),),
                 help="a condition reads steps that lie before it on the same way through the policy",
             )
             return
@@ -129,7 +129,7 @@ class ValueChecker:
             self._report_unknown_field(node, self.names.codes, node.text, "")
 
     def _unknown_step(self, node: ast.Name, head: str) -> None:
-        close = near(head, [*self.names.bound, *self.names.later])
+        close = near(head, self.names.aliases)
         help_text = f"did you mean `{close}`?" if close else "give the earlier step a name with `as`"
         self.sink.report("ER0204", node.span, f"unknown step {quote(head)}", help=help_text)
 
@@ -309,7 +309,7 @@ class ValueChecker:
 
     def _unknown_value(self, name: ast.Name, left: FieldInfo) -> None:
         head, _, rest = name.text.partition(".")
-        if rest and (head in self.names.bound or head in self.names.later):
+        if rest and head in self.names.aliases:
             self._bad_reference(name, head, rest)
             return
         if not self.names.codes:
