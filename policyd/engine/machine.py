@@ -101,7 +101,14 @@ class Machine:
             self._store.expire(time_ns)
 
     def stats(self) -> dict[str, int]:
-        """Returns the counters; docs/statistics.md says when each moves."""
+        """Returns the engine's numbers.
+
+        Now: policies, steps, partials, evidence_bytes, row_cache_entries, actor_cache_entries. Since the start: events (rows
+        taken), fired (met a step that was awaited), late (before the clock), lost (by any hop before, and malformed ones),
+        malformed (events that weren't what the catalogue says); of partials, started, advanced, completed, expired,
+        replaced (by a newer one in the same place), evicted (a bound was reached), retired (their policy went);
+        row_cache_misses and row_cache_clears.
+        """
         store, rows = self._store, self._generation.rows.values()
         return {
             "policies": len(self._runs),

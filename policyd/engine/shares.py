@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
 
 
@@ -27,13 +28,14 @@ class Shares(Generic[H]):
     def __init__(self) -> None:
         self.weight = 0
         self.count = 0
-        self._held: dict[int, dict[H, None]] = {}
+        # Ordered, since a plain dict takes ever longer to find its first entry while others leave from the front.
+        self._held: dict[int, OrderedDict[H, None]] = {}
         self._weights: dict[int, int] = {}
-        self._uids: dict[int, dict[int, None]] = {}  # weight -> uids of that weight
+        self._uids: dict[int, OrderedDict[int, None]] = {}  # weight -> uids of that weight
 
     def add(self, item: H) -> None:
         """Counts an entry."""
-        self._held.setdefault(item.uid, {})[item] = None
+        self._held.setdefault(item.uid, OrderedDict())[item] = None
         self._shift(item.uid, item.weight)
         self.count += 1
 
@@ -71,4 +73,4 @@ class Shares(Generic[H]):
                 del self._uids[old]
         if new := old + change:
             self._weights[uid] = new
-            self._uids.setdefault(new, {})[uid] = None
+            self._uids.setdefault(new, OrderedDict())[uid] = None
