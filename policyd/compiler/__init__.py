@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from policyd.compiler.automaton import to_dot
 from policyd.compiler.binding import bind
-from policyd.compiler.diagnostics import Diagnostic, Label, Level, Sink, quote
+from policyd.compiler.diagnostics import Diagnostic, Label, Level, Sink, printable, quote
 from policyd.compiler.lexer import tokenize
 from policyd.compiler.parser import parse
 from policyd.compiler.render import diagnostic_to_json, render
@@ -148,6 +148,6 @@ def _doubled(policy: str, source: SourceFile, span: Span, other: SourceFile, oth
         f"two policies are called {quote(policy)}",
         source.name,
         Label(span),
-        notes=(f"the other one is at {other.name}:{line}",),
+        notes=(f"the other one is at {printable(other.name)}:{line}",),
         help="give each its own name",
     )

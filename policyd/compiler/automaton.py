@@ -191,9 +191,17 @@ def _choice_problems(shape: Shape, found: list[tuple[str, int | None]]) -> None:
             if test.repeat == "...":
                 found.append(("ER0403", test.step))
             if nullable(other) and not is_empty(other):
-                found.append(("ER0404", test.step))
+                found.append(("ER0404", _leftmost(other)))
             _choice_problems(then, found)
             _choice_problems(other, found)
+
+
+def _leftmost(shape: Shape) -> int | None:
+    match shape:
+        case One(step=step) | Choice(test=One(step=step)):
+            return step
+        case Seq(items=items):
+            return next((step for step in map(_leftmost, items) if step is not None), None)
 
 
 def to_dot(policy: CompiledPolicy) -> str:

@@ -69,9 +69,16 @@ class Sink:
         notes: Iterable[str] = (),
         level: Level = Level.ERROR,
     ) -> None:
-        """Adds a diagnostic; an exact repeat is dropped."""
+        """Adds a diagnostic; an exact repeat is dropped. What could disturb a terminal is escaped here."""
         diagnostic = Diagnostic(
-            code, level, message, self.source.name, Label(span, label), tuple(labels), tuple(notes), help
+            code,
+            level,
+            printable(message),
+            self.source.name,
+            Label(span, label),
+            tuple(labels),
+            tuple(printable(note) for note in notes),
+            printable(help),
         )
         if diagnostic in self._kept:
             return
