@@ -118,8 +118,11 @@ class Tracerd:
                 now = time.monotonic()
                 self._rate = (self._decoder.decoded - before) / (now - at)
                 before, at = self._decoder.decoded, now
+                # The clock is read before the ring: a heartbeat must not be later than an event still to come.
+                beat_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
                 self._drain()
-                self._stream.heartbeat(time.clock_gettime_ns(time.CLOCK_BOOTTIME), self._statistics())
+                if not self._waiting:
+                    self._stream.heartbeat(beat_ns, self._statistics())
                 notify("WATCHDOG=1")
 
     def _subscribe(self, wanted: Subscribe, peer: Peer) -> None:

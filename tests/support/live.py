@@ -52,9 +52,12 @@ class Live:
 
     def __enter__(self) -> Self:
         self.sensor.start(self.table)
-        refused = self.sensor.want([EVENT_BY_NAME[name].code for name in self._names], self._content)
-        assert not refused
+        self.want(self._names)
         return self
+
+    def want(self, names: Iterable[str]) -> None:
+        """Attaches the hooks of other events instead."""
+        assert not self.sensor.want([EVENT_BY_NAME[name].code for name in names], self._content)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

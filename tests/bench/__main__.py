@@ -1,0 +1,38 @@
+"""Every benchmark in turn: `make bench`, or `python -m tests.bench [NAME ...] [--json FILE]`. No figure passes or fails."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+
+from tests.bench import bench_engine, bench_kill, bench_overhead, bench_stream
+
+BENCHES = {
+    "engine": (bench_engine, "the engine alone"),
+    "kill": (bench_kill, "kill latency on the real kernel"),
+    "stream": (bench_stream, "real events, kernel to engine"),
+    "overhead": (bench_overhead, "what the watched pay"),
+}
+
+
+def main() -> None:
+    """Runs them, prints their tables, and writes all figures to one file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHES, []], help="which; default: all")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="file for the figures")
+    arguments = parser.parse_args()
+    figures: dict[str, object] = {"machine": f"{platform.release()}, {os.cpu_count()} processors"}
+    for name in arguments.names or BENCHES:
+        bench, title = BENCHES[name]
+        print(f"\n{title}\n", flush=True)
+        figures[name] = found = bench.run()
+        print(bench.table(found), flush=True)
+    arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"\nfigures in {arguments.json}")
+
+
+if __name__ == "__main__":
+    main()
