@@ -29,6 +29,10 @@ _IGNORING_CASE = {
 }
 _QUANTIFIABLE = frozenset((*_TEXT_OPS, *_WILDCARDS, "in", "="))
 _ACCEPTS_LIST = frozenset((*_TEXT_OPS, *_WILDCARDS, "in", "=", "!=", "=~", "!~"))
+#: Every operator of the language, as it is written.
+OPERATORS = frozenset(
+    (*_ORDER, *_TEXT_OPS, *_WILDCARDS, *_BITS, *_IGNORING_CASE, "=", "!=", "=~", "!~", "in", "exists")
+)
 _ON_TEXT = frozenset((*_TEXT_OPS, *_WILDCARDS, "=~", "!~"))
 _COMM_BYTES = 15
 _COMM_FIELDS = ("comm", "parent.comm")
