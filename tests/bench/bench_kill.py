@@ -2,8 +2,8 @@
 
     python -m tests.bench.bench_kill --json kill.json
 
-Real attackers, killed on the real kernel. Both ends are kernel times (CLOCK_BOOTTIME): the last step's event as the alert has it, and
-the exit as a second, independent sensor saw it. The two ways take turns in blocks. Needs root.
+Real attackers, killed on the real kernel. Both ends are kernel times (CLOCK_BOOTTIME): the last step's event as the alert has
+it, and the exit as a second, independent sensor saw it. The two ways take turns in blocks. Needs root.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def run() -> dict[str, Any]:
     ):
         _attack(arena, witness, server)  # the first one warms caches
         for _ in range(BLOCKS):
-            for way in latencies:
+            for way, values in latencies.items():
                 _set_way(arena, way)
                 for _ in range(ATTACKS):
                     found = _attack(arena, witness, server)
                     if found is None:
                         missed[way] += 1
                     else:
-                        latencies[way].append(found)
+                        values.append(found)
     return {way: {**_spread(values), "missed": missed[way]} for way, values in latencies.items()}
 
 
@@ -69,7 +69,7 @@ def _set_way(arena: Arena, way: str) -> None:
 
 def _attack(arena: Arena, witness: Live, server: socket.socket) -> float | None:
     """Runs one attacker; returns milliseconds from its last step to its exit, None when it lived."""
-    command = [arena.attacker, "-c", _SCRIPT, "attack", str(server.getsockname()[1])]
+    command = [str(arena.attacker), "-c", _SCRIPT, "attack", str(server.getsockname()[1])]
     with subprocess.Popen(command, cwd=arena.dir, stdin=subprocess.PIPE) as child:
         connection, _ = server.accept()
         with connection:

@@ -2,8 +2,8 @@
 
     python -m tests.bench.bench_stream --json stream.json
 
-A small C program opens files at a set rate; a policy asks for opens. At each rate: events that reached policyd, events lost at any
-hop, the processor time and memory of tracerd and policyd. Needs root and gcc.
+A small C program opens files at a set rate; a policy asks for opens. At each rate: events that reached policyd, events lost at
+any hop, the processor time and memory of tracerd and policyd. Needs root and gcc.
 """
 
 from __future__ import annotations
