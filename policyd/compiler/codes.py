@@ -1,17 +1,12 @@
-"""The registry of diagnostic codes: 00 lexical, 01 syntax, 02 names, 03 types, 04 automaton, 05 lints. Codes are for ever.
-
-`python -m policyd.compiler.codes` prints the reference page.
-"""
+"""The registry of diagnostic codes: 00 lexical, 01 syntax, 02 names, 03 types, 04 automaton, 05 lints. Codes are for ever."""
 
 from __future__ import annotations
-
-import sys
 
 from policyd.compiler.code_entry import Code
 from policyd.compiler.codes_meaning import AUTOMATON, LINTS, NAMES, TYPES
 from policyd.compiler.codes_reading import LEXICAL, READING_LINTS, SYNTAX
 
-__all__ = ["CODES", "PHASES", "Code", "explain", "reference"]
+__all__ = ["CODES", "PHASES", "Code", "explain"]
 
 #: The phases, by the two digits that name them.
 PHASES = {
@@ -41,31 +36,3 @@ def explain(code: str) -> str:
 
 def _indented(example: str) -> str:
     return "\n".join(f"    {line}" for line in example.rstrip("\n").split("\n"))
-
-
-def reference() -> str:
-    """Returns the reference page, in Markdown."""
-    out = [
-        "# Diagnostics",
-        "",
-        "What the policy compiler reports, by code. Codes keep their meaning for ever. An *error* keeps the file from being",
-        "loaded; a *warning* is probably a mistake; a *note* is worth knowing. At most 20 are shown for one file.",
-        "",
-        "This page is generated: `python -m policyd.compiler.codes > docs/reference/diagnostics.md`.",
-    ]
-    for digits, phase in PHASES.items():
-        out += ["", f"## {phase} (ER{digits}xx)"]
-        for entry in CODES.values():
-            if entry.code[2:4] == digits:
-                out += ["", f"### {entry.code}: {entry.title}", "", f"*{entry.level.value.capitalize()}.* {entry.text}"]
-                if entry.wrong:
-                    out += ["", "Wrong:", "", _fenced(entry.wrong), "", "Right:", "", _fenced(entry.right)]
-    return "\n".join(out) + "\n"
-
-
-def _fenced(example: str) -> str:
-    return "```\n" + example.rstrip("\n") + "\n```"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())
