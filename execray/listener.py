@@ -90,6 +90,8 @@ class Listener:
                 self.path.unlink()
         except FileNotFoundError:
             pass
+        except PermissionError:
+            pass  # bound as root, which was given up since: the file stays, answers nobody, and the next start replaces it
         self._server.close()
         self._server = None
 
