@@ -88,3 +88,7 @@ def _run(config: Config) -> None:
     daemon = Daemon(config, log, EnforcerClient(config, log, own), own, user)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(daemon.run())
+
+
+if __name__ == "__main__":
+    main()

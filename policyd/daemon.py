@@ -100,6 +100,9 @@ class Daemon:
         try:
             if self._user is not None:
                 become(self._user, keep_kill=config.mode == "enforce")
+                if not os.access(config.runtime_dir, os.X_OK):
+                    hint = f"make it a member of the group `{config.group}`"
+                    raise OperatorError(f"user `{self._user.pw_name}` can't enter {config.runtime_dir}", hint)
             self._fanout.open(self._open_file(), _other_sinks(config.policyd.sinks))  # makes threads: after become
             await self._first_load()
             await self._serve(control)

@@ -70,3 +70,7 @@ main.add_command(doctor)
 main.add_command(policy)
 main.add_command(reload)
 main.add_command(alerts)
+
+
+if __name__ == "__main__":
+    main()
