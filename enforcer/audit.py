@@ -35,11 +35,11 @@ class AuditLog:
 
     def order(self, order: Order, peer: Peer) -> None:
         """Records an order as it was taken up, before anything is done about it."""
-        self._write("order", {"peer": _peer(peer), "order": json.loads(encode_order(order))})
+        self._write("order", {"peer": _peer(peer)}, "order", encode_order(order))
 
     def outcome(self, outcome: Outcome) -> None:
         """Records an outcome."""
-        self._write("outcome", {"outcome": json.loads(encode_outcome(outcome))})
+        self._write("outcome", {}, "outcome", encode_outcome(outcome))
 
     def bad_line(self, peer: Peer, error: str, line: bytes) -> None:
         """Records what a peer sent that is no order, with its first bytes."""
@@ -57,9 +57,13 @@ class AuditLog:
             os.close(self._fd)
             self._fd = None
 
-    def _write(self, what: str, fields: dict[str, Any]) -> None:
+    def _write(self, what: str, fields: dict[str, Any], name: str = "", encoded: bytes = b"") -> None:
+        """Writes a line of these fields, and of one more whose JSON is there already."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-        line = json.dumps({"time": now, "what": what, **fields}, separators=(",", ":")).encode("ascii") + b"\n"
+        line = json.dumps({"time": now, "what": what, **fields}, separators=(",", ":")).encode("ascii")
+        if name:
+            line = b'%b,"%b":%b}' % (line[:-1], name.encode("ascii"), encoded.rstrip(b"\n"))
+        line += b"\n"
         try:
             if self._fd is None or self._size + len(line) > self._max_bytes:
                 self._open()

@@ -15,7 +15,7 @@ from enforcer.audit import AuditLog
 from enforcer.capture import Capture, Captured, CaptureError, Capturer
 from execray.errors import PeerError
 from execray.guard import OwnProcesses, Refuse, judge_identity, judge_order, other_order, same_order
-from execray.killer import Killer, boottime_ns, open_process
+from execray.killer import Killer, Strike, boottime_ns, open_process
 from execray.listener import Listener, ListenerStats, permits_uids, read_line, send
 from execray.service import Peer
 from execray.wire.orders import (
@@ -116,7 +116,7 @@ class OrderServer:
             while (order := await self._next(reader, writer, peer)) is not None:
                 while len(mine) >= MAX_UNDER_WAY:
                     await asyncio.wait(mine, return_when=asyncio.FIRST_COMPLETED)
-                self._spawn(self._carry_out(order, peer, lambda outcome: self._deliver(writer, outcome)), mine)
+                self._spawn(self._begin(order, peer, lambda outcome: self._deliver(writer, outcome)), mine)
             # It has closed its side, and may still read: what it ordered is answered before we close ours.
             if mine:
                 await asyncio.wait(mine)
@@ -146,69 +146,62 @@ class OrderServer:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
-    async def _carry_out(self, order: Order, peer: Peer, deliver: Deliver) -> None:
+    def _begin(self, order: Order, peer: Peer, deliver: Deliver) -> Coroutine[Any, Any, None]:
+        """Does at once what can't wait, which is to kill, or to take hold of a process before it is; returns the rest."""
         self._audit.order(order, peer)
         self.actions[order.action.value] += 1
         if order.action is Action.KILL:
-            await self._answer(await self._killer.execute(order), deliver)
-        else:
-            await self._capture(order, deliver)
+            return self._finish_kill(self._killer.strike(order), deliver)
+        return self._begin_capture(order, deliver)
 
-    async def _capture(self, order: Order, deliver: Deliver) -> None:
+    async def _finish_kill(self, strike: Strike, deliver: Deliver) -> None:
+        await self._answer(await self._killer.finish(strike), deliver)
+
+    def _begin_capture(self, order: Order, deliver: Deliver) -> Coroutine[Any, Any, None]:
         """Captures in either mode: recording harms nobody, and the kill that follows may be one that would be."""
+        killer = self._killer
         begun = self._begun.get(order.order_id)
-        if begun is not None and same_order(begun.order, order):
+        joins = begun is not None and same_order(begun.order, order)
+        known = other_order() if begun is not None and not joins else killer.memory.recall(order)
+        if begun is not None and joins:
             begun.deliver.append(deliver)
-            known = self._killer.memory.recall(order)
-            if isinstance(known, Outcome):
-                await self._answer(known, deliver)
-            return
-        known = other_order() if begun is not None else self._killer.memory.recall(order)
         if isinstance(known, Outcome):
-            await self._answer(known, deliver)
-            return
+            return self._answer(known, deliver)
         if known is not None:
-            await self._answer(self._killer.refused(order, known, remember=False), deliver)
-            return
-        self._begun[order.order_id] = begun = _Begun(order, [deliver])
-        try:
-            await self._record(order, begun)
-        finally:
-            del self._begun[order.order_id]
+            return self._answer(killer.refused(order, known, remember=False), deliver)
+        return self._answer(None) if joins else self._new_capture(order, deliver)
 
-    async def _record(self, order: Order, begun: _Begun) -> None:
-        refusal = judge_order(order, self._killer.settings, boottime_ns())
+    def _new_capture(self, order: Order, deliver: Deliver) -> Coroutine[Any, Any, None]:
+        killer = self._killer
+        refusal = judge_order(order, killer.settings, boottime_ns())
         if refusal is not None:
-            await self._answer(self._killer.refused(order, refusal), *begun.deliver)
-            return
+            return self._answer(killer.refused(order, refusal), deliver)
         try:
             pidfd, facts = open_process(order.process.pid)
         except OSError:
-            gone = self._killer.outcome(order, Result.GONE, None, "the process had ended before")
-            await self._answer(self._killer.settle(order, gone), *begun.deliver)
-            return
-        try:
-            refusal = judge_identity(order.process, facts.start_ticks)
-            if refusal is not None:
-                await self._answer(self._killer.refused(order, refusal), *begun.deliver)
-                return
-            await self._record_process(order, begun, pidfd)
-        finally:
+            gone = killer.outcome(order, Result.GONE, None, "the process had ended before")
+            return self._answer(killer.settle(order, gone), deliver)
+        refusal = judge_identity(order.process, facts.start_ticks)
+        if refusal is not None:
             os.close(pidfd)
+            return self._answer(killer.refused(order, refusal), deliver)
+        self._begun[order.order_id] = begun = _Begun(order, [deliver])
+        return self._record(order, begun, pidfd)
 
-    async def _record_process(self, order: Order, begun: _Begun, pidfd: int) -> None:
+    async def _record(self, order: Order, begun: _Begun, pidfd: int) -> None:
         began_ns = boottime_ns()
         try:
             capture = await self._capturer.begin(order)
+            outcome = self._killer.outcome(order, Result.CAPTURING)
+            outcome = dataclasses.replace(outcome, file=os.fspath(capture.file), took_ns=outcome.time_ns - began_ns)
+            await self._answer(self._killer.settle(order, outcome), *begun.deliver)
+            await self._answer(await self._finish(order, capture, pidfd), *begun.deliver)
         except CaptureError as error:
             self._log.warning("no capture", extra={"kv": {"order_id": order.order_id, "reason": error.text}})
             await self._answer(self._no_capture(order, error), *begun.deliver)
-            return
-        outcome = self._killer.outcome(order, Result.CAPTURING)
-        outcome = dataclasses.replace(outcome, file=os.fspath(capture.file), took_ns=outcome.time_ns - began_ns)
-        await self._answer(self._killer.settle(order, outcome), *begun.deliver)
-        done = await self._finish(order, capture, pidfd)
-        await self._answer(done, *begun.deliver)
+        finally:
+            del self._begun[order.order_id]
+            os.close(pidfd)
 
     async def _finish(self, order: Order, capture: Capture, pidfd: int) -> Outcome:
         began_ns = boottime_ns()
@@ -228,7 +221,10 @@ class OrderServer:
             return self._killer.refused(order, Refuse(error.code, error.text))
         return self._killer.settle(order, self._killer.outcome(order, Result.FAILED, error.code, error.text))
 
-    async def _answer(self, outcome: Outcome, *deliver: Deliver) -> None:
+    async def _answer(self, outcome: Outcome | None, *deliver: Deliver) -> None:
+        """Records and sends an outcome; None: it is still to come, by way of the capture that was joined."""
+        if outcome is None:
+            return
         self._audit.outcome(outcome)
         for each in deliver:
             await each(outcome)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from execray.config import Config
-from execray.process import ProcessKey, boot_id, start_ticks_of, stat_fields
+from execray.process import ProcessKey, boot_id, start_ticks_of
 from execray.wire.orders import Mode, Order, Outcome
 
 PF_KTHREAD: Final = 0x0020_0000  # include/linux/sched.h; field 9 of /proc/PID/stat
@@ -120,22 +120,32 @@ def settings_of(config: Config) -> GuardSettings:
 def facts_of(pid: int, proc: Path = Path("/proc")) -> Facts:
     """Reads the facts. Raises FileNotFoundError or ProcessLookupError when the process is gone.
 
-    Never /proc/PID/cmdline: it is read from the process's own memory, which may sit on a FUSE file that doesn't answer,
-    and we would hang with it.
+    Through one descriptor of its folder, which stays that of one process even when the pid is reused meanwhile. Never
+    /proc/PID/cmdline: it is read from the process's own memory, which may sit on a FUSE file that doesn't answer, and we
+    would hang with it.
     """
-    stat = stat_fields(pid, proc)
-    folder = proc / str(pid)
+    # System calls, not pathlib: 25 us instead of 125, in the time between an attack's last step and its end.
+    folder = os.open(f"{proc}/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        exe = os.fsencode((folder / "exe").readlink())
-    except OSError:
-        exe = None  # a kernel thread has none; another account's needs CAP_SYS_PTRACE
-    return Facts(
-        pid=pid,
-        start_ticks=int(stat[19]),
-        flags=int(stat[6]),
-        comm=(folder / "comm").read_bytes().removesuffix(b"\n"),
-        exe=exe,
-    )
+        stat = _read(folder, "stat")
+        try:
+            exe = os.fsencode(os.readlink("exe", dir_fd=folder))
+        except OSError:
+            exe = None  # a kernel thread has none; another account's needs CAP_SYS_PTRACE
+        comm = _read(folder, "comm").removesuffix(b"\n")
+    finally:
+        os.close(folder)
+    # The comm in field 2 may hold spaces and parentheses: the fields after it begin behind the last ')'.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return Facts(pid=pid, start_ticks=int(fields[19]), flags=int(fields[6]), comm=comm, exe=exe)
+
+
+def _read(folder: int, name: str) -> bytes:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
 
 
 class OwnProcesses:
@@ -267,7 +277,8 @@ class Budget:
         while self._spent and self._spent[0][0] <= horizon:
             _, policy = self._spent.popleft()
             self._by_policy[policy] -= 1
-        self._by_policy = +self._by_policy  # Counter's plus drops what has come down to zero
+            if not self._by_policy[policy]:
+                del self._by_policy[policy]
 
 
 class OutcomeMemory:

@@ -119,6 +119,16 @@ def stop_child(process: asyncio.subprocess.Process, number: signal.Signals) -> N
         process.send_signal(number)
 
 
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """A kill order that is decided. pidfd is open where the signal was sent, and its end not yet seen."""
+
+    order: Order
+    outcome: Outcome
+    began_ns: int
+    pidfd: int | None = None
+
+
 class Killer:
     """Carries out kill orders: guard, budget, memory of repeated orders, signal. One for each daemon that kills."""
 
@@ -146,22 +156,37 @@ class Killer:
 
     async def execute(self, order: Order) -> Outcome:
         """Kills, or says why not. The signal is sent before the first suspension; then it waits for the end, bounded."""
+        return await self.finish(self.strike(order))
+
+    def strike(self, order: Order) -> Strike:
+        """Kills, or decides why not, at once. What it returns has to be given to finish()."""
         began_ns = self._clock_ns()
         known = self.memory.recall(order)
         if isinstance(known, Outcome):
-            return known
+            return Strike(order, known, began_ns)
         if known is not None:
-            return self.refused(order, known, remember=False)
+            return Strike(order, self.refused(order, known, remember=False), began_ns)
         refusal = judge_order(order, self.settings, began_ns)
         if refusal is not None:
-            return self.refused(order, refusal)
+            return Strike(order, self.refused(order, refusal), began_ns)
         done = kill_process(order.process, lambda facts: self._check(order, facts))
         if done.pidfd is None:
-            return self._not_sent(order, done.why)
+            return Strike(order, self._not_sent(order, done.why), began_ns)
+        self.budget.spend(order.policy)
+        # From here on a repeated order is known, also while this one still waits.
+        return Strike(order, self.settle(order, self.outcome(order, Result.KILLED)), began_ns, done.pidfd)
+
+    async def finish(self, strike: Strike) -> Outcome:
+        """Waits, bounded, for the end of a process that was killed, and returns the outcome."""
+        if strike.pidfd is None:
+            return strike.outcome
         try:
-            return await self._sent(order, done.pidfd, began_ns)
+            dead = await ended(strike.pidfd, self._death_wait_s)
         finally:
-            os.close(done.pidfd)
+            os.close(strike.pidfd)
+        outcome = dataclasses.replace(strike.outcome, dead=dead, took_ns=self._clock_ns() - strike.began_ns)
+        self.memory.remember(strike.order, outcome)
+        return outcome
 
     def refused(self, order: Order, refusal: Refuse, *, remember: bool = True) -> Outcome:
         """Returns and counts a refusal."""
@@ -197,12 +222,3 @@ class Killer:
             case _:
                 text = f"can't kill pid {order.process.pid}: {os.strerror(why.errno or 0) if why else ''}"
                 return self.settle(order, self.outcome(order, Result.FAILED, Reason.NO_PERMISSION, text))
-
-    async def _sent(self, order: Order, pidfd: int, began_ns: int) -> Outcome:
-        self.budget.spend(order.policy)
-        outcome = self.settle(order, self.outcome(order, Result.KILLED))
-        # From here on a repeated order is known, also while this one still waits.
-        dead = await ended(pidfd, self._death_wait_s)
-        outcome = dataclasses.replace(outcome, dead=dead, took_ns=self._clock_ns() - began_ns)
-        self.memory.remember(order, outcome)
-        return outcome
