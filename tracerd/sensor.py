@@ -182,11 +182,13 @@ class Sensor:
         programs = {p.name: p for o in self._objects.values() for p in o.programs.values()}
         out: dict[str, dict[str, Any]] = {}
         for event in EVENTS:
-            mine = [programs.get(name) for name in HOOKS[event.name]]
+            # exec is followed in any case, for the table of processes; failed calls only where they are wanted
+            names = [n for n in HOOKS[event.name] if n in _ALWAYS or event.code in self.wanted]
+            mine = [programs.get(name) for name in names]
             refused = [p.refused for p in mine if p is not None and p.refused]
             refused += [self.reports["sys"].refused] if None in mine else []
-            needed = event.code in self.wanted or all(name in _ALWAYS for name in HOOKS[event.name])
-            attached = all(p is not None and p.attached for p in mine)
+            needed = bool(names)
+            attached = needed and all(p is not None and p.attached for p in mine)
             out[event.name] = {"needed": needed, "attached": attached, "refused": "; ".join(refused)}
         return out
 
