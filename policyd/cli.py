@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,6 +17,7 @@ from execray.errors import OperatorError
 from execray.guard import OwnProcesses
 from execray.service import setup_logging
 from execray.version import VERSION
+from execray.wire.orders import Outcome
 from policyd.privileges import account
 
 
@@ -85,9 +88,15 @@ def _run(config: Config) -> None:
     log = setup_logging("policyd", config.log_level)
     user = account(config.policyd.user) if config.policyd.user and os.geteuid() == 0 else None
     own = OwnProcesses()
-    daemon = Daemon(config, log, EnforcerClient(config, log, own), own, user)
+    enforcer = EnforcerClient(config, log, own, on_captured=partial(_captured, log))
+    daemon = Daemon(config, log, enforcer, own, user)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(daemon.run())
+
+
+def _captured(log: logging.Logger, outcome: Outcome) -> None:
+    facts = {"order_id": outcome.order_id, "file": outcome.file, "packets": outcome.packets, "bytes": outcome.bytes}
+    log.info("captured", extra={"kv": {name: fact for name, fact in facts.items() if fact is not None}})
 
 
 if __name__ == "__main__":

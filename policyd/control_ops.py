@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import re
 import time
@@ -101,6 +102,7 @@ class ControlOps:
             },
             "kills": dict(stats.kills),
             "captures": dict(stats.captures),
+            "enforcer": dataclasses.asdict(parts.responder.enforcer.stats),
             "sinks": parts.fanout.status(),
             "followers": len(parts.followers),
             "sensor": parts.stream.link.stats,

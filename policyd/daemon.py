@@ -58,7 +58,6 @@ class Daemon:
         user: the account to change to once what only root may open is open.
         """
         self._config = config
-        self._enforcer = enforcer
         self._registration = Registration(config.control_socket("tracerd"), "policyd", log, own)
         self._log = log
         self._user = user
@@ -133,7 +132,7 @@ class Daemon:
                 start(control.run()),
                 start(self._writer.run()),
                 start(self._tick()),
-                start(self._enforcer.run()),
+                start(self._responder.enforcer.run()),
                 start(self._registration.run()),
             ]
             loop.add_signal_handler(signal.SIGHUP, self._hangup)

@@ -18,6 +18,7 @@ from execray.process import ProcessKey
 from execray.schema.event import Event, actor_get, text
 from execray.wire.orders import MAX_FLOWS, MAX_POLICY_CHARS, Action, CaptureSpec, Flow, Mode, Order, Outcome, Result
 from policyd.alerts import Json, Origin, finding_alert, kill_json, loss_alert
+from policyd.enforcer_client import ClientStats
 from policyd.engine.outputs import Finding, Match, Output, SensorLoss, StepDone, handler_applies
 from policyd.program import Alert, Capture, Kill, Log, Response, Severity
 from policyd.throttle import LossSum, LossSummary, Throttle
@@ -34,6 +35,11 @@ _DEFAULT_THROTTLE: Final = (1, 60_000_000_000)
 
 class Enforcer(Protocol):
     """Who carries out orders. Neither kill nor capture raises for an enforcer that is away: the outcome says so."""
+
+    @property
+    def stats(self) -> ClientStats:
+        """The connection, and what was sent over it or done without it."""
+        ...
 
     async def run(self) -> None:
         """Stays connected until cancelled."""
@@ -128,7 +134,7 @@ class Responder:
         self.stats = ResponseStats()
         self.throttle = Throttle()
         self.losses = LossSummary()
-        self._enforcer = enforcer
+        self.enforcer = enforcer
         self._spawn = spawn
         self._on_file = on_file
         self._log = log
@@ -237,7 +243,7 @@ class Responder:
             pending.killed = kill_json(Result.FAILED.value, reason=f"{MAX_ORDERS} orders are under way")
             self._count_kill(Result.FAILED.value)
         else:
-            pending.kill = self._order(self._enforcer.kill(_order(finding, origin, Action.KILL, Mode.ENFORCE)))
+            pending.kill = self._order(self.enforcer.kill(_order(finding, origin, Action.KILL, Mode.ENFORCE)))
             pending.deadline = asyncio.get_running_loop().time() + self._bound_s
             pending.kill.add_done_callback(self._kill_done)
             return
@@ -271,7 +277,7 @@ class Responder:
             return None
         spec = CaptureSpec(plan.capture.duration_ns / 1e9, plan.capture.max_bytes, tuple(_flows(finding)))
         order = _order(finding, origin, Action.CAPTURE, self._mode(finding), spec)
-        task = self._order(self._enforcer.capture(order))
+        task = self._order(self.enforcer.capture(order))
         task.add_done_callback(self._capture_done)
         self._captures[key] = (finding.time_ns, task)
         self._captures.move_to_end(key)

@@ -159,6 +159,8 @@ def _policyd(found: dict[str, Any]) -> Iterator[str]:
         else:
             words = f"not connected: {safe(stream.get('error') or 'tracerd does not answer')}"
         yield f"{pad}sensor   {paint(words, 'green' if good else 'red')}"
+    if as_map(found.get("enforcer")).get("connected") is False:
+        yield f"{pad}orders   {paint('no connection to the enforcer: kills go the direct way', 'red')}"
     yield from _counts("alerts", as_map(found.get("alerts")))
     yield from _counts("kills", as_map(found.get("kills")))
     for name, raw in as_map(found.get("sinks")).items():

@@ -170,7 +170,7 @@ async def test_started_by_root_it_becomes_the_user_and_still_works(mode: str, ca
     with contextlib.ExitStack() as stack:
         # Below a folder that anyone may enter, as /var/lib is; pytest's own may be entered by root only.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/run", prefix="exr-")))
-        folder.chmod(0o755)
+        folder.chmod(0o755)  # noqa: ASYNC240
         config: Config = stack.enter_context(private_config(folder, {"a.policy": THEFT}))
         config = dataclasses.replace(config, group=grp.getgrgid(nobody.pw_gid).gr_name)
         async with tracerd_for(config) as tracerd:

@@ -18,6 +18,7 @@ from execray.config import Config, PolicydConfig
 from execray.control import ControlClient
 from execray.wire.orders import Order, Outcome, Result
 from policyd.daemon import Daemon
+from policyd.enforcer_client import ClientStats
 from tests.support.fake_tracerd import DEADLINE_S, FakeTracerd, until
 from tests.support.playbook import Play, Proc
 
@@ -36,6 +37,7 @@ class FakeEnforcer:
     """Takes orders down and answers them when it is told to."""
 
     def __init__(self) -> None:
+        self.stats = ClientStats(connected=True)
         self.kills: list[Order] = []
         self.captures: list[Order] = []
         self.hold = asyncio.Event()
