@@ -1,0 +1,109 @@
+"""The event catalogue is complete: every row has what the kernel, the decoder, the language and the page need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from execray.process import ProcessKey, start_ticks_of
+from execray.schema import layout, reference
+from execray.schema.catalog import ACTOR_FIELDS, ACTOR_SLOTS, EVENT_BY_NAME, EVENTS, Flag, all_fields
+from execray.schema.event import DERIVE, Actor, Event, Value, actor_get
+from execray.schema.kinds import CONSTANTS, Kind
+from tracerd.batch import BatchBuilder
+from tracerd.decode import Decoder
+from tracerd.heartbeat import _PROBES
+from tracerd.processes import ProcessTable
+from tracerd.sensor import HOOKS
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_kernel_and_catalogue_number_the_same_events() -> None:
+    kernel = {name.removeprefix("ER_EVENT_").lower(): code for name, code in layout.ER_EVENT.items()}
+    del kernel["invalid"], kernel["scan"]
+    assert kernel == {event.name: event.code for event in EVENTS}
+
+
+def test_kernel_and_catalogue_name_the_same_flags() -> None:
+    assert {name.removeprefix("ER_F_"): bit for name, bit in layout.ER_FLAG.items()} == {f.name: int(f) for f in Flag}
+
+
+def test_every_event_has_a_decoder_a_hook_and_a_probe() -> None:
+    decoder = Decoder(ProcessTable(16), BatchBuilder())
+    assert set(decoder._handlers) == {event.code for event in EVENTS}
+    assert set(HOOKS) == {event.name for event in EVENTS}
+    for probes in _PROBES.values():
+        assert set(probes) | {"fork", "exit"} == set(HOOKS)
+
+
+def test_every_event_has_a_kernel_test() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests" / "kernel").glob("test_*.py"))
+    for event in EVENTS:
+        assert f'"{event.name}"' in tests, event.name
+
+
+def test_names_are_said_once() -> None:
+    for event in EVENTS:
+        own = [name for field in event.fields for name in (field.name, *field.aliases)]
+        actor = [name for field in ACTOR_FIELDS for name in (field.name, *field.aliases)]
+        assert len(own + actor) == len(set(own + actor)), event.name
+
+
+def test_fields_refer_to_what_exists() -> None:
+    for event, field in all_fields():
+        assert field.doc.endswith("."), field.name
+        assert not field.constants or field.constants in CONSTANTS
+        assert bool(field.derived) == (field.name in DERIVE), field.name
+        if field.derived:
+            slots = ACTOR_SLOTS if event is None else (*event.slots, *ACTOR_SLOTS)
+            assert field.derived in {slot.name for slot in slots}
+
+
+def test_one_field_name_means_one_kind() -> None:
+    kinds: dict[str, Kind] = {}
+    for _, field in all_fields():
+        if field.name == "path":  # a path, but for connect an address that may hold anything
+            continue
+        assert kinds.setdefault(field.name, field.kind) is field.kind, field.name
+
+
+def test_every_field_of_an_event_can_be_read() -> None:
+    actor = Actor((((7, 1)), 1, 1, 1, 1, 1, 1, b"c", b"/bin/x", (b"x", b"y")), None)
+    for event in EVENTS:
+        made = Event(1, 2, event, Actor(actor.slots, actor), 7, Flag(0), tuple(_value(f.kind) for f in event.slots))
+        for name in event.by_name:
+            assert made.get(name) is not None, name
+        for field in ACTOR_FIELDS:
+            assert actor_get(actor, field.name) is not None
+            assert made.get(f"parent.{field.name}") is not None
+        assert made.to_json()["event"] == event.name
+
+
+def _value(kind: Kind) -> Value:
+    if kind.is_number:
+        return 1
+    values: dict[Kind, Value] = {
+        Kind.BOOL: True,
+        Kind.TEXTS: (b"a",),
+        Kind.PROCESS: (1, 2),
+        Kind.IP: b"\x7f\0\0\1",
+    }
+    return values.get(kind, b"x")
+
+
+def test_aliases_of_the_seed_files() -> None:
+    assert EVENT_BY_NAME["openat"].name == "open" and EVENT_BY_NAME["execve"].name == "exec"
+    assert EVENT_BY_NAME["open"].by_name["pathname"].name == "path"
+    assert EVENT_BY_NAME["write"].by_name["buf"].name == "content"
+    assert EVENT_BY_NAME["write"].by_name["length"].name == "len"
+
+
+def test_the_reference_page_is_up_to_date() -> None:
+    assert (ROOT / "docs/reference/events.md").read_text() == "\n".join(reference.page()) + "\n", "make docs"
+
+
+def test_process_key_reads_what_it_prints() -> None:
+    key = ProcessKey(4711, 123_456_789_012, "boot")
+    assert ProcessKey.parse(str(key), "boot") == key
+    assert key.start_ticks == 12345
+    assert start_ticks_of(1) > 0
