@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execray.errors import PeerError
+from execray.guard import Reason
 from execray.process import ProcessKey
 from execray.wire.orders import (
     MAX_EXE_CHARS,
@@ -262,3 +265,18 @@ def test_error_line_of_the_enforcer_is_raised_with_its_words() -> None:
 def test_outcome_may_carry_fields_of_a_later_release() -> None:
     message = json.loads(encode_outcome(Outcome("o", Result.GONE, "", "", "enforcer", 1)))
     assert decode_outcome(line(message | {"later": [1]})).result is Result.GONE
+
+
+WIRE_PAGE = (Path(__file__).parents[3] / "docs" / "wire.md").read_text(encoding="utf-8")
+
+
+def test_examples_of_the_documentation_are_what_they_say() -> None:
+    order, outcome = (" ".join(block.split()).encode() for block in re.findall(r"```json\n(.*?)```", WIRE_PAGE, re.S))
+    assert decode_order(order).action is Action.KILL
+    assert decode_outcome(outcome).result is Result.KILLED
+
+
+def test_every_word_of_the_protocol_is_documented() -> None:
+    words = {field.name for kind in (Order, Outcome, CaptureSpec, Flow) for field in dataclasses.fields(kind)}
+    words |= {str(member.value) for kind in (Action, Mode, Result, Reason) for member in kind}
+    assert {word for word in words if f"`{word}`" not in WIRE_PAGE} == set()
