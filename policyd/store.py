@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from policyd.compiler import compile_set, diagnostic_to_json, render
+from policyd.compiler import Level, compile_set, diagnostic_to_json, render
 from policyd.program import CompiledPolicy
 
 MAX_FILE_BYTES: Final = 5 * 1024 * 1024  # as the compiler's own limit
@@ -68,8 +68,9 @@ class PolicyStore:
         sources = {source.name: source for source in compiled.sources}
         diagnostics += [diagnostic_to_json(found, sources[found.file]) for found in compiled.diagnostics]
         rendered = "".join(problem.render() for problem in problems)
-        if compiled.diagnostics:
-            rendered += render(compiled.diagnostics, compiled.sources, color=False)
+        # Notes are for the author, who runs `policy check`; a reload tells what needs doing.
+        told = [found for found in compiled.diagnostics if found.level is not Level.NOTE]
+        rendered += render(told, compiled.sources, color=False)
         return Candidate(
             policies=tuple(compiled.policies),
             texts={name: raw.decode("utf-8", "replace") for name, raw in files},
