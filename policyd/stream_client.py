@@ -150,7 +150,8 @@ class StreamClient:
             writer.transport.abort()  # it has stopped reading; the reader sees the end and reconnects
 
     async def _connection(self) -> None:
-        reader, writer = await asyncio.wait_for(asyncio.open_unix_connection(self._path), HELLO_TIMEOUT_S)
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            reader, writer = await asyncio.open_unix_connection(self._path)
         try:
             peer = peer_of(writer.get_extra_info("socket"))
             if peer.uid not in (0, os.geteuid()):

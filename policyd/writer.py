@@ -103,7 +103,8 @@ class Writer:
 
     async def drain(self, timeout_s: float) -> None:
         """Waits until all that was queued is written. Raises TimeoutError."""
-        await asyncio.wait_for(self._queue.join(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await self._queue.join()
 
     async def _write(self, pending: Sequence[Pending]) -> None:
         done: list[dict[str, Any]] = []

@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import platform
+import resource
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -123,6 +124,15 @@ class Map:
     ) -> bytes:
         address = [ctypes.addressof(buffer) if buffer is not None else 0 for buffer in (key, value)]
         return struct.pack("<IIQQQ", self.fd, 0, *address, flags)
+
+
+def lift_memory_lock() -> None:
+    """Lets this process lock as much memory as it may. Before Linux 5.11 every map counts as locked memory."""
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (ValueError, PermissionError):  # no CAP_SYS_RESOURCE
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
 
 
 def fill_slot(slot_fd: int, inner: Map) -> None:

@@ -113,7 +113,8 @@ class Tracerd:
         before, at = 0, time.monotonic()
         while not stop.is_set():
             try:
-                await asyncio.wait_for(stop.wait(), interval)
+                async with asyncio.timeout(interval):
+                    await stop.wait()
             except TimeoutError:
                 now = time.monotonic()
                 self._rate = (self._decoder.decoded - before) / (now - at)

@@ -63,6 +63,7 @@ class Sensor:
         self.wanted: frozenset[int] = frozenset()
         self._content = False
         self._heartbeat_tid = 0
+        bpf.lift_memory_lock()
         try:
             self._maps = {
                 "er_ring": Map.create(MapType.RINGBUF, "er_ring", 0, 0, ring_bytes),
@@ -241,7 +242,7 @@ def own_identity() -> dict[str, Any]:
 
 def _hint(code: int) -> str:
     return (
-        "run it as root, or with CAP_BPF and CAP_PERFMON"
+        "run it as root, or with CAP_BPF and CAP_PERFMON, before Linux 5.11 also CAP_SYS_RESOURCE"
         if code == errno.EPERM
         else "a kernel of 5.8 or later is needed"
     )
