@@ -17,7 +17,7 @@ from execray.control import ControlServer
 from execray.guard import Budget, OwnProcesses, settings_of
 from execray.killer import Killer
 from execray.selfreg import Registration
-from execray.service import Peer, notify, prepare_dir
+from execray.service import Peer, notify, prepare_dir, settle_memory
 from execray.version import VERSION
 from execray.wire.control import Request
 
@@ -59,6 +59,7 @@ class Enforcer:
         try:
             await self._orders.open()
             await self._control.open()
+            settle_memory()
             notify("READY=1")
             self._log.info(
                 "started",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import grp
 import logging
 import os
@@ -136,6 +137,16 @@ def escape(value: object) -> str:
         )
         + '"'
     )
+
+
+def settle_memory() -> None:
+    """Takes all that a daemon has loaded out of the garbage collector's sight, once it has started.
+
+    What stays for the daemon's life need not be looked at again and again: a full collection over it takes milliseconds, which
+    a kill would have to wait for.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class KeyValueFormatter(logging.Formatter):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import pwd
@@ -19,7 +18,7 @@ from execray.errors import OperatorError
 from execray.guard import OwnProcesses
 from execray.process import boot_id
 from execray.selfreg import Registration
-from execray.service import notify, prepare_dir
+from execray.service import notify, prepare_dir, settle_memory
 from execray.version import VERSION
 from execray.wire.frames import Batch, Heartbeat, Subscribe
 from execray.wire.orders import Outcome
@@ -225,9 +224,7 @@ class Daemon:
     async def _first_load(self) -> None:
         # With a mistake in some file the daemon still starts, without policies: it can then say so, and be reloaded.
         await self.reload()
-        # What is loaded stays for long: the collector need not walk over it again and again.
-        gc.collect()
-        gc.freeze()
+        settle_memory()
 
     def _hangup(self) -> None:
         if self._group is not None and not self._reloading.locked():

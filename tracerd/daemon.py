@@ -16,7 +16,7 @@ from execray.config import Config
 from execray.control import ControlServer, Handler, argument
 from execray.errors import OperatorError
 from execray.schema.catalog import EVENTS
-from execray.service import Peer, notify, prepare_dir
+from execray.service import Peer, notify, prepare_dir, settle_memory
 from execray.version import VERSION
 from execray.wire.control import Request
 from execray.wire.frames import Subscribe
@@ -83,6 +83,7 @@ class Tracerd:
             loop.add_reader(self._sensor.ring.fd, self._readable)
             await self._stream.start(config.stream_socket, config.group)
             await control.open()
+            settle_memory()
             notify("READY=1")
             self._log.info("started", extra={"kv": {"processes": len(self._table), "version": VERSION}})
             async with asyncio.TaskGroup() as group:

@@ -88,7 +88,10 @@ class Arena:
 
     def alerts(self) -> list[dict[str, Any]]:
         file = self.dir / "state" / "policyd" / "alerts.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        if not file.exists():
+            return []
+        # the last line may be in the making
+        return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
     def await_alert(self, found: Callable[[dict[str, Any]], bool], timeout_s: float = 10.0) -> dict[str, Any]:
         eventually(lambda: any(found(alert) for alert in self.alerts()), timeout_s)
