@@ -14,11 +14,21 @@
 #define AF_INET6      10
 #define EINPROGRESS   115
 
+/*
+ * The call is handed on in map memory and not on the stack: of memory the verifier knows no values. Before Linux 6.8
+ * (41f6f64e6999) it trusts a constant read through a pointer to a caller's stack without marking it precise: it takes
+ * `call->nr` of the first path it walks for the number on all, and removes the other branches as dead.
+ */
+struct er_sys_scratch {
+	struct er_call call;
+	struct er_scratch scratch;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct er_scratch);
+	__type(value, struct er_sys_scratch);
 } er_sys_scratch SEC(".maps");
 
 /* Appends text of the caller; returns its length without the NUL. */
@@ -459,41 +469,48 @@ static __always_inline int er_classify(__u32 orig_ax, bool *compat)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(er_sys_exit, struct pt_regs *regs, long ret)
 {
-	struct er_call call = {.ret = ret};
 	struct er_config *config;
+	struct er_sys_scratch *own;
 	struct er_scratch *scratch;
+	struct er_call *call;
 	enum er_event event;
 	__u32 zero = 0;
+	bool compat;
+	int nr = er_classify(regs->orig_ax, &compat);
 
-	call.nr = er_classify(regs->orig_ax, &call.compat);
-	if (call.nr == NR_NONE)
+	if (nr == NR_NONE)
 		return 0;
-	event = er_event_of(call.nr);
+	event = er_event_of(nr);
 	config = er_get_config();
 	/* set*id calls are followed even when nobody asks for them: what they leave behind is the next one's "before"
 	 */
 	if (!config || (!er_wanted(config, event) && event != ER_EVENT_SETUID))
 		return 0;
-	er_fill_call(&call, regs);
-	if (call.nr == NR_I386_SOCKETCALL && call.arg[0] != ER_SYS_CONNECT)
+	own = bpf_map_lookup_elem(&er_sys_scratch, &zero);
+	if (!own)
+		return 0;
+	scratch = &own->scratch;
+	call = &own->call;
+	call->nr = nr;
+	call->compat = compat;
+	call->ret = ret;
+	er_fill_call(call, regs);
+	if (nr == NR_I386_SOCKETCALL && call->arg[0] != ER_SYS_CONNECT)
 		return 0;
 	if (event == ER_EVENT_EXEC && ret >= 0)
 		return 0;
-	scratch = bpf_map_lookup_elem(&er_sys_scratch, &zero);
-	if (!scratch || !er_begin(&scratch->record.exec.hdr, &scratch->record.exec.task, config, event, 0))
+	if (!er_begin(&scratch->record.exec.hdr, &scratch->record.exec.task, config, event, 0))
 		return 0;
-	if (call.compat)
+	if (compat)
 		scratch->record.exec.hdr.flags |= ER_F_COMPAT_ABI;
 	switch (event) {
-	case ER_EVENT_OPEN: er_clear_file(&scratch->record.file, ret); return er_open(scratch, &call);
-	case ER_EVENT_WRITE:
-		er_clear_file(&scratch->record.file, ret);
-		return er_write(scratch, &call, config->content);
-	case ER_EVENT_CHMOD: er_clear_file(&scratch->record.file, ret); return er_chmod(scratch, &call);
-	case ER_EVENT_EXEC: return er_exec_failed(scratch, &call);
-	case ER_EVENT_CONNECT: return er_connect(scratch, &call);
-	case ER_EVENT_PTRACE: return er_ptrace(scratch, &call);
-	case ER_EVENT_SETUID: return er_setuid(scratch, &call, er_wanted(config, event));
+	case ER_EVENT_OPEN: er_clear_file(&scratch->record.file, ret); return er_open(scratch, call);
+	case ER_EVENT_WRITE: er_clear_file(&scratch->record.file, ret); return er_write(scratch, call, config->content);
+	case ER_EVENT_CHMOD: er_clear_file(&scratch->record.file, ret); return er_chmod(scratch, call);
+	case ER_EVENT_EXEC: return er_exec_failed(scratch, call);
+	case ER_EVENT_CONNECT: return er_connect(scratch, call);
+	case ER_EVENT_PTRACE: return er_ptrace(scratch, call);
+	case ER_EVENT_SETUID: return er_setuid(scratch, call, er_wanted(config, event));
 	default: return 0;
 	}
 }

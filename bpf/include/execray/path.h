@@ -8,9 +8,9 @@
 #define EXECRAY_PATH_H
 
 /* Deeper than this is cut in front, and flagged. Each level is one round of a loop that the verifier walks through. */
-#define ER_PATH_DEPTH 128
+#define ER_PATH_DEPTH	 128
 #define ER_WALK_NAMELESS (1 << 16) /* no place in any tree: pipe, socket, memfd; beside enum er_flag */
-#define ER_NAME_MAX   255
+#define ER_NAME_MAX	 255
 
 /* A program's own buffers, one per CPU. No program runs twice at once on one CPU, so none sees another's. */
 struct er_scratch {
