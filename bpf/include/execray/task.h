@@ -26,7 +26,9 @@ static __always_inline void er_fill_task(struct er_task *out, struct task_struct
 	out->gid = BPF_CORE_READ(cred, gid.val);
 	out->egid = BPF_CORE_READ(cred, egid.val);
 	out->_pad = 0;
-	bpf_core_read(&out->comm, sizeof(out->comm), &task->comm);
+	/* As a string: before Linux 5.17 the bytes behind its NUL are those of the name before. */
+	__builtin_memset(out->comm, 0, sizeof(out->comm));
+	bpf_core_read_str(&out->comm, sizeof(out->comm), &task->comm);
 }
 
 /* What er_self says of this process: 0, or enum er_self_flag. */
