@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from execray.schema.catalog import ACTOR_SLOTS, LOST
+from execray.schema.catalog import ACTOR_SLOTS, LOST, Flag
 from execray.schema.layout import Task
 from execray.wire.frames import Batch, Row
 from tracerd.processes import Process
@@ -25,6 +25,13 @@ assert [field.name for field in ACTOR_SLOTS] == [
 ]
 
 
+#: Arguments sent of one process; each is an entry in the batch's table, however short.
+MAX_ARGS: Final = 256
+#: What an event and an actor take at most beside their texts: enough for every row of the catalogue.
+_EVENT_BYTES: Final = 160
+_ACTOR_BYTES: Final = 96
+
+
 class BatchBuilder:
     """Collects events until take() makes a Batch of them. A row's id is the batch's first id and its position."""
 
@@ -34,7 +41,7 @@ class BatchBuilder:
         self._reset()
 
     def _reset(self) -> None:
-        self._texts: dict[bytes, int] = {}
+        self._texts: dict[bytes, int] = {}  # in order of their indexes
         self._actors: list[Row] = []
         self._actor_of: dict[bytes, tuple[int, int]] = {}
         self._parent_of: dict[int, int] = {}
@@ -49,7 +56,7 @@ class BatchBuilder:
         index = self._texts.get(value)
         if index is None:
             index = self._texts[value] = len(self._texts)
-            self.bytes += len(value)
+            self.bytes += len(value) + 5
         return index
 
     def known_actor(self, key: bytes) -> tuple[int, int] | None:
@@ -61,14 +68,21 @@ class BatchBuilder:
         process.comm = task.comm.rstrip(b"\0")
         process.ids = (task.uid, task.euid, task.suid, task.gid, task.egid)
         process.cgroup_id = task.cgroup_id
-        actor = self._row(process, self._ancestor(process.parent)), process.flags
+        parent = self._ancestor(process.parent)
+        argv, cut = self._argv(process)
+        actor = self._row(process, parent, argv), process.flags | cut
         self._actor_of[key] = actor
         return actor
 
-    def forget_actors(self) -> None:
-        """After an exec or a fork: what a record's bytes say of its actor is no longer all there is to know."""
+    def event(self, row: Row) -> None:
+        """Adds one event."""
+        self.events.append(row)
+        self.bytes += _EVENT_BYTES
+
+    def forget_actors(self, process: Process) -> None:
+        """After an exec: what a record's bytes say of its actor is no longer all there is to know."""
         self._actor_of.clear()
-        self._parent_of.clear()
+        self._parent_of.pop(id(process), None)
 
     def lost(self, where: str, count: int, time_ns: int, since_ns: int) -> None:
         """Marks a gap at this point of the stream."""
@@ -83,20 +97,35 @@ class BatchBuilder:
         return batch
 
     def _ancestor(self, process: Process | None) -> int | None:
+        """Adds the line of creators. The first has its arguments (`parent.argv`); of older ones nobody can ask for them."""
         line: list[Process] = []
-        while process is not None and id(process) not in self._parent_of:
-            line.append(process)
-            process = process.parent
-        index = self._parent_of[id(process)] if process is not None else None
+        at = process
+        while at is not None and id(at) not in self._parent_of:
+            line.append(at)
+            at = at.parent
+        index = self._parent_of[id(at)] if at is not None else None
         for member in reversed(line):
-            index = self._row(member, index)
+            argv = self._argv(member)[0] if member is process else None
+            index = self._row(member, index, argv)
             self._parent_of[id(member)] = index
             self._kept.append(member)
+        if process is not None and not line and process.argv and self._actors[index or 0][-1] is None:
+            # known as somebody's grandparent only: once more, with its arguments
+            index = self._parent_of[id(process)] = self._row(
+                process, self._actors[index or 0][0], self._argv(process)[0]
+            )
         return index
 
-    def _row(self, process: Process, parent: int | None) -> int:
+    def _argv(self, process: Process) -> tuple[tuple[int | None, ...] | None, int]:
+        """Returns the indexes of the arguments, and the flag where there are more than MAX_ARGS."""
+        if process.argv is None:
+            return None, 0
+        args = process.argv.removesuffix(b"\0").split(b"\0", MAX_ARGS) if process.argv else []
+        cut = Flag.ARGV_TRUNCATED if len(args) > MAX_ARGS else Flag(0)
+        return tuple(self.text(arg) for arg in args[:MAX_ARGS]), int(cut)
+
+    def _row(self, process: Process, parent: int | None, argv: tuple[int | None, ...] | None) -> int:
         text = self.text
-        argv = None if process.argv is None else tuple(text(arg) for arg in process.argv)
         self._actors.append(
             (
                 parent,
@@ -108,5 +137,5 @@ class BatchBuilder:
                 argv,
             )
         )
-        self.bytes += 64 + (4 * len(argv) if argv else 0)
+        self.bytes += _ACTOR_BYTES + (5 * len(argv) if argv else 0)
         return len(self._actors) - 1

@@ -31,7 +31,7 @@ from tracerd.stream import StreamServer
 _LIFE: Final = ("exec", "fork", "exit")
 _MAX_BATCH_EVENTS: Final = 2048
 _MAX_BATCH_BYTES: Final = 512 * 1024
-_CHECK_EVERY: Final = 32  # records between two looks at the clock
+_CHECK_EVERY: Final = 16  # records between two looks at the clock
 
 
 class Tracerd:
@@ -166,8 +166,8 @@ class Tracerd:
         while (record := ring.next()) is not None:
             decode(ring.data, *record)
             taken += 1
-            if taken % _CHECK_EVERY == 0 and (
-                time.monotonic_ns() > deadline or taken >= _MAX_BATCH_EVENTS or builder.bytes > _MAX_BATCH_BYTES
+            if builder.bytes > _MAX_BATCH_BYTES or (
+                taken % _CHECK_EVERY == 0 and (time.monotonic_ns() > deadline or taken >= _MAX_BATCH_EVENTS)
             ):
                 more = True
                 break
@@ -221,6 +221,9 @@ class Tracerd:
             "syscalls": self._sensor.counter("SYSCALLS") if self._config.tracerd.syscall_counter else None,
             "processes": len(self._table),
             "creds_full": self._sensor.counter("CREDS_FULL"),
+            "self_full": self._sensor.counter("SELF_FULL"),
+            "lines_cut": self._table.lines_cut,
+            "evicted": self._table.evicted,
         }
 
     async def _op_status(self, request: Request, peer: Peer) -> dict[str, Any]:

@@ -24,9 +24,10 @@ from execray.schema.layout import (
     TASK,
 )
 from tracerd.batch import ACTOR_BYTES, BatchBuilder
-from tracerd.processes import Process, ProcessTable, split_argv
+from tracerd.processes import Process, ProcessTable
 
 _FMODE_CREATED: Final = 0x100000
+_EINTR: Final = 4
 _AF_INET: Final = 2
 _AF_INET6: Final = 10
 _S_IFMT: Final = 0o170000
@@ -42,6 +43,11 @@ class BadRecord(ValueError):
 
 def _file_id(dev: int, ino: int) -> bytes | None:
     return b"%d:%d:%d" % (dev >> 20, dev & 0xFFFFF, ino) if ino else None
+
+
+def _ret(value: int) -> int:
+    """Returns a result as the caller will see it: the kernel's own "restart this call" (-512 to -516) is EINTR."""
+    return -_EINTR if -516 <= value <= -512 else value
 
 
 def _path(raw: bytes, i_mode: int, ino: int) -> bytes | None:
@@ -97,7 +103,7 @@ class Decoder:
         record = data[offset : offset + length]
         tid, slots = known[1](record, length)
         actor, actor_flags = self._actor(record)
-        self._builder.events.append((code, time_ns, actor, tid, flags | actor_flags, *slots))
+        self._builder.event((code, time_ns, actor, tid, flags | actor_flags, *slots))
         self.decoded += 1
         # After the actor was taken: what ends or begins a process is done by the process as it was before.
         if code in _LIFE:
@@ -135,18 +141,15 @@ class Decoder:
             process = self._table.get(r.pid, r.start_ns)
             self._new_image(process, r, path, argv)
         text = self._builder.text
-        return r.tid, (text(filename), text(_file_id(r.dev, r.ino)), r.ret)
+        return r.tid, (text(filename), text(_file_id(r.dev, r.ino)), _ret(r.ret))
 
     def _new_image(self, process: Process, r: layout.Exec, path: bytes, argv: bytes) -> None:
         """The process runs another program from here on, so what was known of the old one ends here and not at exit."""
-        process.exe = _path(path, r.i_mode, r.ino)
-        process.flags = r.flags & (Flag.PATH_TRUNCATED | Flag.ARGV_TRUNCATED)
-        process.argv = None if r.flags & Flag.UNREADABLE else split_argv(argv)
-        if process.parent is None and r.ppid:
-            parent = self._table.find(r.ppid)
-            if parent is not None and parent.start_ns == r.parent_start_ns:
-                process.parent = parent
-        self._builder.forget_actors()
+        flags = r.flags & (Flag.PATH_TRUNCATED | Flag.ARGV_TRUNCATED | Flag.UNREADABLE)
+        known = None if r.flags & Flag.UNREADABLE else argv
+        self._table.executed(process, _path(path, r.i_mode, r.ino), known, flags)
+        self._table.parent_seen(process, (r.ppid, r.parent_start_ns))
+        self._builder.forget_actors(process)
 
     def _fork(self, record: memoryview, length: int) -> tuple[int, Slots]:
         r = layout.Fork._make(FORK.unpack_from(record))
@@ -166,17 +169,17 @@ class Decoder:
         text = self._builder.text
         rawpath = None if r.flags & Flag.UNREADABLE and not raw else text(raw)
         created = bool(r.f_mode & _FMODE_CREATED)
-        return r.tid, (text(path), rawpath, r.open_flags, r.mode, created, text(_file_id(r.dev, r.ino)), r.ret)
+        return r.tid, (text(path), rawpath, r.open_flags, r.mode, created, text(_file_id(r.dev, r.ino)), _ret(r.ret))
 
     def _write(self, record: memoryview, length: int) -> tuple[int, Slots]:
         r, path, _, content = self._file(record)
         text = self._builder.text
-        return r.tid, (r.fd, text(path), text(content) if r.content_len else None, r.asked, r.ret)
+        return r.tid, (r.fd, text(path), text(content) if r.content_len else None, r.asked, _ret(r.ret))
 
     def _chmod(self, record: memoryview, length: int) -> tuple[int, Slots]:
         r, path, raw, _ = self._file(record)
         text = self._builder.text
-        return r.tid, (text(path), text(raw) if r.raw_len else None, r.mode, r.ret)
+        return r.tid, (text(path), text(raw) if r.raw_len else None, r.mode, _ret(r.ret))
 
     def _connect(self, record: memoryview, length: int) -> tuple[int, Slots]:
         r = layout.Connect._make(CONNECT.unpack_from(record))
@@ -186,9 +189,9 @@ class Decoder:
         if size is None:
             # an abstract address begins with a NUL and may hold more; a path ends at its first
             unix = path if path.startswith(b"\0") else path.split(b"\0")[0]
-            return r.tid, (r.fd, r.family, None, None, None, None, text(unix) if r.path_len else None, r.ret)
+            return r.tid, (r.fd, r.family, None, None, None, None, text(unix) if r.path_len else None, _ret(r.ret))
         source = (text(r.saddr[:size]), r.sport) if r.sport else (None, None)
-        return r.tid, (r.fd, r.family, text(r.daddr[:size]), r.dport, *source, None, r.ret)
+        return r.tid, (r.fd, r.family, text(r.daddr[:size]), r.dport, *source, None, _ret(r.ret))
 
     def _ptrace(self, record: memoryview, length: int) -> tuple[int, Slots]:
         r = layout.Ptrace._make(PTRACE.unpack_from(record))

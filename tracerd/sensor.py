@@ -118,7 +118,8 @@ class Sensor:
             at += max(r.len, EXEC.size)
             self._seed_creds(r)
             if r.tid == r.pid:
-                process = table.scanned(r.pid, r.start_ns, (r.ppid, r.parent_start_ns), exe)
+                process = table.scanned(r.pid, r.start_ns, exe)
+                process.flags |= r.flags
                 process.comm = r.comm.rstrip(b"\0")
                 process.ids = (r.uid, r.euid, r.suid, r.gid, r.egid)
                 process.cgroup_id = r.cgroup_id

@@ -33,6 +33,7 @@ from execray.wire.frames import (
 )
 
 HELLO_TIMEOUT_S: Final = 2.0
+CLOSE_TIMEOUT_S: Final = 1.0
 MAX_CONNECTIONS: Final = 8
 _REQUEST_BYTES: Final = 64 * 1024  # the longest frame a subscriber may send
 
@@ -49,6 +50,15 @@ class _Kept:
     lost: Counter[str] = field(default_factory=Counter)
 
 
+def _encoded(batch: Batch, rows: int) -> bytes:
+    """Returns the batch's frame; for one that is larger than a frame may be, one that says how much was lost."""
+    try:
+        return encode(batch)
+    except ValueError:
+        first, last = batch.events[0][1], batch.events[-1][1]
+        return encode(Batch(batch.seq, batch.first_id, (), (), ((LOST, last, "oversized", rows, first),)))
+
+
 class Retention:
     """Batches until they are acknowledged: pure bookkeeping, no sockets."""
 
@@ -59,6 +69,7 @@ class Retention:
         self._kept: deque[_Kept] = deque()
         self._dropped: deque[_Kept] = deque()  # without their data; always older than what is kept
         self._max = max_bytes
+        self._newest = -1
         self._sent_seq = -1
         self._told = -1  # up to here, losses are in _lost
         self._lost = 0
@@ -75,10 +86,11 @@ class Retention:
         for row in batch.events:
             if row[0] == LOST:
                 lost[row[2]] += row[3]
-        data = encode(batch)
         rows = sum(row[0] != LOST for row in batch.events)
+        data = _encoded(batch, rows)
         self._kept.append(_Kept(batch.seq, batch.first_id, rows, data, batch.events[-1][1], lost))
         self.bytes += len(data)
+        self._newest = batch.seq
         while self.bytes > self._max and len(self._kept) > 1:
             self._drop(self._kept.popleft())
 
@@ -91,6 +103,16 @@ class Retention:
             second.first_id, second.rows = first.first_id, first.rows + second.rows
             second.lost.update(first.lost)
             self._dropped.appendleft(second)
+
+    @property
+    def newest(self) -> int:
+        """The seq of the last batch added, -1 before the first."""
+        return self._newest
+
+    @property
+    def sent(self) -> int:
+        """The seq of the last batch sent to the subscriber at hand."""
+        return self._sent_seq
 
     def acknowledge(self, seq: int) -> None:
         """Forgets everything up to seq."""
@@ -232,13 +254,18 @@ class _Connection(asyncio.Protocol):
             if server.subscriber is None:
                 server.subscriber = self
                 stream, seq = _resume_of(self._hello)
-                server.retention.rewind(seq if stream == server.identity["stream_id"] else -1)
+                ours = stream == server.identity["stream_id"]
+                if ours and not -1 <= seq <= server.retention.newest:
+                    raise PeerError(f"no batch {seq} to resume after")
+                server.retention.rewind(seq if ours else -1)
             server.subscribed = True
             if self._timer is not None:
                 self._timer.cancel()
             server.on_subscribe(frame, self._peer)
             self.pump()
         elif isinstance(frame, Ack) and server.subscriber is self:
+            if frame.seq > server.retention.sent:
+                raise PeerError(f"acknowledges batch {frame.seq}, which was not sent")
             server.retention.acknowledge(frame.seq)
             self.pump()
         elif isinstance(frame, Error):
@@ -269,21 +296,27 @@ class _Connection(asyncio.Protocol):
 
     def _fail(self, message: str) -> None:
         self.send(Error(message))
+        self._leave()
         self.close()
 
+    def _leave(self) -> None:
+        """Makes room for another subscriber at once: a peer that doesn't read may take its time to be gone."""
+        if self._server.subscriber is self:
+            self._server.subscriber = None
+            self._server.log.warning("subscriber gone", extra={"kv": {"peer": self._peer.pid}})
+
     def close(self) -> None:
-        """Closes once what was written is sent."""
+        """Closes once what was written is sent, or after a second."""
         if self._transport is not None:
             self._transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._server.connections.discard(self)
         self._transport = None
-        if self._server.subscriber is self:
-            self._server.subscriber = None
-            self._server.log.warning("subscriber gone", extra={"kv": {"peer": self._peer.pid}})
+        self._leave()
 
 
 def _resume_of(hello: Hello) -> tuple[str, int]:

@@ -17,7 +17,7 @@ def test_scan_knows_every_process_and_its_line() -> None:
         found = live.table.find(child.pid)
         assert found is not None
         assert found.exe == os.fsencode(os.path.realpath("/bin/sleep"))
-        assert found.argv == (b"/bin/sleep", b"30")
+        assert found.argv == b"/bin/sleep\x0030\x00"
         assert found.comm == b"sleep"
         assert found.start_ns * os.sysconf("SC_CLK_TCK") // 1_000_000_000 == start_ticks_of(child.pid)
         assert found.parent is not None and found.parent.pid == os.getpid()
