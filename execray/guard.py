@@ -5,6 +5,7 @@ Pure: facts about the process and the settings go in, a verdict comes out. Only 
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import time
@@ -24,6 +25,7 @@ COMM_CHARS: Final = 15
 MAX_AHEAD_NS: Final = 50_000_000
 BUDGET_WINDOW_NS: Final = 60_000_000_000
 REMEMBERED_ORDERS: Final = 4096
+_THREADS_ASKED: Final = 8  # for the program they all run; only the first can have ended and still be listed
 
 
 class Reason(enum.Enum):
@@ -128,16 +130,33 @@ def facts_of(pid: int, proc: Path = Path("/proc")) -> Facts:
     folder = os.open(f"{proc}/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         stat = _read(folder, "stat")
+        exe: bytes | None
         try:
             exe = os.fsencode(os.readlink("exe", dir_fd=folder))
+        except FileNotFoundError:
+            exe = _exe_of_another_thread(folder)
         except OSError:
-            exe = None  # a kernel thread has none; another account's needs CAP_SYS_PTRACE
+            exe = None  # another account's needs CAP_SYS_PTRACE
         comm = _read(folder, "comm").removesuffix(b"\n")
     finally:
         os.close(folder)
     # The comm in field 2 may hold spaces and parentheses: the fields after it begin behind the last ')'.
     fields = stat[stat.rindex(b")") + 2 :].split()
     return Facts(pid=pid, start_ticks=int(fields[19]), flags=int(fields[6]), comm=comm, exe=exe)
+
+
+def _exe_of_another_thread(folder: int) -> bytes | None:
+    # A kernel thread has no program. Nor has a first thread that ended while others live on: by that alone, and a name of
+    # its choice, a process could pass for one whose program can't be read.
+    with contextlib.suppress(OSError):
+        tasks = os.open("task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            for tid in os.listdir(tasks)[:_THREADS_ASKED]:  # noqa: PTH208  # of a descriptor
+                with contextlib.suppress(OSError):
+                    return os.fsencode(os.readlink(f"{tid}/exe", dir_fd=tasks))
+        finally:
+            os.close(tasks)
+    return None
 
 
 def _read(folder: int, name: str) -> bytes:

@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -41,6 +41,7 @@ from execray.wire.orders import Order, Outcome, Result
 #: How long a kill waits to see the end. Well under policyd's 100 ms for an outcome: a process that sleeps in the kernel
 #: must not turn a kill that was sent into a second one by the fallback.
 DEATH_WAIT_S: Final = 0.05
+REMEMBERED_KILLS: Final = 1024
 
 
 def boottime_ns() -> int:
@@ -148,6 +149,9 @@ class Killer:
         self.budget = budget
         self.own = own
         self.memory = memory or OutcomeMemory()
+        self._struck: OrderedDict[ProcessKey, None] = (
+            OrderedDict()
+        )  # lately sent the signal, by us or by another for us
         self.results: Counter[str] = Counter()  # by result
         self.refusals: Counter[str] = Counter()  # by code
         self._by = by
@@ -172,9 +176,23 @@ class Killer:
         done = kill_process(order.process, lambda facts: self._check(order, facts))
         if done.pidfd is None:
             return Strike(order, self._not_sent(order, done.why), began_ns)
-        self.budget.spend(order.policy)
+        self.charge(order)
         # From here on a repeated order is known, also while this one still waits.
         return Strike(order, self.settle(order, self.outcome(order, Result.KILLED)), began_ns, done.pidfd)
+
+    def over_budget(self, order: Order) -> Outcome | None:
+        """Returns the refusal of an order that the budget has no room for, None for any other. Spends nothing."""
+        refusal = None if order.process in self._struck else self.budget.refusal(order.policy)
+        return None if refusal is None else self.refused(order, refusal)
+
+    def charge(self, order: Order) -> None:
+        """Counts the kill of a process against the budget, once: several orders may name it before it is gone."""
+        if order.process in self._struck:
+            return
+        self.budget.spend(order.policy)
+        self._struck[order.process] = None
+        if len(self._struck) > REMEMBERED_KILLS:
+            self._struck.popitem(last=False)
 
     async def finish(self, strike: Strike) -> Outcome:
         """Waits, bounded, for the end of a process that was killed, and returns the outcome."""
@@ -207,7 +225,7 @@ class Killer:
 
     def _check(self, order: Order, facts: Facts) -> Verdict:
         verdict = judge(order, facts, self.settings, self.own, self._clock_ns())
-        if isinstance(verdict, Allow):
+        if isinstance(verdict, Allow) and order.process not in self._struck:
             return self.budget.refusal(order.policy) or verdict
         return verdict
 

@@ -1,6 +1,6 @@
 """policyd's side of the order socket; and, where the enforcer doesn't answer in time, the direct kill.
 
-The fallback is the enforcer's own guard and killer, run in this process with the same settings and a budget of its own.
+The fallback is the enforcer's own guard and killer, run in this process with the same settings and budget.
 """
 
 from __future__ import annotations
@@ -92,14 +92,25 @@ class EnforcerClient:
             await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
 
     async def kill(self, order: Order) -> Outcome:
-        """Has the enforcer kill; directly where it isn't there, or sends no outcome within the configured bound."""
+        """Has the enforcer kill; directly where it isn't there, or sends no outcome within the configured bound.
+
+        Its kills count against the budget of the direct ones, which is asked first: both together do no more than one alone
+        may, also when the enforcer is another one by now and has forgotten what it did.
+        """
+        refused = self.fallback.over_budget(order)
+        if refused is not None:
+            self.stats.fallbacks += 1
+            return refused
         try:
-            return await self._ask(order, self._timeout_s)
+            outcome = await self._ask(order, self._timeout_s)
         except _NoOutcome as error:
             self.stats.fallbacks += 1
             outcome = await self.fallback.execute(order)
             text = f"{error}; {outcome.text}" if outcome.text else str(error)
             return dataclasses.replace(outcome, text=text)
+        if outcome.result is Result.KILLED:
+            self.fallback.charge(order)
+        return outcome
 
     async def capture(self, order: Order) -> Outcome:
         """Has the enforcer capture, and returns when packets are being recorded, or why not. There is no fallback."""

@@ -103,6 +103,20 @@ async def test_without_an_enforcer_the_client_kills_directly_and_says_so(run_dir
         assert client.stats.fallbacks == 1
 
 
+async def test_enforcer_and_fallback_share_one_budget_whichever_of_them_is_new(run_dir: Path, tmp_path: Path) -> None:
+    config = config_in(run_dir, kills_per_minute=2)
+    async with client_of(config, connected=False) as client:
+        with victim() as first, victim() as second, victim() as third:
+            assert (await client.kill(make_order(key_of(first.pid)))).by == "policyd"
+            with enforcer_process(config, tmp_path):
+                await until(lambda: client.stats.connected)
+                outcome = await client.kill(make_order(key_of(second.pid)))
+                assert (outcome.result, outcome.by) == (Result.KILLED, "enforcer")
+                over = await client.kill(make_order(key_of(third.pid)))
+            assert (over.result, over.code) == (Result.REFUSED, "budget")
+            assert died_of_sigkill(first) and died_of_sigkill(second) and third.poll() is None
+
+
 async def test_fallback_spares_what_the_guard_spares(run_dir: Path, tmp_path: Path) -> None:
     protected = copy_of_sleep(tmp_path)
     config = dataclasses.replace(config_in(run_dir, kills_per_minute=1), protect_exe=(protected,))

@@ -131,6 +131,41 @@ async def test_protected_program_is_spared_and_its_namesake_elsewhere_is_not(tmp
         assert child.poll() is None and died_of_sigkill(namesake)
 
 
+async def test_many_orders_for_one_process_spend_one_kill_of_the_budget() -> None:
+    desk = killer(per_policy=2)
+    with victim() as child, victim() as other:
+        key = key_of(child.pid)
+        strikes = [desk.strike(make_order(key)) for _ in range(5)]
+        assert {strike.outcome.result for strike in strikes} <= {Result.KILLED, Result.GONE}
+        assert desk.budget.left == 99
+        assert (await desk.execute(make_order(key_of(other.pid)))).result is Result.KILLED
+        for strike in strikes:
+            await desk.finish(strike)
+        assert died_of_sigkill(child) and died_of_sigkill(other)
+
+
+async def test_process_whose_first_thread_ended_can_not_pass_for_a_protected_one(tmp_path: Path) -> None:
+    # Then /proc/PID/exe names no program, as for one that we may not look into; its name is whatever it likes.
+    code = """
+import ctypes, threading, time
+libc = ctypes.CDLL(None)
+libc.prctl(15, b"sleeper", 0, 0, 0)  # PR_SET_NAME
+def wait_for_the_end():
+    while open("/proc/self/task/%d/stat" % first).read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.001)
+    print("alone", flush=True)
+    time.sleep(60)
+first = threading.get_native_id()
+threading.Thread(target=wait_for_the_end).start()
+libc.syscall(60, 0)  # exit: this thread only
+"""
+    with python_victim(code) as (child, said):
+        assert said == "alone"
+        outcome = await killer(exe=copy_of_sleep(tmp_path)).execute(make_order(key_of(child.pid)))
+        assert (outcome.result, outcome.dead) == (Result.KILLED, True)
+        assert died_of_sigkill(child)
+
+
 async def test_protected_name_is_spared(tmp_path: Path) -> None:
     with victim(copy_of_sleep(tmp_path, "protected")) as child:
         assert (await killer().execute(make_order(key_of(child.pid)))).code == "protected_comm"
