@@ -9,9 +9,9 @@ from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOTS, EVENT_BY_CO
 from execray.schema.event import Actor, Event, ProcessId, Value
 from execray.schema.kinds import Kind
 from execray.wire.frames import Batch
-from policyd.engine.conditions import Bindings, fields_of
+from policyd.engine.conditions import Bindings, condition, fields_of
 from policyd.engine.rows import check_value
-from policyd.program import Expr
+from policyd.program import And, Expr, FieldRef, Not, Or, Test
 
 #: What a partial's weight counts in, in bytes of text; a partial without any weighs one.
 WEIGHT_BYTES: Final = 256
@@ -142,16 +142,41 @@ def _text_bytes(values: tuple[Value, ...]) -> int:
     return total
 
 
-def is_doubtful(condition: Expr, event: Event, bindings: Bindings) -> bool:
-    """Whether a field that the condition reads was cut off, or could not be read, when the event was captured."""
-    for ref in fields_of(condition):
-        source = event if ref.alias is None else bindings.get(ref.alias)
-        if source is None or not source.flags:
-            continue
-        field = source.type.by_name.get(ref.name)
-        if field is None:
-            continue  # a parent's field: the flags speak of the event and its actor only
-        own = field.name not in ACTOR_FIELD_BY_NAME
-        if source.flags & field.cut_by or (own and source.flags & _UNKNOWN and source.get(field.name) is None):
-            return True
-    return False
+def is_doubtful(expr: Expr, event: Event, bindings: Bindings) -> bool:
+    """Whether it can't be said for sure that the expression holds or doesn't, since some value it reads isn't wholly known."""
+    return _truth(expr, event, bindings) is None
+
+
+def is_unsure(ref: FieldRef, event: Event, bindings: Bindings) -> bool:
+    """Whether a value was cut off, or could not be read, when the event was captured.
+
+    Every process has what an actor's fields say: one that is missing is unknown. So are a parent's whose end came before us.
+    """
+    source = event if ref.alias is None else bindings.get(ref.alias)
+    if source is None:
+        return False
+    field = source.type.by_name.get(ref.name)
+    if field is None:  # a parent's: the flags speak of the event and its actor only
+        return ref.name.startswith("parent.") and source.get(ref.name) is None
+    if source.flags and source.flags & field.cut_by:
+        return True
+    # The flags first: most events have none, and to look at one is slow.
+    unread = field.name in ACTOR_FIELD_BY_NAME or bool(source.flags and source.flags & _UNKNOWN)
+    return unread and source.get(field.name) is None
+
+
+def _truth(expr: Expr, event: Event, bindings: Bindings) -> bool | None:
+    # Three-valued: of `a or b`, what is sure of `a` may be enough, whatever `b` is.
+    match expr:
+        case Test():
+            unsure = any(is_unsure(ref, event, bindings) for ref in fields_of(expr))
+            return None if unsure else condition(expr)(event, bindings)
+        case Not(item):
+            inner = _truth(item, event, bindings)
+            return None if inner is None else not inner
+        case And(items):
+            found = {_truth(item, event, bindings) for item in items}
+            return False if False in found else None if None in found else True
+        case Or(items):
+            found = {_truth(item, event, bindings) for item in items}
+            return True if True in found else None if None in found else False

@@ -98,8 +98,9 @@ class Sequencer:
         # The partial is not in the store here.
         table, event = partial.run.table, moment.event
         partial.meet(transition.step, transition.target, event, moment.weight, moment.now_ns)
-        if not partial.doubtful and (event.flags or table.refers[transition.step]):
-            partial.doubtful = table.doubtful(transition.step, event, partial.bindings)
+        if not partial.doubtful:
+            bindings = partial.bindings if table.refers[transition.step] else {}
+            partial.doubtful = table.doubtful(transition.step, event, bindings)
         if table.reports_step[transition.step]:
             outputs.append(_finding(StepDone, partial, moment))
         if table.policy.states[transition.target].accepting:

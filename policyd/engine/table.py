@@ -18,7 +18,7 @@ from policyd.engine.conditions import (
     tests_of,
     without,
 )
-from policyd.engine.evidence import is_doubtful
+from policyd.engine.evidence import is_doubtful, is_unsure
 from policyd.program import And, CompiledPolicy, Expr, FieldRef, KeyKind
 
 PARENT: Final = "parent."
@@ -113,6 +113,7 @@ class PolicyTable:
         self.reports_step = tuple(step.alias in reported for step in policy.steps)
         #: Steps that read earlier ones.
         self.refers = tuple(any(r.alias is not None for r in fields_of(s.condition)) for s in policy.steps)
+        self._reads = tuple(tuple(dict.fromkeys(fields_of(step.condition))) for step in policy.steps)
         self._handler_conditions = [h.condition for h in policy.handlers if h.condition is not None]
 
     def holds(self, step: int, event: Event, bindings: Bindings) -> bool:
@@ -122,7 +123,10 @@ class PolicyTable:
 
     def doubtful(self, step: int, event: Event, bindings: Bindings) -> bool:
         """Whether the event met the step on a value that is known in part only."""
-        return is_doubtful(self.policy.steps[step].condition, event, bindings)
+        for ref in self._reads[step]:
+            if is_unsure(ref, event, bindings):
+                return is_doubtful(self.policy.steps[step].condition, event, bindings)
+        return False
 
     def handlers_doubtful(self, event: Event, bindings: Bindings) -> bool:
         """Whether the `if` of some handler reads a value that is known in part only."""

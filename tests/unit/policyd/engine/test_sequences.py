@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from execray.schema.catalog import Flag
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import Match, Output, SensorLoss, StepDone, handler_applies
 from policyd.engine.partials import Limits
-from policyd.program import Alert, CompiledPolicy, Handler, Log, Not, Op, Or, State, Transition
+from policyd.program import Alert, And, CompiledPolicy, Expr, Handler, Log, Not, Op, Or, State, Transition
 from tests.support.playbook import Play
 from tests.support.programs import chain, eq, policy, step, test
 
@@ -309,6 +311,32 @@ def test_match_on_a_cut_value_says_so(flag: Flag, partial: bool) -> None:
     story.play.event("open", story.proc, path="/a", cut=flag)
     (match,) = matches(story.opens("b").told_to(machine(policy("p", A, B))))
     assert match.partial_evidence is partial
+
+
+def test_what_is_sure_of_an_or_is_enough() -> None:
+    # Else a name padded past its limit would buy off the kill for a program that is known by its path.
+    either = Or((test("exe", Op.STARTSWITH, b"/tmp/"), test("filename", Op.STARTSWITH, b"/tmp/")))
+    engine = machine(policy("p", step("exec", either)))
+    story = Play()
+    for exe in ("/tmp/x", "/bin/sh"):
+        story.event("exec", story.process(exe=exe), cut=Flag.RAWPATH_TRUNCATED, filename="/tmp/././", ret=0)
+    assert [m.partial_evidence for m in matches(engine.feed(story.batch()))] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("condition", "actor"),
+    [
+        (Not(eq("exe", "/usr/bin/known")), {"exe": None}),
+        (Not(eq("name", "known")), {"exe": None}),
+        (Not(test("argv", Op.CONTAINS, b"--known")), {"argv": None}),
+        (Not(eq("parent.exe", "/usr/bin/known")), {}),
+    ],
+)
+def test_exception_that_can_not_be_judged_is_partial_evidence(condition: Expr, actor: dict[str, Any]) -> None:
+    engine = machine(policy("p", step("open", And((eq("path", "/x"), condition)))))
+    story = Play()
+    story.event("open", story.process(**actor), path="/x", ret=3)
+    assert [m.partial_evidence for m in matches(engine.feed(story.batch()))] == [True]
 
 
 def test_cut_value_that_only_a_handler_reads_is_partial_evidence_too() -> None:
