@@ -39,6 +39,10 @@ test-unit: dev ## no root, no kernel
 test-kernel: dev ## load, attach, trigger, expect
 	$(Q)EXECRAY_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel $(ARGS)
 
+test-vm: dev ## the kernel tests and a kill on Debian's other kernels, in virtual machines; ARGS="6.1 5.10" picks some
+	$(call packages,qemu-system-x86 mmdebstrap e2fsprogs)
+	$(Q)$(PY) -m tests.vm $(ARGS)
+
 fuzz: dev ## the compiler and the protocols on long random input
 	$(Q)$(PY) -m pytest -q tests/fuzz $(ARGS)
 
@@ -117,5 +121,5 @@ docs-check: dev ## the same as a comparison
 clean: ## remove what was built, the venv included
 	$(Q)rm -rf $(OUT) $(VENV) .execray bench.json *.egg-info
 
-.PHONY: help demo run test test-unit test-kernel fuzz bench check lint types build dev ebpf bpf bpf-update abi abi-check \
-	vmlinux golden docs docs-check clean
+.PHONY: help demo run test test-unit test-kernel test-vm fuzz bench check lint types build dev ebpf bpf bpf-update abi \
+	abi-check vmlinux golden docs docs-check clean

@@ -1,0 +1,128 @@
+"""The disk that a guest boots from: a small Debian 12, and in it this tree with the Python packages it runs on."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from packaging.requirements import Requirement
+
+from tests.kernel.test_sys import INT80
+from tests.vm.kernels import NotFetched, source_list
+
+TREE: Final = Path(__file__).resolve().parents[2]
+#: What of the tree the guest needs.
+PARTS: Final = ("execray", "tracerd", "policyd", "enforcer", "deploy", "policies", "tests", "pyproject.toml")
+#: Where it stands in the guest.
+HOME: Final = Path("opt/execray")
+#: Debian 12 whatever the kernel: its Python is the one that the venv's compiled packages were built for.
+SUITES: Final = ("bookworm", "bookworm-security")
+PACKAGES: Final = ("python3", "iproute2", "tcpdump", "libelf1")
+PYTHON: Final = (3, 11)
+#: 170 MB that nothing here loads: pylibbpf imports llvmlite.ir only.
+_LEFT_OUT: Final = "libllvmlite.so"
+_BUILD_TIMEOUT_S: Final = 900.0
+
+
+def build(work: Path, script: Path | None = None) -> Path:
+    """Makes the disk image in work and returns it; the Debian in it is made once. Raises NotFetched.
+
+    script: Python that the guest shall run instead of its tests.
+    """
+    if sys.version_info[:2] != PYTHON:
+        raise NotFetched(
+            f"the guest has Python {PYTHON[0]}.{PYTHON[1]}, and this is {sys.version.split()[0]}",
+            "make a venv with that Python: make test-vm PYTHON=python3.11",
+        )
+    root = _debian(work)
+    home = root / HOME
+    _run("rm", "-rf", str(home))
+    home.mkdir(parents=True)
+    for part in PARTS:
+        source = TREE / part
+        if source.is_dir():
+            shutil.copytree(source, home / part, ignore=shutil.ignore_patterns(".pytest_cache", ".output"))
+        else:
+            shutil.copy2(source, home)
+    if script is not None:
+        shutil.copy2(script, home / "script.py")
+    _venv(home / ".venv")
+    (home / "int80.c").write_text(INT80, encoding="ascii")
+    _run("gcc", "-O1", "-w", "-static", "-o", str(home / "int80"), str(home / "int80.c"))
+    image = work / "root.img"
+    _run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d", str(root), str(image), "640M")
+    return image
+
+
+def _debian(work: Path) -> Path:
+    """A minimal Debian 12, named by what it is made of, so that a change makes another."""
+    sources = source_list(SUITES)
+    digest = hashlib.sha256(f"{sources} {PACKAGES}".encode()).hexdigest()[:12]
+    root = work / f"debian-{digest}"
+    if not root.exists():
+        for old in work.glob("debian-*"):
+            _run("rm", "-rf", str(old))
+        unfinished = root.with_suffix(".part")
+        file = work / "debian.list"
+        file.write_text(sources, encoding="utf-8")
+        include = "--include=" + ",".join(PACKAGES)
+        _run("mmdebstrap", "--mode=root", "--variant=minbase", include, SUITES[0], str(unfinished), str(file))
+        unfinished.rename(root)
+    return root
+
+
+def _venv(folder: Path) -> None:
+    """A venv for the guest's Python, with the packages that the sensor, the daemons and pytest need, copied from ours."""
+    packages = folder / "lib" / f"python{PYTHON[0]}.{PYTHON[1]}" / "site-packages"
+    packages.mkdir(parents=True)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").symlink_to("/usr/bin/python3")
+    (folder / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
+    (packages / "execray.pth").write_text(f"/{HOME}\n")
+    for name in _needed(["execray[tracerd,policyd]", "pytest", "pytest-asyncio", "pytest-timeout"]) - {"execray"}:
+        for file in metadata.files(name) or ():
+            if ".." in file.parts or file.name == _LEFT_OUT:
+                continue
+            target = packages / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source = Path(str(file.locate()))
+            if source.exists():  # bytecode is listed even where it has gone
+                shutil.copy2(source, target)
+    for script in metadata.distribution("execray").entry_points.select(group="console_scripts"):
+        lines = [f"#!/{HOME}/.venv/bin/python", "import sys", f"from {script.module} import {script.attr}"]
+        program = folder / "bin" / script.name
+        program.write_text("\n".join([*lines, f"sys.exit({script.attr}())\n"]), encoding="utf-8")
+        program.chmod(0o755)
+
+
+def _needed(wanted: list[str]) -> set[str]:
+    """The named distributions and all that they require here."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    while wanted:
+        requirement = Requirement(wanted.pop())
+        if str(requirement) in seen:
+            continue
+        seen.add(str(requirement))
+        found.add(requirement.name)
+        extras = requirement.extras or {""}
+        for text in metadata.requires(requirement.name) or ():
+            further = Requirement(text)
+            if further.marker is None or any(further.marker.evaluate({"extra": extra}) for extra in extras):
+                wanted.append(text.split(";")[0])
+    return found
+
+
+def _run(*command: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_BUILD_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotFetched(f"{command[0]}: {error}", "the machines' disk can't be made") from error
+    if done.returncode:
+        said = " / ".join(done.stderr.strip().splitlines()[-3:])
+        raise NotFetched(f"{command[0]}: {said}", "the machines' disk can't be made")

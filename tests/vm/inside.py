@@ -1,0 +1,104 @@
+"""Runs in the guest: loads every object, runs the kernel tests, lets the daemons kill. Says each result as a line of JSON.
+
+The console (ttyS0) shows what happens; the results go to the second serial port, which the host reads as a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any, Final
+
+from execray.errors import OperatorError
+from execray.schema.catalog import EVENTS
+from tracerd.processes import ProcessTable
+from tracerd.sensor import Sensor
+
+TREE: Final = Path(__file__).resolve().parents[2]
+RESULTS: Final = Path("/dev/ttyS1")
+KERNEL_TESTS: Final = ("test_proc.py", "test_sys.py", "test_scan.py", "test_counter.py")
+KILL_TEST: Final = "tests/e2e/test_response.py::test_the_last_step_ends_the_attacker_and_the_alert_tells_the_story"
+#: A software processor is about ten times slower than the real one.
+TEST_TIMEOUT_S: Final = 600
+
+
+def say(what: str, **facts: Any) -> None:
+    """Writes one result."""
+    with RESULTS.open("w") as port:
+        port.write(json.dumps({"what": what, **facts}) + "\n")
+
+
+def objects() -> None:
+    """Loads and attaches everything that is shipped, through the sensor, and says how each object and hook fared."""
+    try:
+        sensor = Sensor(counter=True)
+    except OperatorError as error:
+        say("objects", objects={}, hooks={}, error=error.message)
+        return
+    error_message = ""
+    try:
+        sensor.start(ProcessTable(65536))
+        error_message = "; ".join(sensor.want([event.code for event in EVENTS], True))
+    except OperatorError as error:
+        error_message = error.message
+    found = sensor.doctor()
+    say(
+        "objects",
+        objects={report["object"].removesuffix(".bpf.o"): report["refused"] for report in found},
+        hooks={name: hook["refused"] for name, hook in sensor.hooks().items() if not hook["attached"]},
+        verified={p["name"]: p["verified_instructions"] for report in found for p in report["programs"]},
+        error=error_message,
+    )
+    sensor.close()
+
+
+def tests(what: str, names: list[str]) -> None:
+    """Runs tests and says what came of each, with the reasons of those skipped."""
+    report = Path("/run") / f"{what}.xml"
+    command = [sys.executable, "-m", "pytest", "-v", "-ra", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command += ["-o", f"timeout={TEST_TIMEOUT_S}", "--color=no", *names]
+    environment = {
+        **os.environ,
+        "EXECRAY_REQUIRE_KERNEL": "1",
+        "EXECRAY_INT80": str(TREE / "int80"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=TREE, env=environment, check=False)
+    outcomes: dict[str, list[str]] = {"passed": [], "failed": [], "skipped": []}
+    if report.exists():
+        for case in ET.parse(report).iter("testcase"):
+            name = str(case.get("name"))
+            children = {child.tag: str(child.get("message")) for child in case}
+            bad = children.get("failure") or children.get("error")
+            if bad is not None:
+                outcomes["failed"].append(f"{name}: {bad[:300]}")
+            elif "skipped" in children:
+                outcomes["skipped"].append(f"{name}: {children['skipped']}")
+            else:
+                outcomes["passed"].append(name)
+    say(what, status=done.returncode, seconds=round(time.monotonic() - started), **outcomes)
+
+
+def main() -> None:
+    """Everything in turn; "done" comes last, and without it the guest has died on the way."""
+    os.environ["TERM"] = "dumb"
+    say("up", version=platform.release())
+    if (TREE / "script.py").exists():
+        done = subprocess.run([sys.executable, TREE / "script.py"], check=False)
+        say("script", status=done.returncode)
+    else:
+        objects()
+        tests("kernel", [f"tests/kernel/{name}" for name in KERNEL_TESTS])
+        tests("kill", [KILL_TEST])
+    say("done")
+
+
+if __name__ == "__main__":
+    main()
