@@ -29,6 +29,17 @@ static __always_inline void er_append_argv(struct er_exec *e, struct task_struct
 	e->argv_len = len;
 }
 
+/* A daemon of ours that executes another program is ours no longer; what it started on purpose still is. */
+static __always_inline void er_end_hiding(struct task_struct *task)
+{
+	__u32 pid = BPF_CORE_READ(task, tgid);
+	__u32 flags = er_self_flags(task, pid);
+	void *map = er_slot(&er_self_slot);
+
+	if (map && flags && !(flags & (ER_SELF_CHILD | ER_SELF_HEARTBEAT)))
+		bpf_map_delete_elem(map, &pid);
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
 {
@@ -43,6 +54,7 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	if (old_pid != BPF_CORE_READ(task, pid))
 		er_forget_creds(old_pid);
 	er_remember_creds(task);
+	er_end_hiding(task);
 	if (!config || !scratch)
 		return 0;
 	e = &scratch->record.exec;
@@ -67,22 +79,26 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	return 0;
 }
 
-/* Whether the child of one of ExecRay's own processes is ours too, and the fork therefore nobody's business. */
-static __always_inline bool er_inherit_self(struct task_struct *parent, struct task_struct *child,
-					    const struct er_config *config, __u32 child_pid)
+/*
+ * Whether the child of one of ExecRay's own processes is ours too, and the fork therefore nobody's business. One
+ * generation only: what our tcpdump, or the probe's child, might start is everybody's business.
+ */
+static __always_inline bool er_inherit_self(struct task_struct *parent, struct task_struct *child, bool heartbeat,
+					    __u32 child_pid)
 {
 	struct er_self self = {.start_ns = er_start_ns(child)};
-	__u32 flags = er_self_flags(parent, BPF_CORE_READ(parent, tgid));
 	void *map = er_slot(&er_self_slot);
 
-	if ((__u32)BPF_CORE_READ(parent, pid) == config->heartbeat_tid)
+	if (heartbeat)
 		self.flags = ER_SELF_HEARTBEAT;
-	else if (flags & (ER_SELF_INHERIT | ER_SELF_HEARTBEAT))
-		self.flags = flags;
+	else if (er_self_flags(parent, BPF_CORE_READ(parent, tgid)) & ER_SELF_INHERIT)
+		self.flags = ER_SELF_DROP | ER_SELF_CHILD;
 	if (!self.flags || !map)
 		return false;
-	if (bpf_map_update_elem(map, &child_pid, &self, BPF_ANY))
+	if (bpf_map_update_elem(map, &child_pid, &self, BPF_ANY)) {
 		er_count(ER_COUNT_SELF_FULL);
+		return false;
+	}
 	return true;
 }
 
@@ -92,27 +108,24 @@ int BPF_PROG(er_fork, struct task_struct *parent, struct task_struct *child)
 	struct er_config *config = er_get_config();
 	__u32 child_pid = BPF_CORE_READ(child, tgid);
 	struct er_fork e;
-	bool ours;
+	bool ours, heartbeat;
 
 	er_remember_creds(child);
 	if (!config || child_pid != (__u32)BPF_CORE_READ(child, pid)) /* a thread */
 		return 0;
-	ours = er_inherit_self(parent, child, config, child_pid);
+	heartbeat = er_is_heartbeat(config, bpf_get_current_pid_tgid());
+	ours = er_inherit_self(parent, child, heartbeat, child_pid);
+	if (ours && !heartbeat) {
+		er_count(ER_COUNT_SELF);
+		return 0;
+	}
+	/* A child that isn't hidden needs its lineage, so its fork is reported although its creator's events may not
+	 * be. */
 	__builtin_memset(&e, 0, sizeof(e));
-	/*
-	 * A child of ours that isn't hidden needs its lineage, so its fork is reported although its creator's events
-	 * aren't: er_begin decides for the creator only.
-	 */
 	e.hdr.len = sizeof(e);
 	e.hdr.kind = ER_EVENT_FORK;
+	e.hdr.flags = ours ? ER_F_HEARTBEAT : 0;
 	e.hdr.time_ns = bpf_ktime_get_boot_ns();
-	if (ours) {
-		if ((__u32)BPF_CORE_READ(parent, pid) != config->heartbeat_tid) {
-			er_count(ER_COUNT_SELF);
-			return 0;
-		}
-		e.hdr.flags = ER_F_HEARTBEAT;
-	}
 	er_fill_task(&e.task, parent);
 	e.child_pid = child_pid;
 	e.child_start_ns = er_start_ns(child);

@@ -9,6 +9,10 @@
 #define O_CREAT_CREAT 01101 /* creat(2) is open with O_CREAT | O_WRONLY | O_TRUNC */
 #define S_IFMT	      0170000
 #define S_IFSOCK      0140000
+#define O_LARGEFILE   00100000
+#define O_OPEN_ONLY   02001700 /* O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC, O_CLOEXEC: not kept in f_flags */
+#define ER_MAX_IOV    8
+#define AF_UNSPEC     0
 #define AF_UNIX	      1
 #define AF_INET	      2
 #define AF_INET6      10
@@ -104,9 +108,13 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 	e->open_flags = how.flags;
 	e->mode = how.mode & 07777;
 	e->fd = call->ret >= 0 ? call->ret : -1;
-	file = er_file_of(e->fd);
-	if (file)
+	file = call->file; /* a local: see er_walk_up() */
+	if (file) {
+		/* What was granted, where the caller's memory may say something else by now. */
+		e->open_flags = (how.flags & (O_OPEN_ONLY | O_LARGEFILE)) |
+				(BPF_CORE_READ(file, f_flags) & ~(O_OPEN_ONLY | O_LARGEFILE));
 		at = er_append_file(scratch, e, file);
+	}
 	at &= ER_PATH_MAX - 1;
 	e->raw_len = er_append_user_str(&e->tail[at], raw, &e->hdr);
 	at += e->raw_len & (ER_PATH_MAX - 1);
@@ -114,43 +122,51 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 	return 0;
 }
 
-/* The first buffer of a writev. */
-static __always_inline void er_first_iov(struct er_call *call, __u64 *base, __u64 *len)
+/* The first buffer of a writev that isn't empty, and the length of all that were looked at. */
+static __always_inline void er_first_iov(struct er_call *call, __u64 *base, __u64 *len, __u64 *sum)
 {
-	if (call->compat) {
-		__u32 iov[2] = {};
+	__u64 iov[2] = {};
+	__u32 narrow[2] = {};
+	int i;
 
-		bpf_probe_read_user(iov, sizeof(iov), (void *)call->arg[1]);
-		*base = iov[0];
-		*len = iov[1];
-	} else {
-		__u64 iov[2] = {};
-
-		bpf_probe_read_user(iov, sizeof(iov), (void *)call->arg[1]);
-		*base = iov[0];
-		*len = iov[1];
+	*base = *len = *sum = 0;
+	for (i = 0; i < ER_MAX_IOV; i++) {
+		if ((__u64)i >= call->arg[2])
+			break;
+		if (call->compat) {
+			bpf_probe_read_user(narrow, sizeof(narrow), (void *)(call->arg[1] + i * sizeof(narrow)));
+			iov[0] = narrow[0];
+			iov[1] = narrow[1];
+		} else {
+			bpf_probe_read_user(iov, sizeof(iov), (void *)(call->arg[1] + i * sizeof(iov)));
+		}
+		if (!*len) {
+			*base = iov[0];
+			*len = iov[1];
+		}
+		*sum += iov[1];
 	}
 }
 
 static __noinline int er_write(struct er_scratch *scratch, struct er_call *call, __u32 content)
 {
 	struct er_file *e;
-	struct file *file;
 	__u64 from, len;
 	__u32 at = 0, take;
 
 	if (!scratch || !call)
 		return 0;
 	e = &scratch->record.file;
-	from = call->arg[1];
-	len = call->arg[2];
-	if (call->nr == NR_WRITEV)
-		er_first_iov(call, &from, &len);
 	e->fd = call->arg[0];
-	e->asked = len;
-	file = er_file_of(e->fd);
-	if (file)
-		at = er_append_file(scratch, e, file);
+	from = call->arg[1];
+	e->asked = len = call->arg[2];
+	if (call->nr == NR_WRITEV || call->nr == NR_PWRITEV || call->nr == NR_PWRITEV2)
+		er_first_iov(call, &from, &len, &e->asked);
+	/* What was written for certain can be read; the rest of the buffer may lie past its mapping's end. */
+	if (call->ret > 0 && (__u64)call->ret < len)
+		len = call->ret;
+	if (call->file)
+		at = er_append_file(scratch, e, call->file);
 	at &= ER_PATH_MAX - 1;
 	if (content && len) {
 		take = len;
@@ -173,7 +189,6 @@ static __noinline int er_write(struct er_scratch *scratch, struct er_call *call,
 static __noinline int er_chmod(struct er_scratch *scratch, struct er_call *call)
 {
 	struct er_file *e;
-	struct file *file;
 	__u64 raw = 0;
 	__u32 at = 0;
 
@@ -190,12 +205,14 @@ static __noinline int er_chmod(struct er_scratch *scratch, struct er_call *call)
 		e->fd = call->arg[0];
 		e->mode = call->arg[1];
 		break;
-	default: raw = call->arg[1]; e->mode = call->arg[2];
+	default:
+		e->fd = call->arg[0];
+		raw = call->arg[1];
+		e->mode = call->arg[2];
 	}
 	e->mode &= 07777;
-	file = er_file_of(e->fd);
-	if (file)
-		at = er_append_file(scratch, e, file);
+	if (call->file)
+		at = er_append_file(scratch, e, call->file);
 	at &= ER_PATH_MAX - 1;
 	if (raw) {
 		e->raw_len = er_append_user_str(&e->tail[at], raw, &e->hdr);
@@ -293,9 +310,19 @@ static __noinline int er_connect(struct er_scratch *scratch, struct er_call *cal
 		e->hdr.flags |= ER_F_UNREADABLE;
 	e->family = family;
 	e->ret = call->ret;
-	file = er_file_of(e->fd);
 	total = sizeof(*e);
-	if (family == AF_UNIX) {
+	/* Once it is connected the socket itself is asked, its family first: the caller's memory may say AF_UNIX by
+	 * now. */
+	file = call->file;
+	if (file && (call->ret == 0 || call->ret == -EINPROGRESS) &&
+	    (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) == S_IFSOCK) {
+		er_socket_address(e, file);
+		if (family == AF_UNSPEC && !e->dport) /* a disconnect */
+			e->family = AF_UNSPEC;
+	} else if (family == AF_INET || family == AF_INET6) {
+		er_user_address(e, address, len);
+	}
+	if (e->family == AF_UNIX) {
 		if (len > 110) /* sizeof(struct sockaddr_un) */
 			len = 110;
 		if (len > 2) {
@@ -304,11 +331,6 @@ static __noinline int er_connect(struct er_scratch *scratch, struct er_call *cal
 			e->path_len = len;
 			total += len & 127;
 		}
-	} else if (file && (call->ret == 0 || call->ret == -EINPROGRESS) &&
-		   (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) == S_IFSOCK) {
-		er_socket_address(e, file);
-	} else if (family == AF_INET || family == AF_INET6) {
-		er_user_address(e, address, len);
 	}
 	e->hdr.len = total;
 	er_send(e, total);
@@ -337,7 +359,7 @@ static __always_inline struct task_struct *er_find_task(__s32 nr)
 
 	if (nr <= 0)
 		return NULL;
-	bpf_core_read(&ns, sizeof(ns), &self->numbers[level & 31].ns);
+	bpf_core_read(&ns, sizeof(ns), &self->numbers[level & 63].ns);
 	entry = BPF_CORE_READ(ns, idr.idr_rt.xa_head);
 	/* pids have at most 22 bits: four levels of 64 slots */
 	for (i = 0; i < 5; i++) {
@@ -463,7 +485,29 @@ static __always_inline int er_classify(__u32 orig_ax, bool *compat)
 		*compat = true;
 		return er_nr_i386(orig_ax);
 	}
-	return er_event_of(native) == ER_EVENT_INVALID ? NR_NONE : native;
+	/* the pseudo-number is no number that a caller could use */
+	return native >= NR_I386_SOCKETCALL || er_event_of(native) == ER_EVENT_INVALID ? NR_NONE : native;
+}
+
+/*
+ * The descriptor a call is about. Looked up first of all: another thread can put something else in its place as soon as
+ * the call has returned in the kernel. That race is made short here, and not closed (docs/operations.md).
+ */
+static __always_inline __s32 er_fd_of(struct er_call *call, enum er_event event)
+{
+	__u32 fd = call->arg[0];
+	char first = 0;
+
+	if (event == ER_EVENT_OPEN)
+		return call->ret;
+	if (call->nr == NR_I386_SOCKETCALL)
+		bpf_probe_read_user(&fd, sizeof(fd), (void *)call->arg[1]);
+	if (event == ER_EVENT_CHMOD && call->nr != NR_FCHMOD) {
+		/* by name; only an empty one (AT_EMPTY_PATH) means the descriptor */
+		if (call->nr == NR_CHMOD || bpf_probe_read_user(&first, 1, (void *)call->arg[1]) || first)
+			return -1;
+	}
+	return fd;
 }
 
 SEC("tp_btf/sys_exit")
@@ -495,6 +539,7 @@ int BPF_PROG(er_sys_exit, struct pt_regs *regs, long ret)
 	call->compat = compat;
 	call->ret = ret;
 	er_fill_call(call, regs);
+	call->file = er_file_of(er_fd_of(call, event));
 	if (nr == NR_I386_SOCKETCALL && call->arg[0] != ER_SYS_CONNECT)
 		return 0;
 	if (event == ER_EVENT_EXEC && ret >= 0)

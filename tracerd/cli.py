@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import signal
 import sys
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def main(config_path: Path | None, runtime_dir: Path | None, object_dir: Path) -
         # pylibbpf is slow to import and not needed to refuse a bad configuration
         from tracerd.daemon import Tracerd  # noqa: PLC0415
 
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it would hand that on
         asyncio.run(Tracerd(config, log, object_dir).run())
     except OperatorError as error:
         click.echo(f"error: {error.message}", err=True)

@@ -24,7 +24,7 @@ from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
 from tracerd.heartbeat import HeartbeatThread, Liveness
 from tracerd.objects import OBJECT_DIR
-from tracerd.processes import ProcessTable
+from tracerd.processes import Process, ProcessTable
 from tracerd.sensor import Sensor, own_identity
 from tracerd.stream import StreamServer
 
@@ -61,6 +61,7 @@ class Tracerd:
         self._rate = 0.0
         self._batches = 0
         self._waiting = False
+        self._running = True
         self._heartbeat = HeartbeatThread(own.heartbeat_s, self._probes_needed, self._spawn_due)
 
     async def run(self) -> None:
@@ -92,6 +93,7 @@ class Tracerd:
                 serving.cancel()
         finally:
             notify("STOPPING=1")
+            self._running = False
             self._heartbeat.stop()
             loop.remove_reader(self._sensor.ring.fd)
             control.close()
@@ -107,7 +109,7 @@ class Tracerd:
             self._sensor.hide(me.pid, me.start_ns)
         self._heartbeat.start()
         self._heartbeat.started_as.wait(5)
-        self._sensor.set_heartbeat_thread(self._heartbeat.tid)
+        self._sensor.set_heartbeat_thread(os.getpid(), self._heartbeat.tid)
 
     async def _beat_until(self, stop: asyncio.Event) -> None:
         interval = self._config.tracerd.heartbeat_s
@@ -130,7 +132,6 @@ class Tracerd:
     def _subscribe(self, wanted: Subscribe, peer: Peer) -> None:
         known = {event.code for event in EVENTS}
         refused = self._sensor.want(known.intersection(wanted.codes), wanted.content)
-        self._hide(peer.pid, children=False)
         self._log.info(
             "subscribed",
             extra={"kv": {"peer": peer.pid, "events": len(self._sensor.wanted), "content": wanted.content}},
@@ -138,14 +139,21 @@ class Tracerd:
         for message in refused:
             self._log.error("hook refused", extra={"kv": {"error": message}})
 
-    def _hide(self, pid: int, *, children: bool) -> bool:
-        """Drops the events of one of our own; its exact start time comes from the table, once the ring is read up."""
+    def _hide(self, peer: Peer, *, children: bool) -> Process | None:
+        """Drops the events of one of our own; its exact start time comes from the table, once the ring is read up.
+
+        The peer's pid is from when it connected: a process of another account under it is another process.
+        """
         self._drain()
-        process = self._table.find(pid)
-        if process is None:
-            return False
-        self._sensor.hide(process.pid, process.start_ns, children=children)
-        return True
+        process = self._table.find(peer.pid)
+        try:
+            if process is None or Path(f"/proc/{peer.pid}").stat().st_uid not in (peer.uid, 0):
+                return None
+            self._sensor.hide(process.pid, process.start_ns, children=children)
+        except OSError as error:
+            self._log.error("can't hide", extra={"kv": {"peer": peer.pid, "error": error}})
+            return None
+        return process
 
     def _readable(self) -> None:
         # Level-triggered: without this a ring that takes several turns to empty would be drained twice each turn.
@@ -233,6 +241,7 @@ class Tracerd:
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self._started, 1),
             "subscriber": subscriber,
+            "hidden": self._sensor.hidden(),
             "refused_peers": self._stream.refused_peers,
             "bad_peers": self._stream.bad_peers,
             "rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
@@ -245,10 +254,19 @@ class Tracerd:
     async def _op_register(self, request: Request, peer: Peer) -> AsyncGenerator[object, None]:
         """Hides one of ExecRay's own daemons. Only accounts that may subscribe may: who hides is unseen from then on.
 
-        The connection stays open, so that a daemon notices when tracerd is another one and asks again.
+        The connection stays open, so that a daemon notices when tracerd is another one and asks again. When it ends, so does the
+        hiding; and so it does when the process executes another program.
         """
         role = argument(request, "role", str)
         if peer.uid not in self._stream.allowed_uids or role not in ("enforcer", "policyd"):
             raise OperatorError(f"uid {peer.uid} may not register as {role}", "add it to tracerd.subscriber_uids")
-        yield {"hidden": self._hide(peer.pid, children=role == "enforcer")}
-        await asyncio.Event().wait()
+        hidden = self._hide(peer, children=role == "enforcer")
+        kv = {"peer": peer.pid, "uid": peer.uid, "role": role, "hidden": hidden is not None}
+        self._log.warning("registered as ours", extra={"kv": kv})
+        try:
+            yield {"hidden": hidden is not None}
+            await asyncio.Event().wait()
+        finally:
+            if hidden is not None and self._running:
+                self._sensor.show(hidden.pid, hidden.start_ns)
+                self._log.warning("no longer ours", extra={"kv": {"peer": peer.pid}})

@@ -66,9 +66,9 @@ class HeartbeatThread(threading.Thread):
     def _spawn() -> None:
         try:
             pid = os.posix_spawn("/bin/true", ["execray-heartbeat"], {})
+            os.waitpid(pid, 0)
         except OSError:
             return  # the hooks then stay without a sign, which is what status shows
-        os.waitpid(pid, 0)
 
     def stop(self) -> None:
         """Ends the thread within an interval."""

@@ -6,7 +6,7 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -62,7 +62,8 @@ class Sensor:
         self.reports: dict[str, ObjectReport] = {}
         self.wanted: frozenset[int] = frozenset()
         self._content = False
-        self._heartbeat_tid = 0
+        self._heartbeat = (0, 0)  # tgid, tid
+        self._scan_link = -1
         bpf.lift_memory_lock()
         try:
             self._maps = {
@@ -103,19 +104,15 @@ class Sensor:
             self._program("er_sys_enter").attach()
         self._load("scan", self._object_dir)
         if "scan" in self._objects:
+            self._scan_link = attach_iterator(self._objects["scan"], "er_scan")
             self._scan(table)
-            self._objects.pop("scan").close()
 
     def _program(self, name: str) -> Program:
         return next(o.programs[name] for o in self._objects.values() if name in o.programs)
 
     def _scan(self, table: ProcessTable) -> None:
-        raw = memoryview(bpf.read_iterator(attach_iterator(self._objects["scan"], "er_scan")))
-        at, parents = 0, []
-        while at + EXEC.size <= len(raw):
-            r = layout.Exec._make(EXEC.unpack_from(raw, at))
-            exe = bytes(raw[at + EXEC.size : at + EXEC.size + r.path_len]) or None
-            at += max(r.len, EXEC.size)
+        parents = []
+        for r, exe in self._threads():
             self._seed_creds(r)
             if r.tid == r.pid:
                 process = table.scanned(r.pid, r.start_ns, exe)
@@ -126,6 +123,24 @@ class Sensor:
                 parents.append((r.pid, (r.ppid, r.parent_start_ns)))
         for pid, parent in parents:
             table.link(pid, parent)
+
+    def _threads(self) -> Iterator[tuple[layout.Exec, bytes | None]]:
+        """Yields every thread there is, a group leader with its program's path."""
+        raw = memoryview(bpf.read_iterator(self._scan_link))
+        at = 0
+        while at + EXEC.size <= len(raw):
+            r = layout.Exec._make(EXEC.unpack_from(raw, at))
+            yield r, bytes(raw[at + EXEC.size : at + EXEC.size + r.path_len]) or None
+            at += max(r.len, EXEC.size)
+
+    def _renew_creds(self) -> None:
+        """What threads' ids were is known only while set*id calls are followed: after a pause it is learned anew."""
+        creds = self._maps["er_creds"]
+        for key in list(creds.keys()):
+            creds.delete(key)
+        if self._scan_link >= 0:
+            for r, _ in self._threads():
+                self._seed_creds(r)
 
     def _seed_creds(self, r: layout.Exec) -> None:
         try:
@@ -146,29 +161,47 @@ class Sensor:
         refused = []
         need_syscalls = any("er_sys_exit" in HOOKS[event.name] for event in EVENTS if event.code in self.wanted)
         if "sys" in self._objects:
-            program = self._program("er_sys_exit")
-            try:
-                program.attach() if need_syscalls else program.detach()
-            except LoadError as error:
-                refused.append(error.message)
+            refused += self._follow_syscalls(self._program("er_sys_exit"), need_syscalls)
         elif need_syscalls:
             refused.append(self.reports["sys"].refused)
         self._write_config()
         return refused
 
-    def set_heartbeat_thread(self, tid: int) -> None:
-        """Names the thread whose calls are liveness probes."""
-        self._heartbeat_tid = tid
+    def _follow_syscalls(self, program: Program, needed: bool) -> list[str]:
+        if not needed:
+            program.detach()
+        elif not program.attached:
+            try:
+                program.attach()
+            except LoadError as error:
+                return [error.message]
+            self._renew_creds()
+        return []
+
+    def set_heartbeat_thread(self, tgid: int, tid: int) -> None:
+        """Names the thread whose calls are liveness probes; 0, 0 for none."""
+        self._heartbeat = (tgid, tid)
         self._write_config()
 
     def _write_config(self) -> None:
         mask = sum(1 << code for code in self.wanted)
-        self._config[: CONFIG.size] = CONFIG.pack(mask, self._content, self._heartbeat_tid)
+        self._config[: CONFIG.size] = CONFIG.pack(mask, self._content, *self._heartbeat)
 
     def hide(self, pid: int, start_ns: int, *, children: bool = False) -> None:
         """Drops the events of one of ExecRay's own processes in the kernel. Raises OSError when there are too many."""
         flags = ER_SELF_FLAG["ER_SELF_DROP"] | (ER_SELF_FLAG["ER_SELF_INHERIT"] if children else 0)
         self._maps["er_self"].update(struct.pack("<I", pid), SELF.pack(start_ns, flags))
+
+    def show(self, pid: int, start_ns: int) -> None:
+        """Ends the hiding of a process; its events are events again."""
+        key = struct.pack("<I", pid)
+        value = self._maps["er_self"].lookup(key)
+        if value is not None and SELF.unpack(value)[0] == start_ns:
+            self._maps["er_self"].delete(key)
+
+    def hidden(self) -> list[int]:
+        """Returns the pids whose events are dropped now."""
+        return sorted(struct.unpack("<I", key)[0] for key in list(self._maps["er_self"].keys()))
 
     def counter(self, name: str) -> int:
         """Returns one of `enum er_counter`, by its name without ER_COUNT_."""

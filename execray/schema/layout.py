@@ -49,6 +49,7 @@ ER_SELF_FLAG: Final = {
     "ER_SELF_DROP": 1,
     "ER_SELF_INHERIT": 2,
     "ER_SELF_HEARTBEAT": 4,
+    "ER_SELF_CHILD": 8,
 }
 
 ER_SETUID_CALL: Final = {
@@ -60,14 +61,15 @@ ER_SETUID_CALL: Final = {
 
 
 class Config(NamedTuple):
-    """struct er_config, 16 bytes without its tail."""
+    """struct er_config, 24 bytes without its tail."""
 
     wanted: int
     content: int
+    heartbeat_tgid: int
     heartbeat_tid: int
 
 
-CONFIG: Final = Struct("<QII")
+CONFIG: Final = Struct("<QIII4x")
 
 
 class Connect(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,3 +184,37 @@ def test_set_group_id_programs_show_their_effective_ids(live: Live, tmp_path: Pa
     event = live.run([program]).one("exec", filename=os.fsencode(program))
     assert (event.get("uid"), event.get("euid"), event.get("suid")) == (0, 12345, 12345)
     assert (event.get("gid"), event.get("egid")) == (0, 23456)
+
+
+def test_hiding_ends_with_exec_and_after_one_generation(live: Live) -> None:
+    code = (
+        "import os, sys; sys.stdin.readline();"
+        "os.system('/bin/echo a > /dev/null');"  # sh, our child: hidden; its echo: everybody's business
+        "os.execv('/bin/echo', ['echo', 'another program'])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as child:
+        live.drain()
+        process = live.table.find(child.pid)
+        assert process is not None and child.stdin is not None
+        live.sensor.hide(child.pid, process.start_ns, children=True)
+        assert child.pid in live.sensor.hidden()
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        events = live.collect(child.pid)
+    programs = [e.get("argv") for e in events if e.type.name == "exec"]
+    assert (b"echo", b"another program") in programs
+    assert child.pid not in live.sensor.hidden()
+
+
+def test_what_is_shown_again_is_seen_again(live: Live) -> None:
+    with sleeper() as child:
+        live.drain()
+        process = live.table.find(child.pid)
+        assert process is not None
+        live.sensor.hide(child.pid, process.start_ns)
+        live.sensor.show(child.pid, process.start_ns + 1)  # another process that had this pid
+        assert child.pid in live.sensor.hidden()
+        live.sensor.show(child.pid, process.start_ns)
+        assert child.pid not in live.sensor.hidden()

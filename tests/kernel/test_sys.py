@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -126,21 +127,21 @@ def test_a_race_on_the_argument_does_not_change_the_path(live: Live, tmp_path: P
     (tmp_path / "forbidden").write_text("")
     (tmp_path / "harmless_").write_text("")
     code = f"""
-        bad, good = {str(tmp_path / "forbidden").encode()!r}, {str(tmp_path / "harmless_").encode()!r}
-        name = buf(bad)
-        stop = False
-        sys.setswitchinterval(1e-6)
-        def flip():
-            while not stop:
-                name.value = good
-                name.value = bad
-        thread = threading.Thread(target=flip); thread.start()
-        opened, end = [], time.monotonic() + 20
+        import mmap
+        bad, good = {os.fsencode(tmp_path / "forbidden")!r}, {os.fsencode(tmp_path / "harmless_")!r}
+        name = mmap.mmap(-1, 4096)  # shared with the child, which rewrites it all the time
+        name[: len(bad)] = bad
+        child = os.fork()
+        while child == 0:
+            name[: len(bad)] = good
+            name[: len(bad)] = bad
+        address = ctypes.addressof(ctypes.c_char.from_buffer(name))
+        opened, end = [], time.monotonic() + 8
         while time.monotonic() < end and (len(opened) < 300 or len(set(opened)) < 2):
-            fd = syscall(257, -100, name, 0, 0)
+            fd = syscall(257, -100, address, 0, 0)
             if fd >= 0:
                 opened.append(os.readlink(f"/proc/self/fd/{{fd}}")); os.close(fd)
-        stop = True; thread.join()
+        os.kill(child, 9); os.waitpid(child, 0)
         print("\\n".join(opened))
     """
     run = live.python(code)
@@ -194,6 +195,28 @@ def test_a_memfd_has_its_name(live: Live) -> None:
     assert run.one("write", content=b"in memory").get("path") == b"memfd:loader"
 
 
+def test_what_was_written_is_read_also_where_the_buffer_ends_sooner(live: Live, tmp_path: Path) -> None:
+    run = live.python("""
+        import mmap
+        page = mmap.mmap(-1, 4096); page[4090:] = b"secret"
+        r, w = os.pipe()
+        at = ctypes.addressof(ctypes.c_char.from_buffer(page)) + 4090
+        print(syscall(1, w, at, 1 << 20))
+    """)
+    written = int(run.stdout)
+    if written > 0:  # what lies behind the page may be mapped, or not
+        assert run.one("write", len=1 << 20).get("content")
+
+
+def test_empty_buffers_of_a_writev_hide_nothing(live: Live, tmp_path: Path) -> None:
+    run = live.python(f"""
+        fd = os.open({str(tmp_path / "o")!r}, os.O_CREAT | os.O_WRONLY)
+        os.writev(fd, [b"", b"", b"hidden", b"x"]); os.pwritev(fd, [b"", b"positioned"], 3)
+    """)
+    assert run.one("write", content=b"hidden").get("len") == 7
+    assert run.one("write", content=b"positioned").get("len") == 10
+
+
 def test_content_is_left_out_where_nobody_asked() -> None:
     with Live(["write"]) as live:
         run = live.python("os.write(1, b'private')")
@@ -219,6 +242,10 @@ def test_chmod_in_its_forms(live: Live, tmp_path: Path) -> None:
     assert run.one("chmod", mode=0o702).get("path") == os.fsencode(f)
     assert run.one("chmod", mode=0o703).get("rawpath") == os.fsencode(f)
     assert run.one("chmod", mode=0o704).get("ret") == results[3]  # fchmodat2 needs Linux 6.6
+    empty = live.python(f"fd = os.open({str(f)!r}, 0); syscall(452, fd, buf(b''), 0o705, 0x1000)").one(
+        "chmod", mode=0o705
+    )
+    assert empty.get("path") == os.fsencode(f)
 
 
 # connect
@@ -252,6 +279,31 @@ def test_connect_to_unix_sockets(live: Live, tmp_path: Path) -> None:
     """)
     assert run.one("connect", path=os.fsencode(tmp_path / "nobody")).get("ret") == -E["ENOENT"]
     assert run.one("connect", path=b"\0execray-test-abstract").get("family") == socket.AF_UNIX
+
+
+def test_a_connected_socket_is_believed_before_the_callers_memory(live: Live) -> None:
+    """The address says AF_UNIX by the time the call returns: the socket knows better."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        run = live.python(f"""
+            import mmap
+            shared = mmap.mmap(-1, 4096)
+            real = struct.pack("<H", 2) + struct.pack(">H", {port}) + bytes([127, 0, 0, 1]) + bytes(8)
+            fake = struct.pack("<H", 1) + b"/run/log" + bytes(6)
+            address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
+            child = os.fork()
+            while child == 0:
+                shared[:16] = fake
+                shared[:16] = real
+            for _ in range(100):
+                s = socket.socket()
+                syscall(42, s.fileno(), address, 16)
+                s.close()
+            os.kill(child, 9); os.waitpid(child, 0)
+        """)
+    reached = [e for e in run.of("connect") if e.get("ret") == 0]
+    assert reached
+    assert {(e.get("family"), e.get("dst.port")) for e in reached} == {(socket.AF_INET, port)}
 
 
 # ptrace
@@ -342,6 +394,34 @@ def test_ids_before_the_sensor_came_are_known_from_the_scan() -> None:
         child.stdout.close()
 
 
+def test_ids_that_changed_while_nobody_listened_are_learned_anew() -> None:
+    """A daemon that gave up root before anybody asked for set*id calls must not look like root still."""
+    code = (
+        "import ctypes, sys; c = ctypes.CDLL(None); print('ready', flush=True); sys.stdin.readline();"
+        "c.syscall(117, 1000, 1000, 0); print('gave up', flush=True); sys.stdin.readline(); c.syscall(105, 0)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdin and child.stdout
+    try:
+        assert child.stdout.readline() == "ready\n"
+        with Live(["fork"]) as live:
+            child.stdin.write("go\n")
+            child.stdin.flush()
+            assert child.stdout.readline() == "gave up\n"
+            live.want(["setuid"])
+            child.stdin.write("go\n")
+            child.stdin.flush()
+            (event,) = [e for e in live.collect(child.pid) if e.type.name == "setuid"]
+        assert event.get("old.uid") == 1000
+    finally:
+        child.kill()
+        child.wait()
+        child.stdin.close()
+        child.stdout.close()
+
+
 def test_a_thread_has_ids_of_its_own(live: Live) -> None:
     run = live.python("""
         def change():
@@ -416,6 +496,21 @@ def test_32_bit_entry_points_are_the_same_events(live: Live, int80: Path, tmp_pa
     assert shown(run.one("connect", dst__port=9), "dst.ip") == "127.0.0.1"
     assert run.one("setuid").get("new.euid") == 32
     assert run.one("exec", filename=b"through int 0x80").get("ret") == -E["ENOENT"]
+
+
+def test_openat2_tells_the_access_that_was_granted(live: Live, tmp_path: Path) -> None:
+    """Its flags lie in the caller's memory, which may say something else once the file is open."""
+    target = os.fsencode(tmp_path / "f")
+    (tmp_path / "f").write_bytes(struct.pack("QQQ", os.O_RDWR | os.O_TRUNC, 0, 0))
+    run = live.python(f"""
+        import mmap
+        with open({target!r}, "r+b") as f:
+            how = mmap.mmap(f.fileno(), 24)
+            print(syscall(437, -100, buf({target!r}), ctypes.addressof(ctypes.c_char.from_buffer(how)), 24), flush=True)
+            os._exit(0)
+    """)
+    event = [e for e in run.of("open", path=target) if e.get("ret") == int(run.stdout)][-1]
+    assert event.get("access") == 3
 
 
 # the hooks themselves

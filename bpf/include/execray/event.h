@@ -168,15 +168,18 @@ struct er_setuid {
 
 /* Shared maps. tracerd makes them and puts them into each object's er_*_slot (maps.h). */
 struct er_config {
-	__u64 wanted;	     /* bit 1 << er_event */
-	__u32 content;	     /* take the bytes of writes */
-	__u32 heartbeat_tid; /* this thread's calls are liveness probes */
+	__u64 wanted;	      /* bit 1 << er_event */
+	__u32 content;	      /* take the bytes of writes */
+	__u32 heartbeat_tgid; /* the calls of this process's ... */
+	__u32 heartbeat_tid;  /* ... this thread are liveness probes */
+	__u32 _pad;
 };
 
 enum er_self_flag {
 	ER_SELF_DROP = 1 << 0,	    /* one of ExecRay's own processes */
-	ER_SELF_INHERIT = 1 << 1,   /* so are its children (the enforcer's tcpdump) */
+	ER_SELF_INHERIT = 1 << 1,   /* so are its children, but not theirs (the enforcer's tcpdump) */
 	ER_SELF_HEARTBEAT = 1 << 2, /* made by the liveness probe */
+	ER_SELF_CHILD = 1 << 3, /* hidden as a child: stays so through exec; a daemon that executes something is none */
 };
 
 struct er_self {

@@ -23,7 +23,9 @@ enum er_nr {
 	NR_SETRESUID = 117,
 	NR_OPENAT = 257,
 	NR_FCHMODAT = 268,
+	NR_PWRITEV = 296,
 	NR_EXECVEAT = 322,
+	NR_PWRITEV2 = 328,
 	NR_OPENAT2 = 437,
 	NR_FCHMODAT2 = 452,
 	NR_I386_SOCKETCALL = 1 << 16, /* no 64-bit number: the call is in its first argument */
@@ -54,8 +56,10 @@ static __always_inline int er_nr_i386(__u32 nr)
 	case 181: return NR_PWRITE64;
 	case 295: return NR_OPENAT;
 	case 306: return NR_FCHMODAT;
+	case 334: return NR_PWRITEV;
 	case 358: return NR_EXECVEAT;
 	case 362: return NR_CONNECT;
+	case 379: return NR_PWRITEV2;
 	case 437: return NR_OPENAT2;
 	case 452: return NR_FCHMODAT2;
 	}
@@ -68,7 +72,9 @@ static __always_inline int er_nr_x32(__u32 nr)
 	case 516: return NR_WRITEV;
 	case 520: return NR_EXECVE;
 	case 521: return NR_PTRACE;
+	case 535: return NR_PWRITEV;
 	case 545: return NR_EXECVEAT;
+	case 547: return NR_PWRITEV2;
 	}
 	return nr;
 }
@@ -82,7 +88,9 @@ static __always_inline enum er_event er_event_of(int nr)
 	case NR_CREAT: return ER_EVENT_OPEN;
 	case NR_WRITE:
 	case NR_WRITEV:
-	case NR_PWRITE64: return ER_EVENT_WRITE;
+	case NR_PWRITE64:
+	case NR_PWRITEV:
+	case NR_PWRITEV2: return ER_EVENT_WRITE;
 	case NR_CHMOD:
 	case NR_FCHMOD:
 	case NR_FCHMODAT:
@@ -105,6 +113,7 @@ struct er_call {
 	bool compat;
 	__s64 ret;
 	__u64 arg[6];
+	struct file *file; /* what the call's descriptor referred to when the hook began; NULL for none */
 };
 
 static __always_inline bool er_is_compat(void)

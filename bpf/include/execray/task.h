@@ -42,6 +42,13 @@ static __always_inline __u32 er_self_flags(struct task_struct *task, __u32 pid)
 	return self->flags;
 }
 
+/* Whether this is the thread whose calls are probes. Its id alone could be another's, should tracerd's thread have
+ * ended. */
+static __always_inline bool er_is_heartbeat(const struct er_config *config, __u64 pid_tgid)
+{
+	return (__u32)pid_tgid == config->heartbeat_tid && pid_tgid >> 32 == config->heartbeat_tgid;
+}
+
 /*
  * Begins a record of the current task. Returns false for an event that must not leave the kernel: one of ExecRay's own,
  * which would make each batch that is written an event in the next.
@@ -54,7 +61,7 @@ static __always_inline bool er_begin(struct er_header *hdr, struct er_task *out,
 	__u32 self = er_self_flags(task, id >> 32);
 
 	hdr->flags = 0;
-	if ((__u32)id == config->heartbeat_tid || (self & ER_SELF_HEARTBEAT)) {
+	if (er_is_heartbeat(config, id) || (self & ER_SELF_HEARTBEAT)) {
 		hdr->flags = ER_F_HEARTBEAT;
 	} else if (self & ER_SELF_DROP) {
 		er_count(ER_COUNT_SELF);
