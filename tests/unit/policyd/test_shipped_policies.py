@@ -57,7 +57,7 @@ def sends(play: Play, process: Proc, **slots: Any) -> None:
     play.event("connect", process, **{"family": 2, "dst_ip": "192.0.2.1", "dst_port": 80, "ret": 0, **slots})
 
 
-@pytest.mark.parametrize("path", ["/etc/shadow", "/etc/gshadow", "/etc/shadow-", "/etc/security/opasswd"])
+@pytest.mark.parametrize("path", ["/etc/shadow", "/etc/gshadow", "/etc/shadow-", "/etc/shadow.edit"])
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_RDONLY | os.O_CLOEXEC])
 def test_hashes_read_then_sent(path: str, flags: int) -> None:
     play = Play()
@@ -74,6 +74,23 @@ def test_hashes_read_then_written_by_a_child() -> None:
     child = play.fork(shell, exe="/usr/bin/gzip")
     play.event("write", child, fd=1, path="pipe:[1]", ret=10, len=10)
     assert matches(play) == ["credential_access"]
+
+
+def test_hashes_copied_by_the_kernel() -> None:
+    # cp calls copy_file_range, which is no write.
+    play = Play()
+    copier = play.process(exe="/usr/bin/cp", uid=0)
+    reads(play, copier)
+    play.event("open", copier, path="/tmp/x", flags=os.O_WRONLY | os.O_CREAT, mode=0o600, ret=4)
+    assert matches(play) == ["credential_access"]
+
+
+def test_a_file_only_read_is_no_way_out() -> None:
+    play = Play()
+    reader = play.process(exe="/usr/bin/wc", uid=0)
+    reads(play, reader)
+    reads(play, reader, "/etc/locale.alias")
+    assert matches(play) == []
 
 
 @pytest.mark.parametrize("exe", ["/usr/bin/passwd", "/usr/sbin/sshd", "/usr/bin/sudo", "/usr/sbin/unix_chkpwd"])
@@ -224,6 +241,15 @@ def test_made_armed_and_run_within_one_tree(path: str) -> None:
     drops(play, shell, path)
     arms(play, play.fork(shell, exe="/usr/bin/chmod"))
     runs(play, play.fork(shell), path)
+    assert matches(play) == ["dropper"]
+
+
+def test_a_script_is_run_by_its_interpreter() -> None:
+    play = Play()
+    shell = play.process(exe="/usr/bin/bash")
+    drops(play, shell)
+    arms(play, shell)
+    play.event("exec", play.fork(shell, exe="/usr/bin/dash"), filename="/tmp/x", ret=0)
     assert matches(play) == ["dropper"]
 
 
