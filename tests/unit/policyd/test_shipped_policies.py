@@ -234,14 +234,20 @@ def runs(play: Play, process: Proc, exe: str = "/tmp/x") -> None:
 def test_made_armed_and_run_within_one_tree(path: str) -> None:
     play = Play()
     shell = play.process(exe="/usr/bin/bash")
-    drops(play, play.fork(shell, exe="/usr/bin/curl"), path)
-    assert matches(play) == []
-    play = Play()
-    shell = play.process(exe="/usr/bin/bash")
     drops(play, shell, path)
     arms(play, play.fork(shell, exe="/usr/bin/chmod"))
     runs(play, play.fork(shell), path)
     assert matches(play) == ["dropper"]
+
+
+@pytest.mark.parametrize(("maker", "found"), [("/usr/bin/bash", ["dropper_from_shell"]), ("/usr/bin/make", [])])
+def test_made_armed_and_run_by_three_children_of_a_shell(maker: str, found: list[str]) -> None:
+    play = Play()
+    shell = play.process(exe=maker)
+    drops(play, play.fork(shell, exe="/usr/bin/curl"))
+    arms(play, play.fork(shell, exe="/usr/bin/chmod"))
+    runs(play, play.fork(shell))
+    assert matches(play) == found
 
 
 def test_a_script_is_run_by_its_interpreter() -> None:
