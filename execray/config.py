@@ -129,13 +129,29 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: of two modes, the one that was overlooked would count."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raises ConstructorError for a key that came before."""
+        seen: set[object] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"`{key.value}` stands here twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: Path | None = None) -> Config:
     """Reads the file; with None, DEFAULT_PATH if it exists and defaults if not. Raises ConfigError."""
     if path is None and not DEFAULT_PATH.exists():
         return Config()
     path = path or DEFAULT_PATH
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}", "name another file with --config") from error
     except UnicodeDecodeError as error:
@@ -146,6 +162,8 @@ def load(path: Path | None = None) -> Config:
         raise ConfigError(
             f"{path}{where}: not valid YAML: {getattr(error, 'problem', error)}", "mend that line"
         ) from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply", "the deepest value is a list in a section") from error
     config = _section(Config, {} if raw is None else raw, "", path)
     assert isinstance(config, Config)
     return config
@@ -175,7 +193,9 @@ def _value(kind: Any, value: object, name: str, path: Path) -> object:
         if not isinstance(value, list) or (items[-1] is not ... and len(value) != len(items)):
             raise ConfigError(f"{path}: `{name}` must be a list, not {_kind(value)}", "write it as [a, b]")
         kinds = [items[0]] * len(value) if items[-1] is ... else list(items)
-        return tuple(_value(k, v, name, path) for k, v in zip(kinds, value, strict=True))
+        found = tuple(_value(k, v, name, path) for k, v in zip(kinds, value, strict=True))
+        _check_list(found, name, path)
+        return found
     wanted: tuple[type, ...] = {Path: (str,), float: (int, float)}.get(kind, (kind,))
     # bool is an int in Python, never in a configuration
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
@@ -195,6 +215,17 @@ def _bounded(value: object, name: str, path: Path) -> object:
     if isinstance(value, str) and leaf in _CHOICES and value not in _CHOICES[leaf]:
         raise ConfigError(f"{path}: `{name}` is `{value}`", f"it must be one of {', '.join(_CHOICES[leaf])}")
     return value
+
+
+def _check_list(found: tuple[Any, ...], name: str, path: Path) -> None:
+    if name == "protect_exe" and (relative := [exe for exe in found if exe and not exe.startswith("/")]):
+        # It would protect nothing: programs are known by their whole path.
+        raise ConfigError(f"{path}: `{name}` has `{relative[0]}`", "write the whole path, or use `protect_comm`")
+    if name == "policyd.alert_throttle":
+        most, seconds = found
+        if not (1 <= most <= 10_000 and 0 < seconds <= 86_400):
+            hint = "write [N, SECONDS]: N from 1 to 10000, in more than 0 and at most 86400 seconds"
+            raise ConfigError(f"{path}: `{name}` is {list(found)}", hint)
 
 
 def _kind(value: object) -> str:

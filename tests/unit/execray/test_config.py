@@ -127,3 +127,26 @@ def test_paths_follow_the_two_folders() -> None:
     assert config.control_socket("policyd") == Path("/r/policyd-ctl.sock")
     for path in (config.alerts_file, config.capture_dir, config.audit_log):
         assert path.is_relative_to("/s")
+
+
+def test_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"execray\.yaml:3:1: .*`mode` stands here twice"):
+        load(written(tmp_path, "mode: audit\ngroup: x\nmode: enforce\n"))
+    with pytest.raises(ConfigError, match="twice"):
+        load(written(tmp_path, "enforcer: {kills_per_minute: 1, kills_per_minute: 100}"))
+
+
+def test_protected_program_without_its_whole_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="protect_exe"):
+        load(written(tmp_path, "protect_exe: [/usr/sbin/sshd, postgres]"))
+
+
+@pytest.mark.parametrize("throttle", ["[0, 60]", "[1, 0]", "[1, -5.0]", "[1, .inf]", "[1, .nan]", "[99999, 1]"])
+def test_throttle_that_holds_back_all_or_nothing_is_refused(tmp_path: Path, throttle: str) -> None:
+    with pytest.raises(ConfigError, match="alert_throttle"):
+        load(written(tmp_path, f"policyd: {{alert_throttle: {throttle}}}"))
+
+
+def test_file_nested_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        load(written(tmp_path, "[" * 100_000))
