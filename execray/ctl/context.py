@@ -51,13 +51,18 @@ class Context:
 
 
 def command_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes operator errors one line with a hint, and the exit code 3 for a daemon out of reach, 1 for the rest."""
+    """Makes operator errors one line with a hint, and the exit code 3 for a daemon out of reach, 1 for the rest.
+
+    With --json, standard output says so too: whoever reads it always gets JSON.
+    """
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except OperatorError as error:
+            if kwargs.get("as_json"):
+                print_json({"ok": False, "error": error.message, "hint": error.hint})
             show_error(error)
             sys.exit(EXIT_UNREACHABLE if isinstance(error, Unreachable) else EXIT_FAILED)
 

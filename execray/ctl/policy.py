@@ -23,7 +23,7 @@ from execray.ctl.context import (
 from execray.errors import OperatorError
 from execray.timeline import safe
 
-MAX_FILE_BYTES: Final = 4 * 1024 * 1024  # the compiler has its own, lower limit, with a better message
+MAX_FILE_BYTES: Final = 8 * 1024 * 1024  # the compiler has its own, lower limit, with a better message
 
 
 @click.group()
@@ -145,8 +145,13 @@ def _counted(items: Sequence[object], one: str, many: str) -> str:
 
 
 def _expanded(given: Path) -> list[Path]:
-    """Returns the policy files of a folder, as policyd would read them, and a file as it is."""
-    return sorted(given.glob("*.policy")) if given.is_dir() else [given]
+    """Returns the policy files of a folder, as policyd would read them, and a file as it is. Raises OperatorError for none."""
+    if not given.is_dir():
+        return [given]
+    found = sorted(given.glob("*.policy"))
+    if not found:
+        raise OperatorError(f"no *.policy file is in {given}", "name a policy file, or a folder of them")
+    return found
 
 
 def _read(file: Path) -> tuple[str, bytes]:

@@ -156,6 +156,34 @@ def test_check_of_any_bytes_never_crashes_and_never_steers_the_terminal(raw: byt
     assert result.exception is None or isinstance(result.exception, SystemExit)
 
 
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("--runtime-dir", "/nowhere", "policy", "list", "--json"), 3),
+        (("--runtime-dir", "/nowhere", "alerts", "tail", "--json"), 3),
+        (("--config", "/nowhere.yaml", "status", "--json"), 1),
+        (("policy", "check", "/nowhere.policy", "--json"), 1),
+    ],
+)
+def test_a_failure_is_json_too_where_json_was_asked_for(args: tuple[str, ...], code: int) -> None:
+    result = ctl(*args)
+    assert result.exit_code == code
+    told = json.loads(result.stdout)
+    assert told["ok"] is False and told["error"] and told["error"] in result.stderr
+
+
+def test_check_of_a_folder_without_policies_is_no_success(tmp_path: Path) -> None:
+    result = ctl("policy", "check", tmp_path)
+    assert result.exit_code == 1 and "no *.policy file" in result.stderr
+
+
+def test_check_takes_a_file_as_large_as_policyd_does(tmp_path: Path) -> None:
+    file = tmp_path / "large.policy"
+    file.write_text("//" + "x" * (4 << 20) + "\n" + GOOD)
+    result = ctl("policy", "check", file)
+    assert result.exit_code == 0 and "ok: 1 policy" in result.stdout
+
+
 def test_check_of_a_file_that_is_not_there(tmp_path: Path) -> None:
     result = ctl("policy", "check", tmp_path / "none.policy")
     assert result.exit_code == 1 and "can't read" in result.stderr
