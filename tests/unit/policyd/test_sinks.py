@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -143,40 +144,56 @@ def test_a_file_moved_away_by_someone_else_is_made_anew(file: AlertFile, path: P
     assert [id_of(alert) for alert in read_newest_first(path, 0, 9)] == [f"{1:016x}"]
 
 
-@pytest.fixture
-def full_disk() -> Iterator[int]:
-    """A limit on the size of files: the nearest thing to a full disk that needs no disk."""
-    limit = 4096
+FULL = 4096
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """A limit on the size of files, FULL bytes: the nearest thing to a full disk that needs no disk.
+
+    Not a fixture: one lasts until pytest has printed the test's result, to a file perhaps, which has the same limit.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_leaves_no_half_line_and_the_alert_is_written_later(
-    file: AlertFile, path: Path, full_disk: int
-) -> None:
+def test_a_full_disk_leaves_no_half_line_and_the_alert_is_written_later(file: AlertFile, path: Path) -> None:
     file.write_all(numbered(2))
     written = path.read_bytes()
-    with pytest.raises(OSError) as caught:
-        file.write_all([sample_alert("c" * 16, note="x" * full_disk)])
+    with full_disk(), pytest.raises(OSError) as caught:
+        file.write_all([sample_alert("c" * 16, note="x" * FULL)])
     assert caught.value.errno in (errno.EFBIG, errno.ENOSPC)
     assert path.read_bytes() == written
     assert file.unwritten == 1 and file.stats.failed == 1
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     file.write_all(numbered(1, start=7))
     ids = [id_of(json.loads(line)) for line in path.read_bytes().splitlines()]
     assert ids[2:] == ["c" * 16, f"{7:016x}"]
     assert file.unwritten == 0 and file.stats.dropped == 0
 
 
-def test_what_waits_for_the_disk_is_bounded_and_the_rest_counted(file: AlertFile, full_disk: int) -> None:
-    with pytest.raises(OSError):
-        file.write_all([sample_alert("d" * 16, note="x" * full_disk)])
-    with pytest.raises(OSError):
-        file.write_all(numbered(MAX_UNWRITTEN + 9))
+def test_a_burst_past_the_bound_for_a_full_disk_is_written_whole_where_there_is_room(
+    file: AlertFile, path: Path
+) -> None:
+    # Else whoever can raise alerts could push out the one before.
+    alerts = numbered(3 * MAX_UNWRITTEN)
+    file.write_all(alerts)
+    assert (file.stats.written, file.stats.dropped, file.unwritten) == (len(alerts), 0, 0)
+    found = [id_of(alert) for alert in read_newest_first(path, 3, len(alerts))]
+    assert found[::-1] == [id_of(alert) for alert in alerts]
+
+
+def test_what_waits_for_the_disk_is_bounded_and_the_rest_counted(file: AlertFile) -> None:
+    with full_disk():
+        with pytest.raises(OSError):
+            file.write_all([sample_alert("d" * 16, note="x" * FULL)])
+        with pytest.raises(OSError):
+            file.write_all(numbered(MAX_UNWRITTEN + 9))
     # The large one is the first to be given up; then the small ones fit until the limit is reached.
     assert file.unwritten <= MAX_UNWRITTEN
     assert file.stats.dropped == 10
@@ -243,12 +260,11 @@ def test_closing_gives_up_on_a_sink_that_is_stuck() -> None:
     stuck.gate.set()
 
 
-async def test_a_file_that_refuses_does_not_raise_and_is_shown(
-    path: Path, full_disk: int, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_file_that_refuses_does_not_raise_and_is_shown(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fanout = Fanout(LOG)
     fanout.open(AlertFile(path, max_bytes=1 << 20, keep=3), [])
-    await fanout.write([sample_alert("e" * 16, note="x" * full_disk)])
+    with full_disk():
+        await fanout.write([sample_alert("e" * 16, note="x" * FULL)])
     status: Any = fanout.status()
     assert status["file"]["failed"] == 1 and status["file"]["unwritten"] == 1
     assert "alert file refused" in caplog.text
