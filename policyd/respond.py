@@ -207,7 +207,7 @@ class Responder:
         if plan.severity is None:
             return None
         # A repeated one goes through the throttle too: what it held back the first time is then held back again.
-        held = self._admit(finding)
+        held = self._admit(finding, plan.kill and not finding.partial_evidence)
         if known:
             self.stats.duplicates += 1
             return None
@@ -219,11 +219,12 @@ class Responder:
         )
         return pending
 
-    def _admit(self, finding: Finding) -> int | None:
+    def _admit(self, finding: Finding, kills: bool) -> int | None:
         limit, per_ns = finding.policy.throttle
         if finding.policy.throttle == _DEFAULT_THROTTLE:
             limit, per_ns = self._default_throttle
-        image = (finding.policy.name, type(finding), finding.actor.id, actor_get(finding.actor, "exe"))
+        # An alert of a match that could not be acted on must not hold back the one that tells of the kill.
+        image = (finding.policy.name, type(finding), finding.actor.id, actor_get(finding.actor, "exe"), kills)
         return self.throttle.admit(image, limit, per_ns, finding.time_ns)
 
     def _kill(self, finding: Finding, origin: Origin, pending: Pending) -> None:

@@ -54,24 +54,27 @@ class AlertFile:
     def write_all(self, alerts: Sequence[Alert]) -> None:
         """Appends alerts and returns when they are on the disk. Raises OSError; the alerts are then tried again next time.
 
-        Of those that wait, at most MAX_UNWRITTEN are kept, and the rest counted as dropped.
+        Of those that wait then, at most MAX_UNWRITTEN are kept, and the rest counted as dropped.
         """
         for alert in alerts:
             if alert_id := id_of(alert):
                 self._remember(alert_id)
-            self.stats.dropped += len(self._unwritten) == MAX_UNWRITTEN
-            self._unwritten.append(alert_line(alert))
+        lines = [*self._unwritten, *map(alert_line, alerts)]
+        written = 0
         try:
             self._reopen_if_moved()
-            while self._unwritten:
-                self._append(self._unwritten[0])
-                self._unwritten.popleft()
-                self.stats.written += 1
+            for line in lines:
+                self._append(line)
+                written += 1
             os.fdatasync(self._fd)
         except OSError as error:
             self.stats.failed += len(alerts)
             self.stats.last_error = str(error)
             raise
+        finally:
+            self.stats.written += written
+            self.stats.dropped += max(0, len(lines) - written - MAX_UNWRITTEN)
+            self._unwritten = deque(lines[written:], MAX_UNWRITTEN)
 
     def close(self) -> None:
         """Closes the file."""

@@ -92,6 +92,19 @@ async def test_partial_evidence_is_told_and_never_killed_for(config: Config) -> 
     assert policyd.enforcer.kills == []
 
 
+async def test_alert_of_a_kill_is_not_held_back_by_one_that_could_not_be_acted_on(config: Config) -> None:
+    play = Play()
+    thief = play.process(exe="/tmp/thief")
+    play.event("open", thief, path="/etc/shadow", flags=0, ret=3, cut=Flag.PATH_TRUNCATED)
+    play.event("connect", thief, family=2, ret=0)
+    theft(play, thief)
+    async with policyd_here(config) as policyd:
+        await policyd.tracerd.send(play.batch())
+        await until(lambda: len(policyd.enforcer.kills) == 1, "the kill")
+        alerts = await policyd.alerts_after(2)
+    assert [alert["execray"]["action"]["kill"]["result"] for alert in alerts] == ["withheld", "killed"]
+
+
 async def test_the_kill_order_goes_out_before_anything_is_written(config: Config) -> None:
     play = Play()
     theft(play)
