@@ -290,6 +290,7 @@ def test_a_connected_socket_is_believed_before_the_callers_memory(live: Live) ->
             shared = mmap.mmap(-1, 4096)
             real = struct.pack("<H", 2) + struct.pack(">H", {port}) + bytes([127, 0, 0, 1]) + bytes(8)
             fake = struct.pack("<H", 1) + b"/run/log" + bytes(6)
+            shared[:16] = real
             address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
             child = os.fork()
             while child == 0:
