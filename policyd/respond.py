@@ -142,6 +142,7 @@ class Responder:
         self._bound_s = order_timeout_s + OUTCOME_GRACE_S
         self._default_throttle = default_throttle
         self._orders: set[asyncio.Task[Outcome]] = set()
+        self._kills: dict[Hashable, asyncio.Task[Outcome]] = {}  # under way, by process and policy
         self._captures: OrderedDict[Hashable, tuple[int, asyncio.Task[Outcome]]] = OrderedDict()
 
     def respond(self, outputs: Sequence[Output], origin: Origin) -> list[Pending]:
@@ -240,12 +241,19 @@ class Responder:
             pending.killed = kill_json("withheld", reason="the match rests on a value captured only in part")
         elif audit:
             pending.killed = kill_json(Result.WOULD_KILL.value, reason=", ".join(audit))
+        elif (under_way := self._kills.get(victim := (finding.actor.id, finding.policy.name))) is not None:
+            # One process that matches again and again before it is gone must not use up what others need.
+            pending.kill = under_way
+            pending.deadline = asyncio.get_running_loop().time() + self._bound_s
+            return
         elif len(self._orders) >= MAX_ORDERS:
             pending.killed = kill_json(Result.FAILED.value, reason=f"{MAX_ORDERS} orders are under way")
             self._count_kill(Result.FAILED.value)
         else:
             pending.kill = self._order(self.enforcer.kill(_order(finding, origin, Action.KILL, Mode.ENFORCE)))
             pending.deadline = asyncio.get_running_loop().time() + self._bound_s
+            self._kills[victim] = pending.kill
+            pending.kill.add_done_callback(lambda _: self._kills.pop(victim, None))
             pending.kill.add_done_callback(self._kill_done)
             return
         self._count_kill(pending.killed["result"])

@@ -12,6 +12,7 @@ import pytest
 from execray.config import Config
 from execray.schema.catalog import Flag
 from execray.wire.orders import Result
+from policyd.respond import MAX_ORDERS
 from policyd.sinks.journal import JournalSink
 from tests.support.fake_tracerd import FakeTracerd, until
 from tests.support.playbook import Play
@@ -105,6 +106,24 @@ async def test_alert_of_a_kill_is_not_held_back_by_one_that_could_not_be_acted_o
     assert [alert["execray"]["action"]["kill"]["result"] for alert in alerts] == ["withheld", "killed"]
 
 
+async def test_process_that_matches_on_and_on_does_not_shield_another(tmp_path: Path) -> None:
+    text = 'path "touch" response enforce { open { path startswith "/x" } on match { kill } }'
+    play = Play()
+    noisy, other = play.process(exe="/tmp/noisy"), play.process(exe="/tmp/other")
+    for number in range(MAX_ORDERS + 9):
+        play.event("open", noisy, path=f"/x{number}", ret=3)
+    play.event("open", other, path="/x", ret=3)
+    with private_config(tmp_path, {"touch.policy": text}) as config:
+        async with policyd_here(config) as policyd:
+            policyd.enforcer.hold.clear()
+            await policyd.tracerd.send(play.batch())
+            await until(lambda: len(policyd.enforcer.kills) >= 2, "two orders")
+            policyd.enforcer.hold.set()
+            alerts = await policyd.alerts_after(2)
+    assert [order.process.pid for order in policyd.enforcer.kills] == [noisy.id[0], other.id[0]]
+    assert [alert["execray"]["action"]["kill"]["result"] for alert in alerts] == ["killed", "killed"]
+
+
 async def test_the_kill_order_goes_out_before_anything_is_written(config: Config) -> None:
     play = Play()
     theft(play)
@@ -196,11 +215,12 @@ async def test_more_of_the_same_is_held_back_and_counted_exactly_in_the_next(con
 async def test_the_throttle_limits_no_kill(config: Config) -> None:
     play = Play()
     thief = theft(play)
-    theft(play, thief)
     async with policyd_here(config) as policyd:
-        batch = play.batch()
-        await policyd.tracerd.send(batch)
-        await policyd.tracerd.acknowledged(batch)
+        for _ in range(2):
+            batch = play.batch()
+            await policyd.tracerd.send(batch)
+            await policyd.tracerd.acknowledged(batch)
+            theft(play, thief)  # it lives on
     assert len(policyd.alerts()) == 1 and len(policyd.enforcer.kills) == 2
 
 
