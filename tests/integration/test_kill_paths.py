@@ -176,7 +176,7 @@ async def test_enforcer_killed_and_back_is_used_again_within_a_second(run_dir: P
 async def test_stopped_enforcer_is_given_up_after_the_bound_and_its_late_outcome_is_counted(
     run_dir: Path, tmp_path: Path
 ) -> None:
-    config = config_in(run_dir, timeout_ms=50)
+    config = config_in(run_dir, timeout_ms=400)
     with enforcer_process(config, tmp_path) as enforcer:
         async with client_of(config) as client:
             assert enforcer.process is not None
@@ -184,9 +184,9 @@ async def test_stopped_enforcer_is_given_up_after_the_bound_and_its_late_outcome
             with victim() as child:
                 began = time.monotonic()
                 outcome = await client.kill(make_order(key_of(child.pid)))
-                assert 0.05 <= time.monotonic() - began < 0.5
+                assert 0.4 <= time.monotonic() - began < 2
                 assert (outcome.result, outcome.by) == (Result.KILLED, "policyd")
-                assert outcome.text == "no outcome from the enforcer within 50 ms"
+                assert outcome.text == "no outcome from the enforcer within 400 ms"
                 assert died_of_sigkill(child)
             os.kill(enforcer.process.pid, 18)
             await until(lambda: client.stats.late == 1)
