@@ -38,7 +38,10 @@ def run() -> dict[str, Any]:
     """Returns for each way the latencies' p50, p99 and maximum in milliseconds, and how many attackers it missed."""
     latencies: dict[str, list[float]] = {"enforcer": [], "direct": []}
     missed = dict.fromkeys(latencies, 0)
-    settings = {"enforcer": {"kills_per_minute": 10_000, "kills_per_minute_per_policy": 10_000}}
+    settings = {
+        "enforcer": {"kills_per_minute": 10_000, "kills_per_minute_per_policy": 10_000},
+        "policyd": {"order_timeout_ms": 100},
+    }
     with (
         tempfile.TemporaryDirectory(prefix="execray-bench-") as folder,
         socket.create_server(("127.0.0.1", 0), backlog=512) as server,

@@ -41,7 +41,9 @@ class Arena:
         assert bash
         shutil.copy(bash, self.attacker)
         self.write_policy("theft.policy", policy or THEFT)
-        policyd = {"policy_dirs": [str(self.policies)], "sinks": ["file"], **settings.pop("policyd", {})}
+        # who kills must not depend on how busy the machine is, so the enforcer has a second
+        policyd = {"policy_dirs": [str(self.policies)], "sinks": ["file"], "order_timeout_ms": 1000}
+        policyd |= settings.pop("policyd", {})
         tracerd = {"heartbeat_s": 0.2, **settings.pop("tracerd", {})}
         self.stack = Stack(folder, {"mode": "enforce", **settings, "policyd": policyd, "tracerd": tracerd})
         self._attacks: list[Attack] = []
