@@ -122,8 +122,8 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 	return 0;
 }
 
-/* The first buffer of a writev that isn't empty, and the length of all that were looked at. */
-static __always_inline void er_first_iov(struct er_call *call, __u64 *base, __u64 *len, __u64 *sum)
+/* The first of some buffers that isn't empty, and the length of all that were looked at. */
+static __always_inline void er_first_iov(bool compat, __u64 at, __u64 count, __u64 *base, __u64 *len, __u64 *sum)
 {
 	__u64 iov[2] = {};
 	__u32 narrow[2] = {};
@@ -131,14 +131,14 @@ static __always_inline void er_first_iov(struct er_call *call, __u64 *base, __u6
 
 	*base = *len = *sum = 0;
 	for (i = 0; i < ER_MAX_IOV; i++) {
-		if ((__u64)i >= call->arg[2])
+		if ((__u64)i >= count)
 			break;
-		if (call->compat) {
-			bpf_probe_read_user(narrow, sizeof(narrow), (void *)(call->arg[1] + i * sizeof(narrow)));
+		if (compat) {
+			bpf_probe_read_user(narrow, sizeof(narrow), (void *)(at + i * sizeof(narrow)));
 			iov[0] = narrow[0];
 			iov[1] = narrow[1];
 		} else {
-			bpf_probe_read_user(iov, sizeof(iov), (void *)(call->arg[1] + i * sizeof(iov)));
+			bpf_probe_read_user(iov, sizeof(iov), (void *)(at + i * sizeof(iov)));
 		}
 		if (!*len) {
 			*base = iov[0];
@@ -148,20 +148,60 @@ static __always_inline void er_first_iov(struct er_call *call, __u64 *base, __u6
 	}
 }
 
+/* Where a call's bytes lie in the caller's memory, how many there are in the piece to be read, and in all. */
+static __always_inline void er_buffer(struct er_call *call, __u64 *from, __u64 *len, __u64 *asked)
+{
+	__u64 at = call->arg[1], count = call->arg[2];
+
+	switch (call->nr) {
+	case NR_SENDFILE:
+		*from = *len = 0;
+		*asked = call->arg[3];
+		return;
+	case NR_SPLICE:
+	case NR_COPY_FILE_RANGE:
+		*from = *len = 0;
+		*asked = call->arg[4];
+		return;
+	case NR_SENDMSG: {
+		__u64 wide[2] = {}; /* struct user_msghdr: msg_iov, msg_iovlen */
+		__u32 narrow[2] = {};
+
+		if (call->compat) {
+			bpf_probe_read_user(narrow, sizeof(narrow), (void *)(call->arg[1] + 8));
+			at = narrow[0];
+			count = narrow[1];
+		} else {
+			bpf_probe_read_user(wide, sizeof(wide), (void *)(call->arg[1] + 16));
+			at = wide[0];
+			count = wide[1];
+		}
+	}
+		/* fall through */
+	case NR_WRITEV:
+	case NR_PWRITEV:
+	case NR_PWRITEV2: er_first_iov(call->compat, at, count, from, len, asked); return;
+	}
+	*from = at;
+	*len = *asked = count;
+}
+
 static __noinline int er_write(struct er_scratch *scratch, struct er_call *call, __u32 content)
 {
 	struct er_file *e;
-	__u64 from, len;
+	__u64 from, len, asked;
 	__u32 at = 0, take;
+	bool zero_copy;
 
 	if (!scratch || !call)
 		return 0;
 	e = &scratch->record.file;
-	e->fd = call->arg[0];
-	from = call->arg[1];
-	e->asked = len = call->arg[2];
-	if (call->nr == NR_WRITEV || call->nr == NR_PWRITEV || call->nr == NR_PWRITEV2)
-		er_first_iov(call, &from, &len, &e->asked);
+	zero_copy = er_is_zero_copy(call->nr);
+	e->fd = zero_copy && call->nr != NR_SENDFILE ? call->arg[2] : call->arg[0];
+	er_buffer(call, &from, &len, &asked);
+	e->asked = asked;
+	if (content && zero_copy)
+		e->hdr.flags |= ER_F_UNREADABLE;
 	/* What was written for certain can be read; the rest of the buffer may lie past its mapping's end. */
 	if (call->ret > 0 && (__u64)call->ret < len)
 		len = call->ret;
@@ -502,6 +542,8 @@ static __always_inline __s32 er_fd_of(struct er_call *call, enum er_event event)
 		return call->ret;
 	if (call->nr == NR_I386_SOCKETCALL)
 		bpf_probe_read_user(&fd, sizeof(fd), (void *)call->arg[1]);
+	if (call->nr == NR_SPLICE || call->nr == NR_COPY_FILE_RANGE)
+		return call->arg[2];
 	if (event == ER_EVENT_CHMOD && call->nr != NR_FCHMOD) {
 		/* by name; only an empty one (AT_EMPTY_PATH) means the descriptor */
 		if (call->nr == NR_CHMOD || bpf_probe_read_user(&first, 1, (void *)call->arg[1]) || first)

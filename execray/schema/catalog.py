@@ -214,8 +214,11 @@ EVENTS: tuple[EventType, ...] = (
     EventType(
         5,
         "write",
-        "Bytes were written to a descriptor: write, pwrite64, writev (its first buffer), and their 32-bit forms.",
-        ("tp_btf/sys_exit: write, pwrite64, writev",),
+        "Bytes were written to a descriptor: write, writev, pwrite64, pwritev, sendto, sendmsg, and sendfile, splice and "
+        "copy_file_range, whose content nobody has in hand; and their 32-bit forms.",
+        (
+            "tp_btf/sys_exit: write, writev, pwrite64, pwritev, pwritev2, sendto, sendmsg, sendfile, splice, copy_file_range",
+        ),
         (
             Field("fd", Kind.INT, "The descriptor."),
             _path("What the descriptor refers to: a path, or `socket:`, `pipe:` and the like."),

@@ -208,6 +208,27 @@ def test_what_was_written_is_read_also_where_the_buffer_ends_sooner(live: Live, 
     assert run.one("write", len=1 << 20).get("content") == b"secret"
 
 
+def test_bytes_leave_in_many_ways(live: Live, tmp_path: Path) -> None:
+    (tmp_path / "from").write_bytes(b"from a file")
+    out = os.fsencode(tmp_path / "to")
+    run = live.python(f"""
+        a, b = socket.socketpair()
+        a.send(b"by send"); a.sendmsg([b"", b"by ", b"sendmsg"])
+        source = os.open({str(tmp_path / "from")!r}, 0)
+        target = os.open({out!r}, os.O_CREAT | os.O_RDWR)
+        print(os.copy_file_range(source, target, 11), os.sendfile(target, source, 0, 10))
+        r, w = os.pipe(); os.write(w, b"spliced")
+        print(os.splice(r, target, 6))
+    """)
+    assert run.stdout.split() == ["11", "10", "6"]
+    assert run.one("write", content=b"by send").get("len") == 7
+    assert run.one("write", content=b"by ").get("len") == 10
+    for length in (11, 10, 6):
+        event = run.one("write", path=out, ret=length)
+        assert event.get("len") == length and event.get("content") is None
+        assert Flag.UNREADABLE in event.flags
+
+
 def test_empty_buffers_of_a_writev_hide_nothing(live: Live, tmp_path: Path) -> None:
     run = live.python(f"""
         fd = os.open({str(tmp_path / "o")!r}, os.O_CREAT | os.O_WRONLY)

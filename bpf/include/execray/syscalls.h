@@ -12,7 +12,10 @@ enum er_nr {
 	NR_OPEN = 2,
 	NR_PWRITE64 = 18,
 	NR_WRITEV = 20,
+	NR_SENDFILE = 40,
 	NR_CONNECT = 42,
+	NR_SENDTO = 44,
+	NR_SENDMSG = 46,
 	NR_EXECVE = 59,
 	NR_CREAT = 85,
 	NR_CHMOD = 90,
@@ -23,8 +26,10 @@ enum er_nr {
 	NR_SETRESUID = 117,
 	NR_OPENAT = 257,
 	NR_FCHMODAT = 268,
+	NR_SPLICE = 275,
 	NR_PWRITEV = 296,
 	NR_EXECVEAT = 322,
+	NR_COPY_FILE_RANGE = 326,
 	NR_PWRITEV2 = 328,
 	NR_OPENAT2 = 437,
 	NR_FCHMODAT2 = 452,
@@ -54,11 +59,17 @@ static __always_inline int er_nr_i386(__u32 nr)
 	case 164:
 	case 208: return NR_SETRESUID;
 	case 181: return NR_PWRITE64;
+	case 187:
+	case 239: return NR_SENDFILE;
 	case 295: return NR_OPENAT;
 	case 306: return NR_FCHMODAT;
+	case 313: return NR_SPLICE;
 	case 334: return NR_PWRITEV;
 	case 358: return NR_EXECVEAT;
 	case 362: return NR_CONNECT;
+	case 369: return NR_SENDTO;
+	case 370: return NR_SENDMSG;
+	case 377: return NR_COPY_FILE_RANGE;
 	case 379: return NR_PWRITEV2;
 	case 437: return NR_OPENAT2;
 	case 452: return NR_FCHMODAT2;
@@ -70,6 +81,7 @@ static __always_inline int er_nr_x32(__u32 nr)
 {
 	switch (nr) {
 	case 516: return NR_WRITEV;
+	case 518: return NR_SENDMSG;
 	case 520: return NR_EXECVE;
 	case 521: return NR_PTRACE;
 	case 535: return NR_PWRITEV;
@@ -90,7 +102,12 @@ static __always_inline enum er_event er_event_of(int nr)
 	case NR_WRITEV:
 	case NR_PWRITE64:
 	case NR_PWRITEV:
-	case NR_PWRITEV2: return ER_EVENT_WRITE;
+	case NR_PWRITEV2:
+	case NR_SENDTO:
+	case NR_SENDMSG:
+	case NR_SENDFILE:
+	case NR_SPLICE:
+	case NR_COPY_FILE_RANGE: return ER_EVENT_WRITE;
 	case NR_CHMOD:
 	case NR_FCHMOD:
 	case NR_FCHMODAT:
@@ -115,6 +132,12 @@ struct er_call {
 	__u64 arg[6];
 	struct file *file; /* what the call's descriptor referred to when the hook began; NULL for none */
 };
+
+/* Calls that move bytes from one descriptor to another: the caller has no buffer that could be read. */
+static __always_inline bool er_is_zero_copy(int nr)
+{
+	return nr == NR_SENDFILE || nr == NR_SPLICE || nr == NR_COPY_FILE_RANGE;
+}
 
 static __always_inline bool er_is_compat(void)
 {
