@@ -23,7 +23,7 @@ from tracerd.sensor import Sensor
 TREE: Final = Path(__file__).resolve().parents[2]
 RESULTS: Final = Path("/dev/ttyS1")
 KERNEL_TESTS: Final = ("test_proc.py", "test_sys.py", "test_scan.py", "test_counter.py")
-KILL_TEST: Final = "tests/e2e/test_response.py::test_the_last_step_ends_the_attacker_and_the_alert_tells_the_story"
+KILL_TEST: Final = "tests/vm/kill.py"
 #: A software processor is about ten times slower than the real one.
 TEST_TIMEOUT_S: Final = 600
 
