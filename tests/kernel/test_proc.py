@@ -195,9 +195,8 @@ def test_hiding_ends_with_exec_and_after_one_generation(live: Live) -> None:
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as child:
-        live.drain()
-        process = live.table.find(child.pid)
-        assert process is not None and child.stdin is not None
+        process = live.await_exec(child.pid)
+        assert child.stdin is not None
         live.sensor.hide(child.pid, process.start_ns, children=True)
         assert child.pid in live.sensor.hidden()
         child.stdin.write("go\n")
@@ -210,9 +209,7 @@ def test_hiding_ends_with_exec_and_after_one_generation(live: Live) -> None:
 
 def test_what_is_shown_again_is_seen_again(live: Live) -> None:
     with sleeper() as child:
-        live.drain()
-        process = live.table.find(child.pid)
-        assert process is not None
+        process = live.await_exec(child.pid)
         live.sensor.hide(child.pid, process.start_ns)
         live.sensor.show(child.pid, process.start_ns + 1)  # another process that had this pid
         assert child.pid in live.sensor.hidden()

@@ -23,7 +23,7 @@ from execray.wire.frames import Decoder as FrameDecoder
 from execray.wire.frames import encode
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
-from tracerd.processes import ProcessTable
+from tracerd.processes import Process, ProcessTable
 from tracerd.sensor import Sensor
 
 #: What a probing child may use: raw system calls, so that no library chooses another one.
@@ -91,6 +91,17 @@ class Live:
                 if event.type.name == "exit" and event.actor.id[0] == pid:
                     return found
         raise TimeoutError(f"no exit of {pid} within {timeout_s} s; {len(found)} events")
+
+    def await_exec(self, pid: int, timeout_s: float = 10.0) -> Process:
+        """Returns a child once its exec was seen: Popen comes back a moment before that. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            seen = [e for e in self.drain() if e.type.name == "exec" and e.actor.id[0] == pid and e.get("ret") == 0]
+            process = self.table.find(pid)
+            if seen and process is not None:
+                return process
+            select.select([self.sensor.ring.fd], [], [], 0.1)
+        raise TimeoutError(f"no exec of {pid} within {timeout_s} s")
 
     def run(self, argv: list[str | Path], *, uid: int | None = None, cwd: Path | None = None) -> Run:
         """Runs a program to its end and returns it with its events."""
