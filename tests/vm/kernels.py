@@ -145,7 +145,7 @@ class _Apt:
 
     def update(self, sources: str) -> None:
         (self._folder / "sources.list").write_text(sources, encoding="utf-8")
-        self._run("apt-get", "update", "-qq", "--error-on=any")
+        self._run("apt-get", "-qq", "--error-on=any", "update")
 
     def show(self, package: str, field: str) -> str:
         """Returns a field of the newest version of a package."""
