@@ -8,8 +8,6 @@ it, and the exit as a second, independent sensor saw it. The two ways take turns
 
 from __future__ import annotations
 
-import argparse
-import json
 import signal
 import socket
 import statistics
@@ -18,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.bench import command
 from tests.support.arena import Arena, eventually
 from tests.support.live import Live
 
@@ -107,16 +106,5 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Prints the table, and writes JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    arguments = parser.parse_args()
-    result = run()
-    print(table(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    command.main(__doc__, run, table)

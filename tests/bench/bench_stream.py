@@ -8,8 +8,6 @@ any hop, the processor time and memory of tracerd and policyd. Needs root and gc
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import subprocess
 import tempfile
@@ -17,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.bench import command
 from tests.support.arena import Arena, eventually
 
 RATES = (5_000, 20_000, 40_000)
@@ -112,16 +111,5 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Prints the table, and writes JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    arguments = parser.parse_args()
-    result = run()
-    print(table(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    command.main(__doc__, run, table)
