@@ -34,7 +34,7 @@ class AuditLog:
         self._size = 0
 
     def order(self, order: Order, peer: Peer) -> None:
-        """Records an order as it was taken up, before anything is done about it."""
+        """Records an order as it was taken up."""
         self._write("order", {"peer": _peer(peer)}, "order", encode_order(order))
 
     def outcome(self, outcome: Outcome) -> None:

@@ -148,10 +148,13 @@ class OrderServer:
 
     def _begin(self, order: Order, peer: Peer, deliver: Deliver) -> Coroutine[Any, Any, None]:
         """Does at once what can't wait, which is to kill, or to take hold of a process before it is; returns the rest."""
-        self._audit.order(order, peer)
         self.actions[order.action.value] += 1
         if order.action is Action.KILL:
-            return self._finish_kill(self._killer.strike(order), deliver)
+            # The signal before the record of the order: a kill must not wait for a disk.
+            strike = self._killer.strike(order)
+            self._audit.order(order, peer)
+            return self._finish_kill(strike, deliver)
+        self._audit.order(order, peer)
         return self._begin_capture(order, deliver)
 
     async def _finish_kill(self, strike: Strike, deliver: Deliver) -> None:

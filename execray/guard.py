@@ -137,11 +137,12 @@ def facts_of(pid: int, proc: Path = Path("/proc")) -> Facts:
             exe = _exe_of_another_thread(folder)
         except OSError:
             exe = None  # another account's needs CAP_SYS_PTRACE
-        comm = _read(folder, "comm").removesuffix(b"\n")
     finally:
         os.close(folder)
-    # The comm in field 2 may hold spaces and parentheses: the fields after it begin behind the last ')'.
-    fields = stat[stat.rindex(b")") + 2 :].split()
+    # The comm in field 2 may hold spaces, parentheses and newlines: it ends, and the other fields begin, at the last ')'.
+    end = stat.rindex(b")")
+    fields = stat[end + 2 :].split()
+    comm = stat[stat.index(b"(") + 1 : end]
     return Facts(pid=pid, start_ticks=int(fields[19]), flags=int(fields[6]), comm=comm, exe=exe)
 
 

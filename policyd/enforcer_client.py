@@ -8,24 +8,25 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from execray.config import Config
 from execray.errors import PeerError
 from execray.guard import Budget, OwnProcesses, Reason, settings_of
-from execray.killer import Killer, boottime_ns
-from execray.listener import read_line
-from execray.service import close_writer, peer_of
+from execray.killer import Killer, Strike, boottime_ns
+from execray.service import peer_of
 from execray.wire.orders import MAX_LINE_BYTES, Order, Outcome, Result, decode_outcome, encode_order
 
 BACKOFF_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5)
 CONNECT_TIMEOUT_S: Final = 1.0
 #: A capture is answered when tcpdump records, for which the enforcer waits up to 2 s.
 CAPTURE_TIMEOUT_S: Final = 3.0
-MAX_UNDER_WAY: Final = 256
-MAX_UNSENT_BYTES: Final = 256 * 1024
+#: Well within what a socket holds unread by default (about 160 orders of usual length).
+MAX_UNDER_WAY: Final = 128
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ class EnforcerClient:
         self._on_captured = on_captured
         budget = Budget(config.enforcer.kills_per_minute, config.enforcer.kills_per_minute_per_policy)
         self.fallback = Killer(settings_of(config), budget, self._own, "policyd")
-        self._writer: asyncio.StreamWriter | None = None
+        self._socket: socket.socket | None = None
         self._pending: dict[str, asyncio.Future[Outcome]] = {}
         self._capturing: set[str] = set()
         self._complained = ""
@@ -91,42 +92,52 @@ class EnforcerClient:
             attempt = 0 if self.stats.connects > connects else attempt + 1
             await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
 
-    async def kill(self, order: Order) -> Outcome:
+    def kill(self, order: Order) -> Coroutine[Any, Any, Outcome]:
         """Has the enforcer kill; directly where it isn't there, or sends no outcome within the configured bound.
 
-        Its kills count against the budget of the direct ones, which is asked first: both together do no more than one alone
-        may, also when the enforcer is another one by now and has forgotten what it did.
+        The order is with the enforcer, or carried out, when this returns; the coroutine waits for what came of it. Kills of
+        the enforcer count against the budget of the direct ones, which is asked first: both together do no more than one
+        alone may, also when the enforcer is another one by now and has forgotten what it did.
         """
         refused = self.fallback.over_budget(order)
         if refused is not None:
             self.stats.fallbacks += 1
-            return refused
+            return _at_once(refused)
         try:
-            outcome = await self._ask(order, self._timeout_s)
+            asked = self._send(order)
         except _NoOutcome as error:
-            self.stats.fallbacks += 1
-            outcome = await self.fallback.execute(order)
-            text = f"{error}; {outcome.text}" if outcome.text else str(error)
-            return dataclasses.replace(outcome, text=text)
+            return self._strike(order, error)
+        return self._killed(order, asked)
+
+    async def _killed(self, order: Order, asked: asyncio.Future[Outcome]) -> Outcome:
+        try:
+            outcome = await self._first_outcome(order, asked, self._timeout_s)
+        except _NoOutcome as error:
+            return await self._strike(order, error)
         if outcome.result is Result.KILLED:
             self.fallback.charge(order)
         return outcome
 
+    def _strike(self, order: Order, why: _NoOutcome) -> Coroutine[Any, Any, Outcome]:
+        """Kills directly, at once; the coroutine waits for the end."""
+        self.stats.fallbacks += 1
+        return self._struck(self.fallback.strike(order), str(why))
+
+    async def _struck(self, strike: Strike, why: str) -> Outcome:
+        outcome = await self.fallback.finish(strike)
+        return dataclasses.replace(outcome, text=f"{why}; {outcome.text}" if outcome.text else why)
+
     async def capture(self, order: Order) -> Outcome:
         """Has the enforcer capture, and returns when packets are being recorded, or why not. There is no fallback."""
         try:
-            outcome = await self._ask(order, CAPTURE_TIMEOUT_S)
+            return await self._first_outcome(order, self._send(order), CAPTURE_TIMEOUT_S)
         except _NoOutcome as error:
             return Outcome(
                 order.order_id, Result.FAILED, Reason.NO_ENFORCER.value, str(error), "policyd", boottime_ns()
             )
-        return outcome
 
-    async def _ask(self, order: Order, timeout_s: float) -> Outcome:
-        """Sends an order and waits for its first outcome. Raises _NoOutcome."""
-        asked = self._pending.get(order.order_id)
-        if asked is None:
-            asked = self._send(order)
+    async def _first_outcome(self, order: Order, asked: asyncio.Future[Outcome], timeout_s: float) -> Outcome:
+        """Waits for an order's first outcome. Raises _NoOutcome."""
         try:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(asked)
@@ -137,31 +148,51 @@ class EnforcerClient:
             self._pending.pop(order.order_id, None)
 
     def _send(self, order: Order) -> asyncio.Future[Outcome]:
-        if self._writer is None:
+        """Sends an order, unless it is under way already; returns its outcome to be. Raises _NoOutcome."""
+        asked = self._pending.get(order.order_id)
+        if asked is not None:
+            return asked
+        if self._socket is None:
             raise _NoOutcome("no enforcer")
-        if len(self._pending) >= MAX_UNDER_WAY or self._writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+        line = encode_order(order)
+        try:
+            # By the socket itself: a transport would write it at the end of the loop's turn, after all else that is ready.
+            taken = self._socket.send(line) if len(self._pending) < MAX_UNDER_WAY else 0
+        except BlockingIOError:
+            taken = 0
+        except OSError as error:
+            raise _NoOutcome("the enforcer went away") from error
+        if not taken:
             raise _NoOutcome("the enforcer is behind with its orders")
-        self._writer.write(encode_order(order))
+        if taken < len(line):
+            self._socket.shutdown(socket.SHUT_RDWR)  # half an order: the reader sees the end, and connects anew
+            raise _NoOutcome("the enforcer took half an order")
         self.stats.sent += 1
-        asked: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        asked = asyncio.get_running_loop().create_future()
         self._pending[order.order_id] = asked
         return asked
 
     async def _converse(self) -> None:
         """Connects and takes in outcomes until the enforcer closes. Raises OSError, PeerError or TimeoutError."""
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            reader, writer = await asyncio.open_unix_connection(self._path, limit=MAX_LINE_BYTES)
-        entry = self._own.add(peer_of(writer.get_extra_info("socket")).pid)
-        self._writer = writer
-        self.stats.connected = True
-        self.stats.connects += 1
-        try:
-            while (line := await read_line(reader)) is not None:
-                self._take(decode_outcome(line))
-        finally:
-            self._disconnect()
-            self._own.discard(entry)
-            await close_writer(writer)
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await loop.sock_connect(sock, os.fspath(self._path))
+            entry = self._own.add(peer_of(sock).pid)
+            self._socket = sock
+            self.stats.connected = True
+            self.stats.connects += 1
+            unread = b""
+            try:
+                while data := await loop.sock_recv(sock, MAX_LINE_BYTES):
+                    *lines, unread = (unread + data).split(b"\n")
+                    for line in lines:
+                        self._take(decode_outcome(line))
+                    if len(unread) > MAX_LINE_BYTES:
+                        raise PeerError("the line is too long")
+            finally:
+                self._disconnect()
+                self._own.discard(entry)
 
     def _take(self, outcome: Outcome) -> None:
         self._complained = ""
@@ -180,7 +211,7 @@ class EnforcerClient:
                 self._on_captured(outcome)
 
     def _disconnect(self) -> None:
-        self._writer = None
+        self._socket = None
         self.stats.connected = False
         self.stats.captures_cut += len(self._capturing)
         self._capturing.clear()
@@ -189,3 +220,7 @@ class EnforcerClient:
                 asked.set_exception(_NoOutcome("the enforcer went away"))
                 asked.exception()  # nobody may be waiting for it any more
         self._pending.clear()
+
+
+async def _at_once(outcome: Outcome) -> Outcome:
+    return outcome

@@ -45,8 +45,8 @@ class Enforcer(Protocol):
         """Stays connected until cancelled."""
         ...
 
-    async def kill(self, order: Order) -> Outcome:
-        """Kills, through the enforcer or directly, and says what came of it."""
+    def kill(self, order: Order) -> Coroutine[Any, Any, Outcome]:
+        """Kills, through the enforcer or directly: at once, before it returns. The coroutine says what came of it."""
         ...
 
     async def capture(self, order: Order) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from execray.errors import PeerError
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOTS, EVENT_BY_CODE, Flag
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, ACTOR_SLOTS, EVENT_BY_CODE, Flag
 from execray.schema.event import Actor, Event, ProcessId, Value
 from execray.schema.kinds import Kind
 from execray.wire.frames import Batch
@@ -17,6 +17,8 @@ from policyd.program import And, Expr, FieldRef, Not, Or, Test
 WEIGHT_BYTES: Final = 256
 
 _ACTOR_ENTRIES: Final = 8192
+_ACTOR_TEXTS: Final = tuple(at for at, field in enumerate(ACTOR_SLOTS) if field.kind.is_text)
+_ACTOR_ARGV: Final = ACTOR_SLOT_OF["argv"]
 _UNKNOWN: Final = Flag.UNREADABLE | Flag.OLD_CREDS_UNKNOWN
 
 
@@ -27,11 +29,16 @@ class ActorCache:
         self._actors: dict[tuple[tuple[Value, ...], int], Actor] = {}
 
     def get(self, slots: tuple[Value, ...], parent: Actor | None) -> Actor:
-        """Returns the actor with these slots and this very parent object."""
+        """Returns the actor with these slots and this very parent object. Raises PeerError where they can't be an actor's."""
         # The id of the parent is safe as a key: the entry's actor keeps the parent alive.
         key = (slots, id(parent))
         actor = self._actors.get(key)
         if actor is None:
+            # Once for each: a chain of parents is the same in batch after batch, and to check it is most of its cost.
+            for field, value in zip(ACTOR_SLOTS, slots, strict=True):
+                check_value(field.kind, value)
+            if slots[0] is None:
+                raise PeerError("an actor without identity")
             if len(self._actors) >= _ACTOR_ENTRIES:
                 self._actors.clear()
             actor = self._actors[key] = Actor(slots, parent)
@@ -76,17 +83,23 @@ class Resolver:
             chain.append(at)
             at = rows[at][0]
         for at in reversed(chain):
-            slots = tuple(
-                [
-                    resolve(field.kind, value, self._batch.strings)
-                    for field, value in zip(ACTOR_SLOTS, rows[at][1:], strict=True)
-                ]
-            )
-            if slots[0] is None:
-                raise PeerError(f"batch {self._batch.seq}: an actor without identity")
-            parent = self._actors[at] = self._cache.get(slots, parent)
+            parent = self._actors[at] = self._cache.get(_actor_slots(rows[at], self._batch.strings), parent)
         assert parent is not None
         return parent
+
+
+def _actor_slots(row: tuple[Any, ...], strings: tuple[bytes, ...]) -> tuple[Value, ...]:
+    """Returns an actor's values, its texts looked up; not checked yet."""
+    slots: list[Any] = list(row[1:])
+    try:
+        for at in _ACTOR_TEXTS:
+            if slots[at] is not None:
+                slots[at] = strings[slots[at]]
+        if slots[_ACTOR_ARGV] is not None:
+            slots[_ACTOR_ARGV] = tuple([strings[index] for index in slots[_ACTOR_ARGV]])
+    except (IndexError, TypeError) as error:
+        raise PeerError("an actor with a text that isn't there") from error
+    return tuple(slots)
 
 
 def resolve(kind: Kind, raw: Any, strings: tuple[bytes, ...]) -> Value:

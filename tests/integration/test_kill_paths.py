@@ -209,6 +209,30 @@ async def test_enforcer_itself_is_never_killed_by_the_fallback(run_dir: Path, tm
             assert enforcer.process.poll() is None
 
 
+async def test_kill_does_not_wait_for_the_disk(run_dir: Path, tmp_path: Path) -> None:
+    """A full pipe in the audit log's place: what writes to it hangs, as it would on a disk that doesn't answer."""
+    config = config_in(run_dir)
+    config.audit_log.parent.mkdir(parents=True, mode=0o700)
+    os.mkfifo(config.audit_log, 0o600)
+    pipe = os.open(config.audit_log, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(pipe, bytes(4096))
+        with enforcer_process(config, tmp_path), victim() as child:
+            async with client_of(config) as client:
+                killing = asyncio.create_task(client.kill(make_order(key_of(child.pid))))
+                assert await asyncio.to_thread(died_of_sigkill, child)
+                assert not killing.done()  # the enforcer still hangs
+                while not killing.done():
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(pipe, 65536)
+                    await asyncio.sleep(0.01)
+                assert (killing.result().result, killing.result().by) == (Result.KILLED, "enforcer")
+    finally:
+        os.close(pipe)
+
+
 class FakeEnforcer:
     """A listener that answers each line by what a function makes of it; None: not at all."""
 
@@ -275,8 +299,8 @@ async def test_orders_under_way_are_bounded_and_the_rest_goes_the_direct_way(run
     fake = FakeEnforcer(config, lambda _order: None)
     key = ProcessKey(4711, 1, "0f4cfd0c-1ca8-4f2d-b7d0-5a2e4f2f1f00")
     async with fake.running(), client_of(config) as client:
-        waiting = [asyncio.create_task(client.kill(make_order(key))) for _ in range(256)]
-        await until(lambda: len(fake.orders) == 256)
+        waiting = [asyncio.create_task(client.kill(make_order(key))) for _ in range(128)]
+        await until(lambda: len(fake.orders) == 128)
         outcome = await client.kill(make_order(key))
         assert (outcome.by, outcome.code) == ("policyd", "wrong_boot")
         assert outcome.text.startswith("the enforcer is behind with its orders; ")
