@@ -34,13 +34,20 @@ class Op(enum.Enum):
     HASANY = "hasany"  # some bit of value
     TRUE = "true"  # a bool field by itself; for others, that a bit or the value isn't zero
     EXISTS = "exists"
+    TRUNCATED = "truncated"  # captured in part only: false for a value that is whole, and for one that is missing
+
+
+#: The name of the element in hand inside of a quantifier: `it`, or `it.FIELD` where the elements are processes.
+IT = "it"
 
 
 @dataclass(frozen=True, slots=True)
 class FieldRef:
     """A field of the event at hand (alias None), or of the event that met an earlier step.
 
-    name is canonical and may begin with `parent.`; index picks one element of a list, missing when the list is shorter.
+    name is canonical. It may begin with `parent.`, or with `ancestor[N].` for the creator N steps beyond the parent (so N is
+    at least 1), or be `it` or `it.FIELD` inside of a Quantified. `ancestor` is the list of all creators, nearest first.
+    index picks one element of a list, missing when the list is shorter.
     """
 
     name: str
@@ -86,7 +93,32 @@ class Not:
     item: Expr
 
 
-Expr: TypeAlias = Test | And | Or | Not
+@dataclass(frozen=True, slots=True)
+class Quantified:
+    """Some element of a list meets `item`, or with `every` each of at least one. A missing list has no element.
+
+    field is a list of text, or `ancestor`. item's fields are IT ones, and any others, which mean the event as ever.
+    """
+
+    field: FieldRef
+    item: Expr
+    every: bool = False
+    text: str = dataclasses.field(default="", compare=False)
+
+
+Expr: TypeAlias = Test | And | Or | Not | Quantified
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """A step that is met by the last `count` of its events, all within `within_ns` (None: within the policy's window).
+
+    distinct: what is counted is the number of distinct values of this field in that window; an event without it counts not.
+    """
+
+    count: int  # 2 to 10,000
+    within_ns: int | None = None
+    distinct: FieldRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +141,25 @@ class Step:
     alias: str | None = None
     labels: tuple[str, ...] = ()  # the blocks around it, outermost first
     within_ns: int | None = None  # at most this long after the step before it
+    key: tuple[FieldRef, ...] = ()  # of an event that meets it, where the policy's key is KeyKind.FIELDS
+    times: Times | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """An event that meets `step` cancels the policy's partials of its key that wait in `states`."""
+
+    step: int  # no transition takes it
+    states: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exemption:
+    """A match is held back while `condition` holds for the completing event; an alias reads an earlier one."""
+
+    condition: Expr
+    reason: str
+    place: Place = dataclasses.field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +175,8 @@ class State:
     """A place in the policy. Transitions are in text order: the first that an event meets is taken.
 
     repeats: steps whose further matches are added to the evidence without moving (`..`, `...`).
-    An accepting state has no transitions: the match is complete on entering it.
+    An accepting state has no transitions: the match is complete on entering it. A state that neither accepts nor has
+    transitions ends the partial in silence (`benign`).
     """
 
     transitions: tuple[Transition, ...] = ()
@@ -137,6 +189,23 @@ class KeyKind(enum.Enum):
 
     PROCESS = "process"
     TREE = "tree"  # the actor of step 1 or a process descending from it
+    FIELDS = "fields"  # equal values of each step's `key`; a step doesn't take an event in which one is missing
+
+
+class Overlap(enum.Enum):
+    """What happens where two partials of one key meet in one place."""
+
+    LATEST = "latest"  # the newer replaces the older
+    FIRST = "first"  # the older stays, the newer is dropped
+    ALL = "all"  # a partial that advances also stays; up to `copies` for each place and key, the oldest dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How partials of one key overlap."""
+
+    overlap: Overlap = Overlap.LATEST
+    copies: int = 1  # only for Overlap.ALL
 
 
 class Response(enum.Enum):
@@ -229,6 +298,11 @@ class CompiledPolicy:
     response: Response = Response.AUDIT
     max_partials: int = 1024
     throttle: tuple[int, int] = (1, 60_000_000_000)  # N alerts per DUR (ns), per process image
+    throttle_by: tuple[FieldRef, ...] | None = None  # instead of the process image: values of the completing event
+    key_text: str = dataclasses.field(default="process", compare=False)  # as the author wrote it: `session`, `by path`
+    mode: Mode = Mode()
+    untils: tuple[Until, ...] = ()
+    exemptions: tuple[Exemption, ...] = ()
 
     @property
     def codes(self) -> frozenset[int]:

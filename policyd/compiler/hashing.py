@@ -12,6 +12,7 @@ from policyd.program import (
     Handler,
     Not,
     Or,
+    Quantified,
     Step,
     Test,
 )
@@ -34,12 +35,20 @@ def policy_hash(policy: CompiledPolicy) -> str:
         tuple(_step(step) for step in policy.steps),
         tuple((tuple((t.step, t.target) for t in s.transitions), s.repeats, s.accepting) for s in policy.states),
         tuple(_handler(handler) for handler in policy.handlers),
+        None if policy.throttle_by is None else tuple(map(_field, policy.throttle_by)),
+        (policy.mode.overlap.value, policy.mode.copies),
+        tuple((until.step, until.states) for until in policy.untils),
+        tuple((_expr(exempt.condition), exempt.reason) for exempt in policy.exemptions),
     )
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _step(step: Step) -> object:
-    return step.codes, _expr(step.condition), step.alias, step.labels, step.within_ns
+    counted = step.times
+    distinct = None if counted is None or counted.distinct is None else _field(counted.distinct)
+    times = None if counted is None else (counted.count, counted.within_ns, distinct)
+    key = tuple(_field(field) for field in step.key)
+    return step.codes, _expr(step.condition), step.alias, step.labels, step.within_ns, key, times
 
 
 def _handler(handler: Handler) -> object:
@@ -60,6 +69,8 @@ def _expr(expr: Expr) -> object:
             value = expr.value
             operand = _field(value) if isinstance(value, FieldRef) else repr(value)
             return expr.op.value, _field(expr.field), operand, expr.all, expr.ignore_case
+        case Quantified(field=field, item=item, every=every):
+            return "all" if every else "any", _field(field), _expr(item)
 
 
 def _field(field: FieldRef) -> object:

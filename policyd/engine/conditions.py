@@ -9,12 +9,15 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeAlias
 
-from execray.schema.event import Event, Value
+from execray.schema.event import Actor, Event, Value, actor_get
 from execray.schema.kinds import Kind
 from policyd.patterns import compile_pattern
-from policyd.program import And, Constant, Expr, FieldRef, Network, Not, Op, Or, Test
+from policyd.program import IT, And, Constant, Expr, FieldRef, Network, Not, Op, Or, Quantified, Test
 
-Bindings: TypeAlias = Mapping[str, Event]
+#: What a quantifier goes through: a text, or a process.
+Element: TypeAlias = bytes | Actor
+#: The events that met earlier steps, by alias; and under IT the element in hand of a quantifier.
+Bindings: TypeAlias = Mapping[str, Event | Element]
 Predicate: TypeAlias = Callable[[Value], bool]
 Condition: TypeAlias = Callable[[Event, Bindings], bool]
 Relation: TypeAlias = Callable[[object, object], bool]
@@ -22,6 +25,9 @@ Relation: TypeAlias = Callable[[object, object], bool]
 TRUE: Final = And(())
 FALSE: Final = Or(())
 
+#: The list of a process's creators, as a quantifier names it.
+ANCESTOR: Final = "ancestor"
+_IT_FIELD: Final = IT + "."
 _V4_IN_V6: Final = bytes(10) + b"\xff\xff"
 
 
@@ -35,14 +41,30 @@ def tests_of(expr: Expr) -> Iterator[Test]:
         case And(items) | Or(items):
             for item in items:
                 yield from tests_of(item)
+        case Quantified(item=item):
+            yield from tests_of(item)
 
 
 def fields_of(expr: Expr) -> Iterator[FieldRef]:
-    """Yields every field that the expression reads, those on the right of a relation too."""
-    for test in tests_of(expr):
-        yield test.field
-        if isinstance(test.value, FieldRef):
-            yield test.value
+    """Yields every field of an event that the expression reads, those on the right of a relation too."""
+    match expr:
+        case Test(field, _, value):
+            yield field
+            if isinstance(value, FieldRef):
+                yield value
+        case Not(item):
+            yield from fields_of(item)
+        case And(items) | Or(items):
+            for item in items:
+                yield from fields_of(item)
+        case Quantified(field, item):
+            yield field
+            yield from (ref for ref in fields_of(item) if not is_element(ref))
+
+
+def is_element(ref: FieldRef) -> bool:
+    """Whether it means the element in hand of a quantifier."""
+    return ref.alias is None and (ref.name == IT or ref.name.startswith(_IT_FIELD))
 
 
 def conjuncts(expr: Expr) -> list[Expr]:
@@ -67,6 +89,8 @@ def without(expr: Expr, missing: Callable[[FieldRef], bool]) -> Expr:
         case Or(items):
             parts = [part for item in items if (part := without(item, missing)) != FALSE]
             return TRUE if TRUE in parts else parts[0] if len(parts) == 1 else Or(tuple(parts))
+        case Quantified(field):
+            return FALSE if missing(field) else expr
 
 
 def constants_of(test: Test) -> tuple[Constant, ...]:
@@ -113,12 +137,16 @@ def condition(expr: Expr) -> Condition:
         case Or(items):
             some = [condition(item) for item in items]
             return lambda event, bindings: any(part(event, bindings) for part in some)
+        case Quantified(field, item, every):
+            return _quantified(field, condition(item), every)
 
 
 def read(ref: FieldRef, event: Event, bindings: Bindings) -> Value:
     """Returns the field's value; None where it is missing, also because this kind of event has no such field."""
+    if is_element(ref):
+        return _element_value(ref, bindings.get(IT))
     source = event if ref.alias is None else bindings.get(ref.alias)
-    if source is None:
+    if not isinstance(source, Event):
         return None
     try:
         return pick(ref, source.get(ref.name))
@@ -150,6 +178,8 @@ def _only(test: Test, constant: Constant) -> Test:
 def _test(test: Test) -> Condition:
     left = test.field
     right = test.value
+    if test.op is Op.TRUNCATED:
+        return lambda event, bindings: _is_truncated(left, event, bindings)
     if isinstance(right, FieldRef):
         return _comparison(test, left, right)
     holds = predicate(test)
@@ -215,6 +245,12 @@ def _membership(test: Test) -> Predicate:
     return exact.__contains__
 
 
+def _is_truncated(ref: FieldRef, event: Event, bindings: Bindings) -> bool:
+    source = event if ref.alias is None else bindings.get(ref.alias)
+    field = source.type.by_name.get(ref.name) if isinstance(source, Event) else None
+    return field is not None and isinstance(source, Event) and bool(source.flags & field.cut_by)
+
+
 def _comparison(test: Test, left: FieldRef, right: FieldRef) -> Condition:
     # Field against field. Where one side is a list, some element of it decides; NE: none is equal.
     flip = test.op is Op.NE
@@ -232,6 +268,36 @@ def _comparison(test: Test, left: FieldRef, right: FieldRef) -> Condition:
         return (not some and bool(ours)) if flip else some
 
     return holds
+
+
+def _quantified(field: FieldRef, item: Condition, every: bool) -> Condition:
+    def holds(event: Event, bindings: Bindings) -> bool:
+        found = (item(event, {**bindings, IT: element}) for element in _members(field, event, bindings))
+        if not every:
+            return any(found)
+        first = next(found, False)
+        return first and all(found)
+
+    return holds
+
+
+def _members(field: FieldRef, event: Event, bindings: Bindings) -> Iterator[bytes | Actor]:
+    """Yields the elements of a list: texts, or the creators of the actor, nearest first."""
+    if field.name != ANCESTOR:
+        value = read(field, event, bindings)
+        yield from value if isinstance(value, tuple) else ()  # type: ignore[misc]  # a list of text: a tuple of bytes
+        return
+    source = event if field.alias is None else bindings.get(field.alias)
+    actor = source.actor.parent if isinstance(source, Event) else None
+    while actor is not None:
+        yield actor
+        actor = actor.parent
+
+
+def _element_value(ref: FieldRef, element: Event | Element | None) -> Value:
+    if isinstance(element, Actor):
+        return pick(ref, actor_get(element, ref.name.removeprefix(_IT_FIELD)))
+    return element if isinstance(element, bytes) else None
 
 
 def _elements(ref: FieldRef, value: Value) -> tuple[object, ...]:

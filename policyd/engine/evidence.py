@@ -11,7 +11,7 @@ from execray.schema.kinds import Kind
 from execray.wire.frames import Batch
 from policyd.engine.conditions import Bindings, condition, fields_of
 from policyd.engine.rows import check_value
-from policyd.program import And, Expr, FieldRef, Not, Or, Test
+from policyd.program import And, Expr, FieldRef, Not, Or, Quantified, Test
 
 #: What a partial's weight counts in, in bytes of text; a partial without any weighs one.
 WEIGHT_BYTES: Final = 256
@@ -166,7 +166,7 @@ def is_unsure(ref: FieldRef, event: Event, bindings: Bindings) -> bool:
     Every process has what an actor's fields say: one that is missing is unknown. So are a parent's whose end came before us.
     """
     source = event if ref.alias is None else bindings.get(ref.alias)
-    if source is None:
+    if not isinstance(source, Event):
         return False
     field = source.type.by_name.get(ref.name)
     if field is None:  # a parent's: the flags speak of the event and its actor only
@@ -181,7 +181,7 @@ def is_unsure(ref: FieldRef, event: Event, bindings: Bindings) -> bool:
 def _truth(expr: Expr, event: Event, bindings: Bindings) -> bool | None:
     # Three-valued: of `a or b`, what is sure of `a` may be enough, whatever `b` is.
     match expr:
-        case Test():
+        case Test() | Quantified():
             unsure = any(is_unsure(ref, event, bindings) for ref in fields_of(expr))
             return None if unsure else condition(expr)(event, bindings)
         case Not(item):

@@ -10,7 +10,7 @@ from execray.errors import PeerError
 from execray.schema.event import Value
 from execray.schema.kinds import Kind
 from policyd.engine.atoms import View
-from policyd.program import And, Expr, Not, Or, Test
+from policyd.program import And, Expr, Not, Or, Quantified, Test
 
 #: Values remembered per slot, and bytes of them, before the cache is cleared as a whole.
 CACHE_ENTRIES: Final = 65_536
@@ -148,6 +148,8 @@ class SlotRows:
             case Or(items):
                 some = [self._formula(item) for item in items]
                 return lambda true: any(part(true) for part in some)
+            case Quantified():
+                raise AssertionError("a quantifier is not of a row")  # plan_step leaves it to the residual
 
 
 def _alternatives(expr: Expr) -> list[Test]:

@@ -15,11 +15,10 @@ from policyd.engine.conditions import (
     condition,
     conjuncts,
     fields_of,
-    tests_of,
     without,
 )
 from policyd.engine.evidence import is_doubtful, is_unsure
-from policyd.program import And, CompiledPolicy, Expr, FieldRef, KeyKind
+from policyd.program import And, CompiledPolicy, Expr, FieldRef, KeyKind, Not, Op, Or, Quantified, Test
 
 PARENT: Final = "parent."
 
@@ -80,15 +79,24 @@ def plan_step(expr: Expr, code: int) -> StepPlan:
         keys = {slot_of(ref, kind) for ref in fields_of(part)}
         key = next(iter(keys)) if len(keys) == 1 else None
         # An actor's row is one for all kinds of event, so only a conjunct that means the same for all of them may go there.
-        if key is None or _compares_fields(part) or (key.code <= 0 and part != without(whole, lambda ref: False)):
+        if key is None or _needs_event(part) or (key.code <= 0 and part != without(whole, lambda ref: False)):
             rest.append(part)
         else:
             slots.setdefault(key, []).append(part)
     return StepPlan(True, slots, condition(And(tuple(rest))) if rest else None)
 
 
-def _compares_fields(expr: Expr) -> bool:
-    return any(isinstance(test.value, FieldRef) for test in tests_of(expr))
+def _needs_event(expr: Expr) -> bool:
+    """Whether one slot's value alone doesn't decide: fields are compared with each other, or a quantifier looks at elements."""
+    match expr:
+        case Test():
+            return isinstance(expr.value, FieldRef) or expr.op is Op.TRUNCATED
+        case Not(item):
+            return _needs_event(item)
+        case And(items) | Or(items):
+            return any(map(_needs_event, items))
+        case Quantified():
+            return True
 
 
 class PolicyTable:
