@@ -12,12 +12,12 @@ import time
 from enforcer.audit import AuditLog
 from enforcer.capture import Capturer
 from enforcer.server import OrderServer
-from execray.config import Config
+from execray.config import Config, uids_of
 from execray.control import ControlServer
 from execray.guard import Budget, OwnProcesses, settings_of
 from execray.killer import Killer
 from execray.selfreg import Registration
-from execray.service import Peer, notify, prepare_dir, settle_memory
+from execray.service import Peer, notify, prepare_dir, prepare_runtime, settle_memory
 from execray.version import VERSION
 from execray.wire.control import Request
 
@@ -34,10 +34,13 @@ class Enforcer:
         self._budget = Budget(config.enforcer.kills_per_minute, config.enforcer.kills_per_minute_per_policy)
         self._killer = Killer(settings_of(config), self._budget, own, "enforcer")
         self._capturer = Capturer(config.enforcer, config.capture_dir, own, log)
+        orderers, missing = uids_of(config.enforcer.orderers)
+        for name in missing:
+            log.warning("no such account", extra={"kv": {"key": "enforcer.orderers", "account": name}})
         self._orders = OrderServer(
             config.order_socket,
             config.group,
-            config.enforcer.order_uids,
+            orderers,
             self._killer,
             self._capturer,
             self._audit,
@@ -53,9 +56,10 @@ class Enforcer:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        prepare_dir(self._config.runtime_dir, 0o750, self._config.group)
-        prepare_dir(self._config.audit_log.parent, 0o700)
-        prepare_dir(self._config.capture_dir, 0o700)
+        config = self._config
+        prepare_runtime(config.runtime_dir, config.daemon_dir("enforcer"), config.group)
+        prepare_dir(config.audit_log.parent, 0o700)
+        prepare_dir(config.capture_dir, 0o700)
         try:
             await self._orders.open()
             await self._control.open()
@@ -63,7 +67,7 @@ class Enforcer:
             notify("READY=1")
             self._log.info(
                 "started",
-                extra={"kv": {"version": VERSION, "mode": self._config.mode, "tcpdump": self._capturer.tcpdump}},
+                extra={"kv": {"version": VERSION, "mode": config.mode, "tcpdump": self._capturer.tcpdump}},
             )
             await self._serve_until(stop)
         finally:

@@ -51,7 +51,7 @@ class OrderServer:
         self,
         path: Path,
         group: str,
-        uids: tuple[int, ...],
+        uids: frozenset[int],
         killer: Killer,
         capturer: Capturer,
         audit: AuditLog,

@@ -67,7 +67,7 @@ class ControlServer:
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """path: named after the daemon, `NAME-ctl.sock`. `version` is answered here; a handler of that name wins."""
+        """path: in a folder named after the daemon. `version` is answered here; a handler of that name wins."""
         self._daemon = daemon_of(path)
         self._group = group
         self._handlers: dict[str, Handler] = {"version": self._version, **handlers}
@@ -183,8 +183,8 @@ def _failure(error: str, hint: str) -> bytes:
 
 
 def daemon_of(path: Path) -> str:
-    """Returns the daemon that a control socket is named after."""
-    return path.name.removesuffix("-ctl.sock")
+    """Returns the daemon whose control socket this is: its folder is named after it."""
+    return path.parent.name
 
 
 class ControlClient:

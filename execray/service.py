@@ -7,6 +7,7 @@ import gc
 import grp
 import logging
 import os
+import pwd
 import socket
 import stat
 import struct
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from execray.errors import OperatorError
+from execray.trust import distrust
 
 _UCRED: Final = struct.Struct("3i")
 _SO_PEERGROUPS: Final = 59  # Linux 4.13; the socket module has no name for it
@@ -54,25 +56,50 @@ def in_group(peer: Peer, gid: int) -> bool:
     return gid == peer.gid or gid in peer.groups
 
 
-def prepare_dir(path: Path, mode: int, group: str = "") -> None:
-    """Makes a folder of ours (with parents), or checks one that is there. Raises OperatorError.
+def prepare_runtime(runtime_dir: Path, folder: Path, group: str, user: pwd.struct_passwd | None = None) -> None:
+    """Makes the folder of one daemon's sockets, and the one of all daemons that it lies in. Raises OperatorError.
 
-    A folder that others may write to is refused: whoever can rename our socket away can pose as us.
+    Whoever can rename our folder or a socket away can pose as us: so runtime_dir belongs to root (or to us), and each
+    folder in it to its daemon. Under systemd both are there already. user: the account that we are about to become.
     """
     try:
+        try:
+            runtime_dir.mkdir(parents=True)
+            runtime_dir.chmod(0o755)  # whatever the umask: others have folders in it
+        except FileExistsError:
+            if not runtime_dir.is_dir():
+                raise
+        if doubt := distrust(runtime_dir, runtime_dir.stat(), {0, os.geteuid()}):
+            raise OperatorError(f"{runtime_dir}: {doubt[0]}", doubt[1])
+    except OSError as error:
+        hint = "make it as root, or choose another runtime_dir"
+        raise OperatorError(f"can't use {runtime_dir}: {error.strerror}", hint) from error
+    prepare_dir(folder, 0o750, group, user)
+
+
+def prepare_dir(path: Path, mode: int, group: str = "", user: pwd.struct_passwd | None = None) -> None:
+    """Makes a folder of ours (with parents), or mends one that is there. Raises OperatorError for one of somebody else's.
+
+    user: the account that root is about to become, and to which the folder is handed.
+    """
+    uid = os.geteuid() if user is None or os.geteuid() != 0 else user.pw_uid
+    gid = group_id(group) if group else None
+    if gid is None and user is not None and uid != os.geteuid():
+        gid = user.pw_gid
+    try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid()):
-            raise OperatorError(
-                f"{path} is not a folder of ours", f"remove it, or make it belong to uid {os.geteuid()}"
-            )
-        if found.st_uid == os.geteuid():
-            path.chmod(mode)
-            gid = group_id(group) if group else None
-            if gid is not None and found.st_gid != gid:
-                os.chown(path, -1, gid)
-        elif stat.S_IMODE(found.st_mode) & 0o002:
-            raise OperatorError(f"{path} may be written by anyone", f"chmod o-w {path}")
+        # By descriptor, and never through a link: root must not change what another account puts in its place.
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(fd)
+            if found.st_uid not in (uid, os.geteuid()):
+                raise OperatorError(f"{path} is not a folder of ours", f"remove it, or chown {uid} {path}")
+            if found.st_uid != uid or (gid is not None and found.st_gid != gid):
+                os.fchown(fd, uid, -1 if gid is None else gid)
+            if stat.S_IMODE(found.st_mode) != mode:
+                os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise OperatorError(f"can't use {path}: {error.strerror}", "check its owner and mode") from error
 
@@ -102,6 +129,10 @@ def listen_unix(path: Path, group: str = "", backlog: int = 16) -> socket.socket
         gid = group_id(group) if group else None
         if gid is not None:
             os.chown(path, -1, gid)
+    except PermissionError as error:
+        sock.close()
+        hint = f"check the folder's owner and mode; the account must be in the group `{group}`"
+        raise OperatorError(f"can't listen on {path}: {error.strerror}", hint) from error
     except OSError as error:
         sock.close()
         raise OperatorError(f"can't listen on {path}: {error.strerror}", "check the folder's owner and mode") from error

@@ -9,7 +9,6 @@ import pwd
 import signal
 import time
 from collections.abc import Coroutine, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from execray.config import Config
@@ -18,7 +17,7 @@ from execray.errors import OperatorError
 from execray.guard import OwnProcesses
 from execray.process import boot_id
 from execray.selfreg import Registration
-from execray.service import notify, prepare_dir, settle_memory
+from execray.service import notify, prepare_dir, prepare_runtime, settle_memory
 from execray.version import VERSION
 from execray.wire.frames import Batch, Heartbeat, Subscribe
 from execray.wire.orders import Outcome
@@ -88,19 +87,18 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         config = self._config
-        prepare_dir(config.runtime_dir, 0o750, config.group)
-        prepare_state(config.alerts_file.parent, self._user)
+        folder = config.daemon_dir("policyd")
+        prepare_runtime(config.runtime_dir, folder, config.group, self._user)
+        prepare_dir(config.alerts_file.parent, 0o750, user=self._user)
+        if self._user is not None:
+            become(self._user, keep_kill=config.mode == "enforce")
+            if not os.access(folder, os.X_OK):
+                raise OperatorError(f"user `{self._user.pw_name}` can't enter {folder}", "is a folder above it closed?")
         parts = Parts(self._machine, self._store, self._stream, self._responder, self._fanout, self.followers)
         ops = ControlOps(parts, config, reload=self.reload, rate=lambda: self._rate)
-        # Bound before root is given up: only root may write where the sockets are.
         control = ControlServer(config.control_socket("policyd"), config.group, ops.handlers(), self._log)
         await control.open()
         try:
-            if self._user is not None:
-                become(self._user, keep_kill=config.mode == "enforce")
-                if not os.access(config.runtime_dir, os.X_OK):
-                    hint = f"make it a member of the group `{config.group}`"
-                    raise OperatorError(f"user `{self._user.pw_name}` can't enter {config.runtime_dir}", hint)
             self._fanout.open(self._open_file(), _other_sinks(config.policyd.sinks))  # makes threads: after become
             await self._first_load()
             await self._serve(control)
@@ -251,27 +249,3 @@ class Daemon:
 def _other_sinks(names: Sequence[str]) -> list[Sink]:
     makers = {"stdout": StdoutSink, "journal": JournalSink}
     return [makers[name]() for name in dict.fromkeys(names) if name in makers]
-
-
-def prepare_state(folder: Path, user: pwd.struct_passwd | None) -> None:
-    """Makes the folder for what we keep, or checks the one that is there; as root, hands it to the user we become.
-
-    Raises OperatorError.
-    """
-    if user is None or os.geteuid() != 0:
-        prepare_dir(folder, 0o750)
-        return
-    if not folder.parent.exists():
-        prepare_dir(folder.parent, 0o755)
-    try:
-        folder.mkdir(mode=0o750, exist_ok=True)
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            if os.fstat(fd).st_uid not in (0, user.pw_uid):
-                raise OperatorError(f"{folder} belongs to somebody else", f"chown {user.pw_name} {folder}")
-            os.fchown(fd, user.pw_uid, user.pw_gid)
-            os.fchmod(fd, 0o750)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise OperatorError(f"can't use {folder}: {error.strerror}", "check its owner and mode") from error

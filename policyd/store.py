@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from execray.trust import Untrusted, distrust, read_trusted
 from policyd.compiler import Level, compile_set, diagnostic_to_json, render
 from policyd.program import CompiledPolicy
 
@@ -134,7 +133,8 @@ class _Refused(Exception):
 
 def _names(folder: Path, owners: frozenset[int]) -> Sequence[str]:
     try:
-        _check(folder, folder.stat(), owners)
+        if doubt := distrust(folder, folder.stat(), owners):
+            raise _Refused(folder, *doubt)
         return sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIX))
     except OSError as error:
         raise _Refused(
@@ -144,23 +144,8 @@ def _names(folder: Path, owners: frozenset[int]) -> Sequence[str]:
 
 def _read(path: Path, owners: frozenset[int]) -> bytes:
     try:
-        # Checked on the open file, so that what was checked is what is read. O_NONBLOCK: a FIFO must not stop us.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        return read_trusted(path, owners, MAX_FILE_BYTES)
     except OSError as error:
         raise _Refused(path, f"can't read the policy file: {error.strerror}", "") from error
-    with os.fdopen(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise _Refused(path, "not a regular file", "remove it from the policy folder")
-        _check(path, found, owners)
-        if found.st_size > MAX_FILE_BYTES:
-            raise _Refused(path, f"{found.st_size} bytes, and {MAX_FILE_BYTES} are the limit", "split it")
-        return file.read(MAX_FILE_BYTES)
-
-
-def _check(path: Path, found: os.stat_result, owners: frozenset[int]) -> None:
-    """Refuses what someone else could have written: a policy decides what gets killed."""
-    if found.st_uid not in owners:
-        raise _Refused(path, f"owned by uid {found.st_uid}, who is neither root nor the service", f"chown root {path}")
-    if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0):
-        raise _Refused(path, "may be written by others", f"chmod go-w {path}")
+    except Untrusted as error:
+        raise _Refused(path, error.message, error.hint) from error

@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Final
 
-from execray.config import Config
+from execray.config import Config, uids_of
 from execray.control import ControlServer, Handler, argument
 from execray.errors import OperatorError
 from execray.schema.catalog import EVENTS
-from execray.service import Peer, notify, prepare_dir, settle_memory
+from execray.service import Peer, notify, prepare_runtime, settle_memory
 from execray.version import VERSION
 from execray.wire.control import Request
 from execray.wire.frames import Subscribe
@@ -50,11 +50,12 @@ class Tracerd:
         self._liveness = Liveness(self._decoder.heartbeats, own.heartbeat_s)
         self._stream = StreamServer(
             {**own_identity(), "version": VERSION},
-            frozenset(own.subscriber_uids),
+            self._uids("subscribers", own.subscribers),
             own.buffer_mib * 1024 * 1024,
             self._subscribe,
             log,
         )
+        self._registrants = self._uids("registrants", own.registrants) | {0, os.geteuid()}
         self._flush_ns = int(own.flush_ms * 1_000_000)
         self._lost: dict[str, int] = {"ring": 0, "skipped": 0, "malformed": 0}
         self._lost_at_ns = dict.fromkeys(self._lost, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
@@ -64,6 +65,12 @@ class Tracerd:
         self._running = True
         self._heartbeat = HeartbeatThread(own.heartbeat_s, self._probes_needed, self._spawn_due)
 
+    def _uids(self, key: str, accounts: tuple[str | int, ...]) -> frozenset[int]:
+        uids, missing = uids_of(accounts)
+        for name in missing:
+            self._log.warning("no such account", extra={"kv": {"key": f"tracerd.{key}", "account": name}})
+        return uids
+
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT, then takes everything down. Raises OperatorError when it can't start."""
         loop = asyncio.get_running_loop()
@@ -71,7 +78,7 @@ class Tracerd:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         config = self._config
-        prepare_dir(config.runtime_dir, 0o750, config.group)
+        prepare_runtime(config.runtime_dir, config.daemon_dir("tracerd"), config.group)
         handlers: dict[str, Handler] = {
             "status": self._op_status,
             "doctor": self._op_doctor,
@@ -252,14 +259,14 @@ class Tracerd:
         return {"objects": self._sensor.doctor(), "hooks": self._sensor.hooks()}
 
     async def _op_register(self, request: Request, peer: Peer) -> AsyncGenerator[object, None]:
-        """Hides one of ExecRay's own daemons. Only accounts that may subscribe may: who hides is unseen from then on.
+        """Hides one of ExecRay's own daemons. Only `tracerd.registrants` may: who hides is unseen from then on.
 
         The connection stays open, so that a daemon notices when tracerd is another one and asks again. When it ends, so does the
         hiding; and so it does when the process executes another program.
         """
         role = argument(request, "role", str)
-        if peer.uid not in self._stream.allowed_uids or role not in ("enforcer", "policyd"):
-            raise OperatorError(f"uid {peer.uid} may not register as {role}", "add it to tracerd.subscriber_uids")
+        if peer.uid not in self._registrants or role not in ("enforcer", "policyd"):
+            raise OperatorError(f"uid {peer.uid} may not register as {role}", "add it to tracerd.registrants")
         hidden = self._hide(peer, children=role == "enforcer")
         kv = {"peer": peer.pid, "uid": peer.uid, "role": role, "hidden": hidden is not None}
         self._log.warning("registered as ours", extra={"kv": kv})

@@ -78,6 +78,7 @@ class Stack:
             "group": "",
         }
         self.config.write_text(yaml.safe_dump({**base, **self._settings}), encoding="utf-8")
+        self.config.chmod(0o644)  # whatever the umask: what others may write to is refused
         try:
             for name in DAEMONS:
                 self.start(name)
@@ -124,7 +125,7 @@ class Stack:
 
     def control(self, name: str, timeout_s: float = 5.0) -> ControlClient:
         """Returns a client of a daemon's control socket."""
-        return ControlClient(self.runtime_dir / f"{name}-ctl.sock", timeout_s, group="")
+        return ControlClient(self.runtime_dir / name / "ctl.sock", timeout_s, group="")
 
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
         """Ends one daemon and waits for it; one that doesn't end in time is killed."""

@@ -171,7 +171,7 @@ async def test_connections_over_the_limit_are_turned_away(run_dir: Path) -> None
 @pytest.mark.parametrize("permitted", [False, True])
 async def test_only_configured_accounts_may_order(run_dir: Path, permitted: bool) -> None:
     """Also where the socket's mode would let them in."""
-    config = config_in(run_dir, order_uids=(NOBODY,) if permitted else ())
+    config = config_in(run_dir, orderers=(NOBODY,) if permitted else ())
     code = """
 import json, os, socket, sys
 sock = socket.socket(socket.AF_UNIX)
@@ -185,7 +185,7 @@ except BrokenPipeError:
 sys.stdout.write(sock.makefile().readline())
 """
     async with enforcer_here(config):
-        config.runtime_dir.chmod(0o755)
+        config.daemon_dir("enforcer").chmod(0o755)
         config.order_socket.chmod(0o666)
         with victim() as child:
             line = encode_order(make_order(key_of(child.pid))).decode()

@@ -52,6 +52,7 @@ async def answering(config: Config, daemon: str, **results: object) -> AsyncIter
         return answer
 
     handlers = {op: handler(result) for op, result in results.items()}
+    config.daemon_dir(daemon).mkdir(exist_ok=True)
     server = ControlServer(config.control_socket(daemon), "", handlers, logging.getLogger(daemon))
     await server.open()
     task = asyncio.create_task(server.run())

@@ -194,11 +194,37 @@ async def test_started_by_root_it_becomes_the_user_and_still_works(mode: str, ca
 
 @needs_root
 def test_a_user_who_may_not_enter_the_folder_of_the_sockets_is_a_clear_error(config: Config) -> None:
+    config.runtime_dir.chmod(0o700)
     done = subprocess.run(
         arguments(config, "--user", "nobody"), capture_output=True, text=True, timeout=30, check=False
     )
-    assert done.returncode == 1 and "can't enter" in done.stderr and "member of the group" in done.stderr
+    assert done.returncode == 1 and "can't enter" in done.stderr and "folder above" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@needs_root
+def test_a_user_outside_the_group_is_told_so(config: Config) -> None:
+    config = dataclasses.replace(config, group="daemon")
+    done = subprocess.run(
+        arguments(config, "--user", "nobody"), capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1 and "can't listen" in done.stderr and "in the group `daemon`" in done.stderr
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["policyd", "state"])
+def test_a_link_in_the_place_of_a_folder_is_not_followed(config: Config, tmp_path: Path, name: str) -> None:
+    """The user may write into what was handed to it, and root comes back at the next start."""
+    precious = tmp_path / "precious"
+    precious.mkdir(mode=0o755)
+    place = config.daemon_dir("policyd") if name == "policyd" else config.alerts_file.parent
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(precious)
+    done = subprocess.run(
+        arguments(config, "--user", "nobody"), capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1 and f"can't use {place}" in done.stderr
+    assert precious.stat().st_uid == 0
 
 
 @pytest.mark.parametrize(

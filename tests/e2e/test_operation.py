@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from execray.control import ControlClient
 from tests.support.arena import THEFT, Arena, eventually, killed
 
 SECOND = """
@@ -69,7 +68,8 @@ def test_strangers_are_refused_with_a_hint(tmp_path: Path) -> None:
     with Arena(tmp_path) as arena:
         arena.stack.runtime_dir.chmod(0o755)
         for name in ("policyd", "enforcer", "tracerd"):
-            path = arena.stack.runtime_dir / f"{name}-ctl.sock"
+            path = arena.stack.runtime_dir / name / "ctl.sock"
+            path.parent.chmod(0o755)
             path.chmod(0o666)
             # refused before a word is said
             code = (
@@ -120,7 +120,7 @@ def test_random_bytes_on_every_socket_leave_the_daemons_well(tmp_path: Path, col
     import socket
 
     with Arena(tmp_path) as arena:
-        sockets = list(arena.stack.runtime_dir.glob(f"{name}*.sock"))
+        sockets = list((arena.stack.runtime_dir / name).glob("*.sock"))
         assert sockets
         for path in sockets:
             for junk in (os.urandom(70000), b"{" * 70000 + b"\n", b"\xff" * 8, b'{"v":99}\n', b""):
@@ -137,5 +137,5 @@ def test_random_bytes_on_every_socket_leave_the_daemons_well(tmp_path: Path, col
         attack = arena.attack(collector)
         attack.step(3)
         assert killed(attack.wait())
-        with ControlClient(arena.stack.runtime_dir / f"{name}-ctl.sock") as control:
+        with arena.stack.control(name) as control:
             assert control.call("status")["pid"] == arena.stack.pid(name)

@@ -39,7 +39,7 @@ LOG = logging.getLogger("policyd")
 @pytest.fixture
 def run_dir() -> Iterator[Path]:
     with runtime_dir() as folder:
-        (folder / "r").mkdir()
+        (folder / "r" / "enforcer").mkdir(parents=True)
         yield folder
 
 

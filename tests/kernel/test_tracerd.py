@@ -55,7 +55,7 @@ class Tracerd:
         return (self.dir / "log").read_text()
 
     def control(self) -> ControlClient:
-        return ControlClient(self.dir / "tracerd-ctl.sock")
+        return ControlClient(self.dir / "tracerd" / "ctl.sock")
 
     def status(self) -> dict[str, Any]:
         with self.control() as control:
@@ -63,7 +63,7 @@ class Tracerd:
             return found
 
     def connect(self, **hello: Any) -> Subscriber:
-        self.subscribers.append(Subscriber(self.dir / "tracerd.sock", **hello))
+        self.subscribers.append(Subscriber(self.dir / "tracerd" / "stream.sock", **hello))
         return self.subscribers[-1]
 
     def close(self) -> None:
@@ -289,7 +289,7 @@ def test_past_the_bound_the_loss_is_said_exactly(tmp_path: Path) -> None:
 def test_bad_peers_are_told_why_and_cut_off(tracerd: Tracerd, junk: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(5)
-        sock.connect(str(tracerd.dir / "tracerd.sock"))
+        sock.connect(str(tracerd.dir / "tracerd" / "stream.sock"))
         sock.sendall(junk)
         said = b""
         try:
@@ -307,7 +307,7 @@ def test_bad_peers_are_told_why_and_cut_off(tracerd: Tracerd, junk: bytes) -> No
 def test_a_silent_peer_is_cut_off(tracerd: Tracerd) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(6)
-        sock.connect(str(tracerd.dir / "tracerd.sock"))
+        sock.connect(str(tracerd.dir / "tracerd" / "stream.sock"))
         while sock.recv(65536):
             pass
 
@@ -325,21 +325,23 @@ def test_a_second_subscriber_is_refused(tracerd: Tracerd) -> None:
 
 
 def test_strangers_may_neither_subscribe_nor_ask(tracerd: Tracerd) -> None:
-    tracerd.dir.chmod(0o755)
-    for name in ("tracerd.sock", "tracerd-ctl.sock"):
-        (tracerd.dir / name).chmod(0o666)  # the mode of the socket is one lock, the peer's credentials are another
+    folder = tracerd.dir / "tracerd"
+    for closed in (tracerd.dir, folder):
+        closed.chmod(0o755)
+    for name in ("stream.sock", "ctl.sock"):
+        (folder / name).chmod(0o666)  # the mode of the socket is one lock, the peer's credentials are another
     code = (
         "import socket, sys; s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1]);"
         "sys.stdout.buffer.write(s.recv(65536))"
     )
     said = [
         subprocess.run(
-            ["/usr/bin/python3", "-I", "-S", "-c", code, tracerd.dir / name],
+            ["/usr/bin/python3", "-I", "-S", "-c", code, folder / name],
             user=65534,
             capture_output=True,
             check=True,
         ).stdout
-        for name in ("tracerd.sock", "tracerd-ctl.sock")
+        for name in ("stream.sock", "ctl.sock")
     ]
     (frame,) = Decoder().feed(said[0])
     assert isinstance(frame, Error)

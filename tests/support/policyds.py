@@ -107,6 +107,7 @@ class Policyd:
 def private_config(folder: Path, policies: dict[str, str], mode: str = "enforce", **own: Any) -> Any:
     """Yields a configuration on private folders; sockets lie below /run, since their paths must be short."""
     runtime = Path(tempfile.mkdtemp(prefix="exr-", dir="/run"))
+    runtime.chmod(0o755)  # each daemon's folder in it has its own lock
     dirs = folder / "policies"
     dirs.mkdir(exist_ok=True)
     dirs.chmod(0o755)

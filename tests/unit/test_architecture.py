@@ -30,7 +30,7 @@ ONLY_IN = {
     "pylibbpf": {"tracerd/loader.py"},
     "uvloop": {"policyd/cli.py"},
     "re2": {"policyd/patterns.py", "policyd/engine/atoms.py"},
-    "yaml": {"execray/config.py"},
+    "yaml": {"execray/config_load.py"},
 }
 
 

@@ -31,6 +31,8 @@ DEADLINE_S = 5.0
 def run_dir() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="er", dir="/run" if os.access("/run", os.W_OK) else None) as name:
         Path(name).chmod(0o755)
+        for daemon in ("x", "tracerd"):
+            (Path(name) / daemon).mkdir(mode=0o755)
         yield Path(name)
 
 
@@ -68,8 +70,8 @@ async def raw(path: Path, data: bytes) -> list[dict[str, object]]:
 
 
 async def test_call_returns_what_the_handler_returns(run_dir: Path) -> None:
-    async with serving(run_dir / "x-ctl.sock", {"echo": echo}) as server:
-        assert await asyncio.to_thread(in_thread_call, run_dir / "x-ctl.sock", "echo", a=1, b="\udcff") == {
+    async with serving(run_dir / "x" / "ctl.sock", {"echo": echo}) as server:
+        assert await asyncio.to_thread(in_thread_call, run_dir / "x" / "ctl.sock", "echo", a=1, b="\udcff") == {
             "a": 1,
             "b": "\udcff",
         }
@@ -77,15 +79,15 @@ async def test_call_returns_what_the_handler_returns(run_dir: Path) -> None:
 
 
 async def test_version_is_answered_by_every_server(run_dir: Path) -> None:
-    async with serving(run_dir / "x-ctl.sock", {}):
-        answer = await asyncio.to_thread(in_thread_call, run_dir / "x-ctl.sock", "version")
+    async with serving(run_dir / "x" / "ctl.sock", {}):
+        answer = await asyncio.to_thread(in_thread_call, run_dir / "x" / "ctl.sock", "version")
     assert answer == {"name": "x", "version": VERSION, "pid": os.getpid(), "control": 1}
 
 
 async def test_unknown_op_is_answered_with_the_known_ones(run_dir: Path) -> None:
-    async with serving(run_dir / "x-ctl.sock", {"echo": echo}):
+    async with serving(run_dir / "x" / "ctl.sock", {"echo": echo}):
         with pytest.raises(OperationFailed, match="no operation `nope`") as caught:
-            await asyncio.to_thread(in_thread_call, run_dir / "x-ctl.sock", "nope")
+            await asyncio.to_thread(in_thread_call, run_dir / "x" / "ctl.sock", "nope")
     assert caught.value.hint == "it has echo, version"
 
 
@@ -93,9 +95,9 @@ async def test_operator_error_of_a_handler_reaches_the_client_with_its_hint(run_
     async def fails(_request: Request, _peer: Peer) -> object:
         raise OperatorError("no such alert", "list them first")
 
-    async with serving(run_dir / "x-ctl.sock", {"fails": fails}):
+    async with serving(run_dir / "x" / "ctl.sock", {"fails": fails}):
         with pytest.raises(OperationFailed, match="no such alert") as caught:
-            await asyncio.to_thread(in_thread_call, run_dir / "x-ctl.sock", "fails")
+            await asyncio.to_thread(in_thread_call, run_dir / "x" / "ctl.sock", "fails")
     assert caught.value.hint == "list them first"
 
 
@@ -103,9 +105,9 @@ async def test_system_call_error_of_a_handler_is_answered(run_dir: Path) -> None
     async def fails(_request: Request, _peer: Peer) -> object:
         return (run_dir / "missing").read_text()
 
-    async with serving(run_dir / "x-ctl.sock", {"fails": fails}):
+    async with serving(run_dir / "x" / "ctl.sock", {"fails": fails}):
         with pytest.raises(OperationFailed, match="No such file"):
-            await asyncio.to_thread(in_thread_call, run_dir / "x-ctl.sock", "fails")
+            await asyncio.to_thread(in_thread_call, run_dir / "x" / "ctl.sock", "fails")
 
 
 async def test_slow_handler_is_cut_off_with_an_answer(run_dir: Path) -> None:
@@ -113,23 +115,23 @@ async def test_slow_handler_is_cut_off_with_an_answer(run_dir: Path) -> None:
         await asyncio.get_running_loop().create_future()
         return None
 
-    async with serving(run_dir / "x-ctl.sock", {"slow": slow}, request_timeout_s=0.05):
+    async with serving(run_dir / "x" / "ctl.sock", {"slow": slow}, request_timeout_s=0.05):
         with pytest.raises(OperationFailed, match="took longer than"):
-            await asyncio.to_thread(in_thread_call, run_dir / "x-ctl.sock", "slow")
+            await asyncio.to_thread(in_thread_call, run_dir / "x" / "ctl.sock", "slow")
 
 
 async def test_bug_in_a_handler_ends_the_server(run_dir: Path) -> None:
     async def broken(_request: Request, _peer: Peer) -> object:
         raise ZeroDivisionError
 
-    server = ControlServer(run_dir / "x-ctl.sock", "", {"broken": broken}, LOG)
+    server = ControlServer(run_dir / "x" / "ctl.sock", "", {"broken": broken}, LOG)
     await server.open()
     task = asyncio.create_task(server.run())
-    assert await raw(run_dir / "x-ctl.sock", b'{"v":1,"op":"broken"}\n') == []
+    assert await raw(run_dir / "x" / "ctl.sock", b'{"v":1,"op":"broken"}\n') == []
     with pytest.raises(ExceptionGroup) as caught:
         await asyncio.wait_for(task, DEADLINE_S)
     assert caught.value.subgroup(ZeroDivisionError)
-    assert not (run_dir / "x-ctl.sock").exists()
+    assert not (run_dir / "x" / "ctl.sock").exists()
 
 
 async def test_follow_yields_items_until_the_daemon_ends_them(run_dir: Path) -> None:
@@ -138,14 +140,14 @@ async def test_follow_yields_items_until_the_daemon_ends_them(run_dir: Path) -> 
             yield number
 
     def follow() -> list[object]:
-        with ControlClient(run_dir / "x-ctl.sock", DEADLINE_S) as client:
+        with ControlClient(run_dir / "x" / "ctl.sock", DEADLINE_S) as client:
             return list(client.follow("count", to=100))
 
-    async with serving(run_dir / "x-ctl.sock", {"count": count}):
+    async with serving(run_dir / "x" / "ctl.sock", {"count": count}):
         assert await asyncio.to_thread(follow) == list(range(100))
         with pytest.raises(OperationFailed, match="needs `to`"):
             await asyncio.to_thread(
-                lambda: list(ControlClient(run_dir / "x-ctl.sock", DEADLINE_S).follow("count", to=True))
+                lambda: list(ControlClient(run_dir / "x" / "ctl.sock", DEADLINE_S).follow("count", to=True))
             )
 
 
@@ -159,8 +161,8 @@ async def test_follow_is_closed_in_the_handler_when_the_client_goes(run_dir: Pat
         finally:
             closed.set()
 
-    async with serving(run_dir / "x-ctl.sock", {"endless": endless}) as server:
-        reader, writer = await asyncio.open_unix_connection(run_dir / "x-ctl.sock")
+    async with serving(run_dir / "x" / "ctl.sock", {"endless": endless}) as server:
+        reader, writer = await asyncio.open_unix_connection(run_dir / "x" / "ctl.sock")
         writer.write(b'{"v":1,"op":"endless"}\n')
         assert json.loads(await reader.readline()) == {"ok": True, "item": "ready"}
         assert server.stats.open == 1
@@ -178,18 +180,18 @@ async def test_stopping_the_server_closes_followers_and_removes_the_socket(run_d
         finally:
             closed.set()
 
-    async with serving(run_dir / "x-ctl.sock", {"endless": endless}):
-        reader, writer = await asyncio.open_unix_connection(run_dir / "x-ctl.sock")
+    async with serving(run_dir / "x" / "ctl.sock", {"endless": endless}):
+        reader, writer = await asyncio.open_unix_connection(run_dir / "x" / "ctl.sock")
         writer.write(b'{"v":1,"op":"endless"}\n')
         await reader.readline()
     assert closed.is_set()
     assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
-    assert not (run_dir / "x-ctl.sock").exists()
+    assert not (run_dir / "x" / "ctl.sock").exists()
     writer.close()
 
 
 async def test_closing_leaves_the_socket_of_a_successor_alone(run_dir: Path) -> None:
-    path = run_dir / "x-ctl.sock"
+    path = run_dir / "x" / "ctl.sock"
     async with serving(path, {}):
         path.unlink()
         with socket.socket(socket.AF_UNIX) as other:
@@ -214,15 +216,15 @@ async def test_closing_leaves_the_socket_of_a_successor_alone(run_dir: Path) -> 
 async def test_bad_request_gets_one_error_line_and_the_connection_is_closed(
     run_dir: Path, line: bytes, error: str
 ) -> None:
-    async with serving(run_dir / "x-ctl.sock", {"echo": echo}) as server:
-        answers = await raw(run_dir / "x-ctl.sock", line + b'{"v":1,"op":"echo"}\n' * line.endswith(b"\n"))
+    async with serving(run_dir / "x" / "ctl.sock", {"echo": echo}) as server:
+        answers = await raw(run_dir / "x" / "ctl.sock", line + b'{"v":1,"op":"echo"}\n' * line.endswith(b"\n"))
         assert [(a["ok"], a["error"]) for a in answers] == [(False, error)]
         assert server.stats.bad == 1
-        assert await asyncio.to_thread(in_thread_call, run_dir / "x-ctl.sock", "echo") == {}
+        assert await asyncio.to_thread(in_thread_call, run_dir / "x" / "ctl.sock", "echo") == {}
 
 
 async def test_connections_over_the_limit_are_turned_away(run_dir: Path) -> None:
-    path = run_dir / "x-ctl.sock"
+    path = run_dir / "x" / "ctl.sock"
     async with serving(path, {"echo": echo}, max_connections=1) as server:
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b'{"v":1,"op":"version"}\n')
@@ -238,7 +240,7 @@ async def test_connections_over_the_limit_are_turned_away(run_dir: Path) -> None
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changing to another account needs root")
 async def test_stranger_is_refused_with_the_group_in_the_hint(run_dir: Path) -> None:
-    path = run_dir / "x-ctl.sock"
+    path = run_dir / "x" / "ctl.sock"
     code = f"""
 import os, sys
 from pathlib import Path
@@ -267,17 +269,17 @@ except Unreachable as error:
 
 def test_client_says_when_the_daemon_is_not_running(run_dir: Path) -> None:
     with pytest.raises(Unreachable, match="tracerd is not running") as caught:
-        ControlClient(run_dir / "tracerd-ctl.sock").call("status")
+        ControlClient(run_dir / "tracerd" / "ctl.sock").call("status")
     assert caught.value.hint == "start tracerd"
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(os.fspath(run_dir / "tracerd-ctl.sock"))
+        dead.bind(os.fspath(run_dir / "tracerd" / "ctl.sock"))
     with pytest.raises(Unreachable, match="tracerd is not running"):
-        ControlClient(run_dir / "tracerd-ctl.sock").call("status")
+        ControlClient(run_dir / "tracerd" / "ctl.sock").call("status")
 
 
 def test_client_gives_up_on_a_daemon_that_does_not_answer(run_dir: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(os.fspath(run_dir / "x-ctl.sock"))
+        silent.bind(os.fspath(run_dir / "x" / "ctl.sock"))
         silent.listen(1)
         with pytest.raises(Unreachable, match=r"did not answer within 0\.05 s"):
-            ControlClient(run_dir / "x-ctl.sock", timeout_s=0.05).call("status")
+            ControlClient(run_dir / "x" / "ctl.sock", timeout_s=0.05).call("status")

@@ -28,6 +28,7 @@ DEADLINE_S = 5.0
 @pytest.fixture
 def run_dir() -> Iterator[Path]:
     with runtime_dir() as folder:
+        (folder / "tracerd").mkdir()
         yield folder
 
 
@@ -78,7 +79,7 @@ async def test_registers_when_tracerd_comes_and_again_when_it_comes_back(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selfreg, "RETRY_S", 0.01)
-    path = run_dir / "tracerd-ctl.sock"
+    path = run_dir / "tracerd" / "ctl.sock"
     own = OwnProcesses()
     registration = Registration(path, "enforcer", LOG, own)
     async with registering(registration):
@@ -97,8 +98,8 @@ async def test_refusal_is_told_once_and_tried_again(
 ) -> None:
     monkeypatch.setattr(selfreg, "RETRY_S", 0.01)
     caplog.set_level(logging.INFO)
-    tracerd = FakeTracerd(run_dir / "tracerd-ctl.sock", refuses=True)
-    registration = Registration(run_dir / "tracerd-ctl.sock", "policyd", LOG)
+    tracerd = FakeTracerd(run_dir / "tracerd" / "ctl.sock", refuses=True)
+    registration = Registration(run_dir / "tracerd" / "ctl.sock", "policyd", LOG)
     async with tracerd.running(), registering(registration):
         for _ in range(3):
             await asyncio.wait_for(tracerd.roles.get(), DEADLINE_S)

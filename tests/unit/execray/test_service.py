@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import logging
 import os
+import pwd
 import re
 import socket
 import stat
@@ -18,7 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execray.errors import OperatorError
-from execray.service import KeyValueFormatter, Peer, escape, in_group, listen_unix, notify, peer_of, prepare_dir
+from execray.service import (
+    KeyValueFormatter,
+    Peer,
+    escape,
+    in_group,
+    listen_unix,
+    notify,
+    peer_of,
+    prepare_dir,
+    prepare_runtime,
+)
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing to another account needs root")
 
@@ -97,7 +109,7 @@ def test_prepare_dir_sets_the_mode_of_our_own_folder(tmp_path: Path) -> None:
 def test_prepare_dir_refuses_a_link_and_a_file(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(OperatorError, match="not a folder of ours"):
+    with pytest.raises(OperatorError, match="can't use"):
         prepare_dir(tmp_path / "link", 0o750)
     with pytest.raises(OperatorError):
         prepare_dir(tmp_path / "file", 0o750)
@@ -109,6 +121,59 @@ def test_prepare_dir_refuses_a_folder_of_somebody_else(tmp_path: Path) -> None:
     os.chown(tmp_path / "theirs", 65534, 65534)
     with pytest.raises(OperatorError, match="not a folder of ours"):
         prepare_dir(tmp_path / "theirs", 0o750)
+
+
+@needs_root
+def test_prepare_dir_hands_a_folder_to_the_user_that_root_becomes(tmp_path: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    for _ in range(2):  # the second time it is that user's already
+        prepare_dir(tmp_path / "state", 0o750, user=nobody)
+        found = (tmp_path / "state").stat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (nobody.pw_uid, nobody.pw_gid, 0o750)
+    prepare_dir(tmp_path / "run", 0o750, "daemon", nobody)
+    assert (tmp_path / "run").stat().st_gid == grp.getgrnam("daemon").gr_gid
+
+
+def test_folder_of_all_daemons_is_made_for_everybody_to_enter_and_its_parts_are_not(tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        prepare_runtime(tmp_path / "run", tmp_path / "run" / "tracerd", "")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "run" / "tracerd").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o757])
+def test_folder_of_all_daemons_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    """They could have put a folder of their own where ours belongs."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(mode)
+    with pytest.raises(OperatorError, match="written by others"):
+        prepare_runtime(tmp_path / "run", tmp_path / "run" / "tracerd", "")
+
+
+@needs_root
+def test_as_its_own_account_a_daemon_uses_what_the_service_manager_made(run_dir: Path) -> None:
+    """RuntimeDirectory= makes the folder; its parent is root's, and stays untouched."""
+    folder = run_dir / "policyd"
+    folder.mkdir()
+    folder.chmod(0o750)
+    os.chown(folder, 65534, 65534)
+    code = """
+import os, sys
+from pathlib import Path
+from execray.service import listen_unix, prepare_runtime
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+folder = Path(sys.argv[1])
+prepare_runtime(folder.parent, folder, sys.argv[2])
+listen_unix(folder / "ctl.sock", sys.argv[2])
+"""
+    group = grp.getgrgid(65534).gr_name
+    subprocess.run([sys.executable, "-c", code, folder, group], check=True, timeout=30)
+    found = (folder / "ctl.sock").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (65534, 65534, 0o660)
+    assert run_dir.stat().st_uid == 0
 
 
 def test_notify_sends_to_the_socket_that_systemd_names(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

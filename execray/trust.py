@@ -1,0 +1,44 @@
+"""Files that decide what is killed: nobody but root and ourselves may have written them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+
+class Untrusted(Exception):
+    """A file that can be read and must not be used."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def distrust(path: Path, found: os.stat_result, owners: Collection[int]) -> tuple[str, str] | None:
+    """Returns why a file or folder isn't to be trusted, and a hint; None where only owners may write to it."""
+    if found.st_uid not in owners:
+        return f"owned by uid {found.st_uid}, who is neither root nor the service", f"chown root {path}"
+    if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0):
+        return "may be written by others", f"chmod go-w {path}"
+    return None
+
+
+def read_trusted(path: Path, owners: Collection[int], max_bytes: int) -> bytes:
+    """Returns what is in a file that only owners may write to. Raises Untrusted, or OSError where it can't be read."""
+    # Checked on the open file, so that what was checked is what is read. O_NONBLOCK: a FIFO must not stop us.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise Untrusted("not a regular file", "remove it, or name another one")
+        if doubt := distrust(path, found, owners):
+            raise Untrusted(*doubt)
+        if found.st_size > max_bytes:
+            raise Untrusted(f"{found.st_size} bytes, and {max_bytes} are the limit", "split it")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read(max_bytes)
+    finally:
+        os.close(fd)
