@@ -1,4 +1,4 @@
-"""Control sockets: the server that each daemon runs, and the synchronous client of the command line.
+"""The server of a daemon's control socket. Its client is execray.control_client.
 
 execray.wire.control declares the messages. A handler is an async function (one result) or an async generator (an op that
 follows something: one item for each value it yields; it is closed when the peer goes away).
@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
+from execray.control_client import NOT_PERMITTED, daemon_of
 from execray.errors import OperatorError, PeerError
 from execray.listener import Listener, ListenerStats, read_line, send
 from execray.service import Peer, group_id, in_group
@@ -23,10 +23,8 @@ from execray.wire.control import (
     MAX_REPLY_BYTES,
     MAX_REQUEST_BYTES,
     Request,
-    decode_object,
     decode_request,
     encode_line,
-    encode_request,
 )
 
 Handler: TypeAlias = Callable[[Request, Peer], "Awaitable[object] | AsyncGenerator[object, None]"]
@@ -35,15 +33,6 @@ T = TypeVar("T")
 MAX_CONNECTIONS: Final = 32
 REQUEST_TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 60.0
-NOT_PERMITTED: Final = "not permitted"
-
-
-class Unreachable(OperatorError):
-    """A daemon isn't there, doesn't answer, or refuses us. The command line exits with 3."""
-
-
-class OperationFailed(OperatorError):
-    """A daemon answered that it could not do what was asked."""
 
 
 def argument(request: Request, name: str, kind: type[T], default: T | None = None) -> T:
@@ -180,123 +169,3 @@ async def _pump(items: AsyncGenerator[object, None], writer: asyncio.StreamWrite
 
 def _failure(error: str, hint: str) -> bytes:
     return encode_line({"ok": False, "error": error, "hint": hint})
-
-
-def daemon_of(path: Path) -> str:
-    """Returns the daemon whose control socket this is: its folder is named after it."""
-    return path.parent.name
-
-
-class ControlClient:
-    """One connection to a daemon's control socket, made at the first request. Not for use by several threads."""
-
-    def __init__(self, path: Path, timeout_s: float = 5.0, group: str = "execray") -> None:
-        """timeout_s: for connecting and for each answer. group: named in the hint when the daemon refuses us."""
-        self.path = path
-        self._timeout_s = timeout_s
-        self._group = group
-        self._daemon = daemon_of(path)
-        self._sock: socket.socket | None = None
-        self._buffer = bytearray()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connection, if there is one."""
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
-        self._buffer.clear()
-
-    def call(self, op: str, **args: object) -> Any:
-        """Asks for something and returns the result. Raises Unreachable or OperationFailed."""
-        self._send(Request(op, dict(args)))
-        reply = self._read(self._timeout_s)
-        if reply is None:
-            raise self._unreachable("closed the connection without an answer")
-        return reply.get("result")
-
-    def follow(self, op: str, **args: object) -> Iterator[Any]:
-        """Yields the items of an op that follows something, without a limit of time, until the daemon closes.
-
-        Raises Unreachable or OperationFailed. The connection is of no use for anything else afterwards.
-        """
-        self._send(Request(op, dict(args)))
-        try:
-            while (reply := self._read(None)) is not None:
-                yield reply.get("item")
-        finally:
-            self.close()
-
-    def _connect(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(self._timeout_s)
-        try:
-            sock.connect(os.fspath(self.path))
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            sock.close()
-            raise Unreachable(f"{self._daemon} is not running ({self.path})", f"start {self._daemon}") from error
-        except PermissionError as error:
-            sock.close()
-            raise self._not_permitted() from error
-        except OSError as error:
-            sock.close()
-            raise Unreachable(f"can't reach {self._daemon} at {self.path}: {error}", "is the path right?") from error
-        return sock
-
-    def _send(self, request: Request) -> None:
-        if self._sock is None:
-            self._sock = self._connect()
-        try:
-            self._sock.sendall(encode_request(request))
-        except BrokenPipeError:
-            pass  # it closed already; why stands in what it sent, which _read returns
-        except OSError as error:
-            raise self._unreachable(f"can't be written to: {error}") from error
-
-    def _read(self, timeout_s: float | None) -> dict[str, Any] | None:
-        """Returns the next reply that is ok, None at the end of the stream."""
-        assert self._sock is not None
-        self._sock.settimeout(timeout_s)
-        while b"\n" not in self._buffer:
-            try:
-                data = self._sock.recv(1 << 16)
-            except TimeoutError as error:
-                raise self._unreachable(f"did not answer within {timeout_s:g} s") from error
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                return None
-            self._buffer += data
-            if len(self._buffer) > MAX_REPLY_BYTES:
-                raise self._unreachable("sent an endless answer")
-        line, _, rest = bytes(self._buffer).partition(b"\n")
-        self._buffer[:] = rest
-        return self._checked(line)
-
-    def _checked(self, line: bytes) -> dict[str, Any]:
-        try:
-            reply = decode_object(line)
-        except PeerError as error:
-            raise self._unreachable(f"sent {error}") from error
-        if reply.get("ok") is True:
-            return reply
-        message, hint = str(reply.get("error", "no reason given")), str(reply.get("hint", ""))
-        if message == NOT_PERMITTED:
-            raise self._not_permitted(hint)
-        raise OperationFailed(message, hint)
-
-    def _not_permitted(self, hint: str = "") -> Unreachable:
-        self.close()
-        return Unreachable(
-            f"not permitted to talk to {self._daemon} ({self.path})",
-            hint or f"be root, or a member of the group `{self._group}`",
-        )
-
-    def _unreachable(self, what: str) -> Unreachable:
-        self.close()
-        return Unreachable(f"{self._daemon} {what}", f"is {self._daemon} overloaded, or of another version?")

@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from execray.control import OperationFailed
+from execray.control_client import OperationFailed
 from execray.errors import PeerError
 from execray.guard import OwnProcesses
 from execray.listener import read_line, send

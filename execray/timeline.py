@@ -12,21 +12,9 @@ from typing import Any, Final, TypeAlias, TypeGuard
 
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.schema.event import constant_name
+from execray.terminal import Painter, painter, safe
 
 Alert: TypeAlias = Mapping[str, Any]
-
-MAX_TEXT: Final = 160  # characters of one value shown; the JSON has the rest
-_STYLES: Final = {
-    "critical": "1;31",
-    "high": "31",
-    "medium": "33",
-    "low": "36",
-    "informational": "2",
-    "good": "32",
-    "bad": "31",
-    "dim": "2",
-    "bold": "1",
-}
 
 
 def render(alert: Alert, *, color: bool = False) -> str:
@@ -34,12 +22,12 @@ def render(alert: Alert, *, color: bool = False) -> str:
 
     Never raises for an object of another shape: what is missing is left out.
     """
-    return "\n".join(_lines(alert, _painter(color))) + "\n"
+    return "\n".join(_lines(alert, painter(color))) + "\n"
 
 
 def summary(alert: Alert, *, color: bool = False) -> str:
     """Returns the alert on one line, as `alerts list` shows it."""
-    own, paint = _map(alert, "execray"), _painter(color)
+    own, paint = _map(alert, "execray"), painter(color)
     severity = safe(own.get("severity", "?"))
     return "  ".join(
         (
@@ -51,34 +39,6 @@ def summary(alert: Alert, *, color: bool = False) -> str:
             _verdict(own),
         )
     ).rstrip()
-
-
-def safe(value: object, limit: int = MAX_TEXT) -> str:
-    r"""Returns text that can't steer a terminal: on one line, unprintable characters and bytes that aren't UTF-8 as \x1b."""
-    text = str(value)
-    cut = text[:limit]
-    out = "".join(c if c.isprintable() and c != "\\" else _escaped(c) for c in cut)
-    return out + ("…" if len(text) > limit else "")
-
-
-def _escaped(char: str) -> str:
-    code = ord(char)
-    if char in "\n\t\r\\":
-        return {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}[char]
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-Painter: TypeAlias = Callable[[str, str], str]
-
-
-def _painter(color: bool) -> Painter:
-    def paint(text: str, style: str) -> str:
-        code = _STYLES.get(style, "")
-        return f"\x1b[{code}m{text}\x1b[0m" if color and code else text
-
-    return paint
 
 
 def _map(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ import click
 from deploy.foreground.stack import Stack
 from execray import timeline
 from execray.errors import OperatorError
+from execray.terminal import safe
 from policyd.compiler import compile_source, render
 from policyd.program import And, CompiledPolicy, Expr, Response, Test
 
@@ -167,7 +168,7 @@ def show_capture(stack: Stack, timeout_s: float = 6.0) -> None:
     lines = out.splitlines()
     click.echo(f"  {files[-1]}: {len(lines)} packets of the victim's own connection")
     for line in lines[:4]:
-        click.echo("    " + timeline.safe(line, 110))
+        click.echo("    " + safe(line, 110))
 
 
 def one_round(stack: Stack, seen: set[str]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 import yaml
 
-from execray.control import ControlClient
+from execray.control_client import ControlClient
 from execray.errors import OperatorError
 
 DAEMONS: Final = ("enforcer", "policyd", "tracerd")

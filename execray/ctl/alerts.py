@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from execray.ctl.context import Context, as_map, as_maps, command_errors, json_option, print_json, use_color
-from execray.timeline import render, safe, summary
+from execray.ctl.context import Context, as_map, as_maps, command_errors, json_option, print_json
+from execray.terminal import safe, use_color
+from execray.timeline import render, summary
 from execray.wire.control import encode_line
 
 _SPAN = re.compile(r"(\d{1,6})([smhd])")

@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import click
 
-from execray.config import Config, load
-from execray.control import ControlClient, Unreachable
+from execray.control_client import ControlClient, Unreachable
 from execray.errors import OperatorError
-from execray.timeline import safe
+from execray.terminal import painter, safe, use_color
+
+if TYPE_CHECKING:
+    from execray.config import Config
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,6 +39,9 @@ class Context:
     @property
     def config(self) -> Config:
         """The configuration, with --runtime-dir in place. Raises ConfigError."""
+        # Imported here: it brings YAML, which help, completion and `policy check` can do without.
+        from execray.config import load  # noqa: PLC0415
+
         if self._config is None:
             config = load(self.config_file)
             if self.runtime_dir is not None:
@@ -84,14 +88,9 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=True))
 
 
-def use_color() -> bool:
-    """Whether standard output is a terminal whose user has not set NO_COLOR."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-
-def paint(text: str, color: str, *, bold: bool = False) -> str:
-    """Returns text in a colour, on a terminal only."""
-    return click.style(text, fg=color, bold=bold) if use_color() else text
+def paint(text: str, style: str) -> str:
+    """Returns text in one of terminal.STYLES, on a terminal only."""
+    return painter(use_color())(text, style)
 
 
 def table(rows: Sequence[Sequence[object]], indent: str = "") -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import click
 
-from execray.control import OperationFailed, Unreachable
+from execray.control_client import OperationFailed, Unreachable
 from execray.ctl.context import (
     EXIT_FAILED,
     EXIT_UNREACHABLE,
@@ -27,7 +27,7 @@ from execray.ctl.context import (
     print_json,
     show_error,
 )
-from execray.timeline import safe
+from execray.terminal import safe
 
 #: Capabilities by number, those that some daemon needs, with what each is for.
 CAPABILITIES: Final = {
@@ -179,13 +179,13 @@ def doctor(context: Context, as_json: bool) -> None:
         sys.exit(EXIT_FAILED)
 
 
-_COLORS: Final = {
-    "ok": "green",
-    "note": "yellow",
-    "bad": "red",
-    "attached": "green",
-    "idle": "yellow",
-    "refused": "red",
+_STYLES: Final = {
+    "ok": "good",
+    "note": "warning",
+    "bad": "bad",
+    "attached": "good",
+    "idle": "warning",
+    "refused": "bad",
 }
 
 
@@ -197,9 +197,9 @@ def _show(checks: list[Check], sensor: dict[str, Any]) -> None:
 
 
 def _line(state: str, name: str, found: str, cost: str, indent: str = "") -> str:
-    head = f"{indent}{paint(safe(state).ljust(8), _COLORS.get(state, 'white'))}  {safe(name):{26 - len(indent)}}"
+    head = f"{indent}{paint(safe(state).ljust(8), _STYLES.get(state, ''))}  {safe(name):{26 - len(indent)}}"
     text = f"{head}  {safe(found, 500)}".rstrip()
-    return f"{text}\n{'':10}{'':26}  {paint(safe(cost, 500), 'yellow')}" if cost else text
+    return f"{text}\n{'':10}{'':26}  {paint(safe(cost, 500), 'warning')}" if cost else text
 
 
 def _sensor_lines(sensor: dict[str, Any]) -> Iterator[str]:

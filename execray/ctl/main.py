@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 
-from execray.ctl.alerts import alerts
 from execray.ctl.context import Context, command_errors, json_option, print_json
-from execray.ctl.doctor import doctor
-from execray.ctl.policy import policy, reload
-from execray.ctl.status import status
+from execray.ctl.lazy import LazyGroup
 from execray.version import VERSION
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(context_settings=CONTEXT_SETTINGS)
+#: Where each command is: only the one that was named is imported.
+COMMANDS: Final = {
+    "alerts": "execray.ctl.alerts:alerts",
+    "doctor": "execray.ctl.doctor:doctor",
+    "policy": "execray.ctl.policy:policy",
+    "reload": "execray.ctl.reload:reload",
+    "status": "execray.ctl.status:status",
+}
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings=CONTEXT_SETTINGS)
 @click.option(
     "--config",
     "config_file",
@@ -63,13 +71,6 @@ def version(context: Context, as_json: bool) -> None:
         print_json({"version": VERSION})
     else:
         click.echo(f"execray-ctl {VERSION}")
-
-
-main.add_command(status)
-main.add_command(doctor)
-main.add_command(policy)
-main.add_command(reload)
-main.add_command(alerts)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""`policy list|show|check` and `reload`."""
+"""`policy list|show|check`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -18,10 +18,9 @@ from execray.ctl.context import (
     json_option,
     print_json,
     table,
-    use_color,
 )
 from execray.errors import OperatorError
-from execray.timeline import safe
+from execray.terminal import safe, use_color
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024  # the compiler has its own, lower limit, with a better message
 
@@ -164,37 +163,3 @@ def _read(file: Path) -> tuple[str, bytes]:
         raise OperatorError(
             f"can't read {file}: {error.strerror}", "name a policy file, or - for standard input"
         ) from error
-
-
-@click.command()
-@json_option
-@click.pass_obj
-@command_errors
-def reload(context: Context, as_json: bool) -> None:
-    """Make policyd read its policies again: all of them, or on any mistake none.
-
-    \b
-    Examples:
-      execray-ctl reload
-      execray-ctl reload --json | jq .generation
-      execray-ctl policy check /etc/execray/policies && execray-ctl reload
-    """
-    with context.client("policyd", timeout_s=30.0) as client:
-        result = as_map(client.call("reload"))
-    if as_json:
-        print_json(result)
-    else:
-        _show_reload(result)
-    if not result.get("ok"):
-        sys.exit(EXIT_FAILED)
-
-
-def _show_reload(result: dict[str, Any]) -> None:
-    # Rendered by the daemon, so without colour, and it may quote any file: escaped line by line.
-    for line in str(result.get("rendered", "")).splitlines():
-        click.echo(safe(line, 1000), err=not result.get("ok"))
-    generation, took = safe(result.get("generation", "?")), safe(result.get("ms", "?"))
-    if result.get("ok"):
-        click.echo(f"{safe(result.get('policies', '?'))} policies in {took} ms, generation {generation}")
-    else:
-        click.echo(f"error: nothing was changed; generation {generation} still runs", err=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from execray.control import OperationFailed, Unreachable
+from execray.control_client import OperationFailed, Unreachable
 from execray.ctl.context import (
     DAEMONS,
     EXIT_FAILED,
@@ -22,7 +22,7 @@ from execray.ctl.context import (
     paint,
     print_json,
 )
-from execray.timeline import safe
+from execray.terminal import safe
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _lines(answer: Answer) -> Iterator[str]:
     name = answer.daemon.ljust(9)
     if answer.error:
         state = "failed" if answer.reachable else "down"
-        yield f"{name} {paint(state.ljust(5), 'red', bold=True)} {safe(answer.error, 500)}"
+        yield f"{name} {paint(state.ljust(5), 'down')} {safe(answer.error, 500)}"
         if answer.hint:
             yield f"{'':9}       hint: {safe(answer.hint, 500)}"
         return
@@ -95,7 +95,7 @@ def _lines(answer: Answer) -> Iterator[str]:
         f"up {duration(found.get('uptime_s'))}",
         *_rates(stats),
     ]
-    yield f"{name} {paint('up   ', 'green', bold=True)} {', '.join(words)}"
+    yield f"{name} {paint('up   ', 'up')} {', '.join(words)}"
     yield from _loss(stats)
     yield from _hooks(stats)
     if answer.daemon == "policyd":
@@ -120,29 +120,29 @@ def _loss(stats: dict[str, Any]) -> Iterator[str]:
     places = lost if isinstance(lost, dict) else {"all": lost}
     some = {where: count for where, count in places.items() if count}
     if not some:
-        yield f"{'':9}  lost     {paint('0', 'green')}"
+        yield f"{'':9}  lost     {paint('0', 'good')}"
         return
-    yield f"{'':9}  lost     " + paint(", ".join(f"{safe(n)} at {safe(where)}" for where, n in some.items()), "red")
+    yield f"{'':9}  lost     " + paint(", ".join(f"{safe(n)} at {safe(where)}" for where, n in some.items()), "bad")
 
 
 def _hooks(stats: dict[str, Any]) -> Iterator[str]:
     for number, (name, raw) in enumerate(sorted(as_map(stats.get("hooks")).items())):
-        text, color = hook_words(as_map(raw))
+        text, style = hook_words(as_map(raw))
         label = "hooks" if number == 0 else ""
-        yield f"{'':9}  {label:7}  {safe(name):24} {paint(text, color)}"
+        yield f"{'':9}  {label:7}  {safe(name):24} {paint(text, style)}"
 
 
 def hook_words(hook: dict[str, Any]) -> tuple[str, str]:
-    """Returns how a hook is, in words and as a colour: live, attached but silent, idle, or refused."""
+    """Returns how a hook is, in words and as a style: live, attached but silent, idle, or refused."""
     if hook.get("refused"):
-        return f"refused: {safe(hook['refused'])}", "red"
+        return f"refused: {safe(hook['refused'])}", "bad"
     if not hook.get("attached"):
-        return ("missing", "red") if hook.get("needed") else ("idle, no policy needs it", "yellow")
+        return ("missing", "bad") if hook.get("needed") else ("idle, no policy needs it", "warning")
     if hook.get("live") is False:
-        return "attached, but silent", "red"
+        return "attached, but silent", "bad"
     seen = hook.get("last_seen_ms")
     ago = f", seen {seen / 1000:.1f} s ago" if isinstance(seen, int | float) and not isinstance(seen, bool) else ""
-    return f"live{ago}", "green"
+    return f"live{ago}", "good"
 
 
 def _policyd(found: dict[str, Any]) -> Iterator[str]:
@@ -158,9 +158,9 @@ def _policyd(found: dict[str, Any]) -> Iterator[str]:
             words = "connected, but no heartbeat"
         else:
             words = f"not connected: {safe(stream.get('error') or 'tracerd does not answer')}"
-        yield f"{pad}sensor   {paint(words, 'green' if good else 'red')}"
+        yield f"{pad}sensor   {paint(words, 'good' if good else 'bad')}"
     if as_map(found.get("enforcer")).get("connected") is False:
-        yield f"{pad}orders   {paint('no connection to the enforcer: kills go the direct way', 'red')}"
+        yield f"{pad}orders   {paint('no connection to the enforcer: kills go the direct way', 'bad')}"
     yield from _counts("alerts", as_map(found.get("alerts")))
     yield from _counts("kills", as_map(found.get("kills")))
     for name, raw in as_map(found.get("sinks")).items():
@@ -168,7 +168,7 @@ def _policyd(found: dict[str, Any]) -> Iterator[str]:
         failed, dropped = sink.get("failed", 0), sink.get("dropped", 0)
         if failed or dropped:
             words = f"{safe(name)}: {safe(failed)} failed, {safe(dropped)} dropped. {safe(sink.get('last_error', ''))}"
-            yield f"{pad}sink     {paint(words.rstrip(), 'red')}"
+            yield f"{pad}sink     {paint(words.rstrip(), 'bad')}"
 
 
 def _counts(label: str, counts: dict[str, Any]) -> Iterator[str]:

@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from execray.config import Config
-from execray.control import ControlClient, ControlServer, Handler
+from execray.control import ControlServer, Handler
+from execray.control_client import ControlClient
 from execray.ctl.main import main
 from execray.service import Peer
 from execray.wire.control import Request

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from execray.config import Config
-from execray.control import OperationFailed
+from execray.control_client import OperationFailed
 from tests.support.fake_tracerd import until
 from tests.support.playbook import Play
 from tests.support.policyds import THEFT, TOUCH, Policyd, policyd_here, private_config, theft, write_policy

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from execray.config import Config
-from execray.control import ControlClient
+from execray.control_client import ControlClient
 from policyd.sinks.jsonl import read_newest_first
 from tests.support.fake_tracerd import DEADLINE_S, FakeTracerd, until
 from tests.support.playbook import Play

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from execray.control import ControlClient, Unreachable
+from execray.control_client import ControlClient, Unreachable
 from execray.schema.catalog import EVENT_BY_NAME, LOST
 from execray.wire.frames import MAX_FRAME_BYTES, Ack, Batch, Decoder, Error, Frame, Heartbeat, Hello, Subscribe, encode
 from tests.support.live import Live

@@ -17,7 +17,7 @@ from typing import Any
 
 from enforcer.daemon import Enforcer
 from execray.config import Config, EnforcerConfig, PolicydConfig
-from execray.control import ControlClient
+from execray.control_client import ControlClient
 from execray.errors import OperatorError
 from execray.wire.orders import Order, Outcome, decode_outcome, encode_order
 

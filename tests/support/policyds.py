@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from execray.config import Config, PolicydConfig
-from execray.control import ControlClient
+from execray.control_client import ControlClient
 from execray.wire.orders import Order, Outcome, Result
 from policyd.daemon import Daemon
 from policyd.enforcer_client import ClientStats

@@ -41,7 +41,10 @@ def ctl(*args: object, stdin: str | bytes | None = None) -> Result:
 
 def commands(group: click.Group, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     yield name, group
-    for sub, command in sorted(group.commands.items()):
+    context = click.Context(group)
+    for sub in group.list_commands(context):
+        command = group.get_command(context, sub)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from commands(command, (*name, sub))
         else:
@@ -259,20 +262,70 @@ def test_a_table_escapes_and_aligns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hook", "words", "color"),
+    ("hook", "words", "style"),
     [
-        ({"attached": True, "needed": True, "live": True, "last_seen_ms": 300}, "live, seen 0.3 s ago", "green"),
-        ({"attached": True, "needed": True, "live": False}, "attached, but silent", "red"),
-        ({"attached": False, "needed": False}, "idle, no policy needs it", "yellow"),
-        ({"attached": False, "needed": True}, "missing", "red"),
-        ({"attached": False, "needed": True, "refused": "EPERM\x1b"}, "refused: EPERM\\x1b", "red"),
+        ({"attached": True, "needed": True, "live": True, "last_seen_ms": 300}, "live, seen 0.3 s ago", "good"),
+        ({"attached": True, "needed": True, "live": False}, "attached, but silent", "bad"),
+        ({"attached": False, "needed": False}, "idle, no policy needs it", "warning"),
+        ({"attached": False, "needed": True}, "missing", "bad"),
+        ({"attached": False, "needed": True, "refused": "EPERM\x1b"}, "refused: EPERM\\x1b", "bad"),
     ],
 )
-def test_a_hook_in_words(hook: dict[str, Any], words: str, color: str) -> None:
-    assert hook_words(hook) == (words, color)
+def test_a_hook_in_words(hook: dict[str, Any], words: str, style: str) -> None:
+    assert hook_words(hook) == (words, style)
 
 
-def test_looking_at_the_daemons_loads_neither_compiler_nor_engine() -> None:
-    code = "import sys, execray.ctl.main; print(*[m for m in ('re2', 'uvloop', 'policyd', 'llvmlite') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.strip() == ""
+# --- what a command imports -----------------------------------------------------------------------------------------------
+
+#: Each of these costs milliseconds, and no command needs it that isn't named beside it.
+HEAVY = {
+    "asyncio": (),
+    "logging": (),
+    "ssl": (),
+    "subprocess": (),
+    "llvmlite": (),
+    "re2": ("policy check",),
+    "uvloop": (),
+    "policyd": ("policy check",),
+    "execray.schema.catalog": ("policy check", "alerts list", "alerts show", "alerts tail", "--help"),
+    "execray.service": (),
+    "yaml": ("alerts", "doctor", "policy list", "policy show", "reload", "status"),
+}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "version",
+        "status",
+        "doctor",
+        "policy list",
+        "policy show x",
+        "policy check -",
+        "reload",
+        "alerts list",
+        "alerts show abcd",
+        "alerts tail",
+        "--help",
+    ],
+)
+def test_a_command_imports_nothing_heavy_that_it_can_do_without(command: str, runtime: Path) -> None:
+    code = f"""
+import sys
+from execray.ctl.main import main
+try:
+    main()
+except SystemExit:
+    pass
+print("loaded", *(name for name in {list(HEAVY)} if name in sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--runtime-dir", runtime, *command.split()],
+        input=GOOD,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    loaded = done.stdout.rpartition("loaded")[2].split()
+    assert [name for name in loaded if not any(command.startswith(allowed) for allowed in HEAVY[name])] == []

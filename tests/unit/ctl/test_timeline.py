@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execray.schema.catalog import EVENTS
-from execray.timeline import event_words, render, safe, summary
+from execray.terminal import safe
+from execray.timeline import event_words, render, summary
 from tests.support.sample_alert import sample_alert
 
 

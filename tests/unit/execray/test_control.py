@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from execray.control import ControlClient, ControlServer, Handler, OperationFailed, Unreachable, argument
+from execray.control import ControlServer, Handler, argument
+from execray.control_client import ControlClient, OperationFailed, Unreachable
 from execray.errors import OperatorError
 from execray.service import Peer
 from execray.version import VERSION
@@ -244,7 +245,7 @@ async def test_stranger_is_refused_with_the_group_in_the_hint(run_dir: Path) -> 
     code = f"""
 import os, sys
 from pathlib import Path
-from execray.control import ControlClient, Unreachable
+from execray.control_client import ControlClient, Unreachable
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 try:
     ControlClient(Path({str(path)!r})).call("echo")
