@@ -253,10 +253,11 @@ def _judge_exe(order: Order, facts: Facts, settings: GuardSettings) -> Refuse | 
     for exe in filter(None, (facts.exe, os.fsencode(order.exe))):
         if exe in settings.protect_exe or exe.removesuffix(b" (deleted)") in settings.protect_exe:
             return Refuse(Reason.PROTECTED_EXE, "the process's program is on the protected list")
-    # Without CAP_SYS_PTRACE the link of another account's process can't be read. A process can take a protected one's
-    # name, but nobody else can take the name away from a protected process: so a name may only refuse.
-    if facts.exe is None and facts.comm in settings.protected_names:
-        return Refuse(Reason.PROTECTED_EXE, "its program can't be read, and its name is that of a protected one")
+    # Without CAP_SYS_PTRACE the link of another account's process can't be read. Then the order's exe decides, which the
+    # kernel named in the event: a name proves nothing, since a process gives itself whichever it likes. Only where the order
+    # has no exe is there nothing but the name, and that may only refuse.
+    if facts.exe is None and not order.exe and facts.comm in settings.protected_names:
+        return Refuse(Reason.PROTECTED_EXE, "its program isn't known, and its name is that of a protected one")
     return None
 
 

@@ -69,7 +69,6 @@ def test_process_that_nothing_speaks_for_may_be_killed() -> None:
         ({"start_ticks": TICKS - 1}, Reason.PID_REUSED),
         ({"exe": b"/usr/sbin/sshd"}, Reason.PROTECTED_EXE),
         ({"exe": b"/usr/sbin/sshd (deleted)"}, Reason.PROTECTED_EXE),
-        ({"exe": None, "comm": b"sshd"}, Reason.PROTECTED_EXE),
         ({"comm": b"database"}, Reason.PROTECTED_COMM),
         ({"pid": 1}, Reason.INIT),
         ({"pid": PID + 1}, Reason.INIT),
@@ -101,6 +100,26 @@ def test_process_that_only_looks_a_little_like_a_protected_one_may_be_killed(cha
 def test_order_is_refused_for(changes: dict[str, object], expected: Reason) -> None:
     verdict = judged(dataclasses.replace(ORDER, **changes))  # type: ignore[arg-type]
     assert isinstance(verdict, Refuse) and verdict.code is expected
+
+
+@pytest.mark.parametrize("comm", [b"sshd", b"evil"])
+@pytest.mark.parametrize(
+    ("order_exe", "protected"),
+    [("/tmp/sshd", False), ("/usr/sbin/sshd", True), ("/usr/sbin/sshd (deleted)", True), ("", None)],
+)
+def test_where_the_program_cannot_be_read_the_order_says_which_it_is(
+    comm: bytes, order_exe: str, protected: bool | None
+) -> None:
+    verdict = judged(dataclasses.replace(ORDER, exe=order_exe), facts=dataclasses.replace(FACTS, exe=None, comm=comm))
+    if protected is None:  # nothing but the name is known, and a name may only refuse
+        protected = comm == b"sshd"
+    assert reason(verdict) is Reason.PROTECTED_EXE if protected else verdict == Allow()
+
+
+def test_program_that_can_be_read_counts_beside_the_orders() -> None:
+    """It may have become another one since the event."""
+    order = dataclasses.replace(ORDER, exe="/tmp/evil")
+    assert reason(judged(order, facts=dataclasses.replace(FACTS, exe=b"/usr/sbin/sshd"))) is Reason.PROTECTED_EXE
 
 
 def test_order_just_within_its_age_may_be_carried_out() -> None:
@@ -174,7 +193,7 @@ def test_guard_never_allows_what_it_must_not(
         return
     assert pid == order_pid > 1 and ticks == TICKS and not flags & PF_KTHREAD
     assert comm != b"database" and order_exe != "/usr/sbin/sshd" and exe in (None, b"/x")
-    assert not (exe is None and comm == b"sshd")
+    assert not (exe is None and comm == b"sshd" and not order_exe)
     assert mode is host is Mode.ENFORCE and -MAX_AHEAD_NS <= age_ns <= SETTINGS.max_age_ns
 
 
