@@ -10,7 +10,7 @@ OBJECTS := tracerd/objects/$(ARCH)
 OUT := bpf/.output
 FAMILIES := proc sys scan counter
 BUILT := $(FAMILIES:%=$(OUT)/%.bpf.o)
-BPF_HEADERS := $(wildcard bpf/include/execray/*.h)
+BPF_HEADERS := $(wildcard bpf/include/execray/*.h bpf/include/execray/calls/*.h)
 # clang calls BPF_PROG's hidden `ctx` an unused parameter
 BPF_FLAGS := -O2 -g -target bpf -D__TARGET_ARCH_x86 -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter \
 	-fdebug-prefix-map=$(CURDIR)=. -Ibpf/include -Ivmlinux/$(ARCH)
@@ -53,7 +53,7 @@ check: lint types bpf abi-check docs-check ## everything that CI checks beside t
 
 lint: dev ## ruff, clang-format
 	$(Q)$(VENV)/bin/ruff check $(CODE) && $(VENV)/bin/ruff format --check -q $(CODE)
-	$(Q)clang-format-14 --dry-run -Werror bpf/*.c bpf/include/execray/*.h
+	$(Q)clang-format-14 --dry-run -Werror bpf/*.c $(BPF_HEADERS)
 
 types: dev ## mypy --strict
 	$(Q)$(VENV)/bin/mypy

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.live import Live
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -15,3 +18,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kernel)
             if os.geteuid() != 0 and os.environ.get("EXECRAY_REQUIRE_KERNEL") != "1":
                 item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="module")
+def live(request: pytest.FixtureRequest) -> Iterator[Live]:
+    """A sensor with the hooks of what the module lists in EVENTS, the bytes of writes included."""
+    with Live(request.module.EVENTS, content=True) as sensor:
+        yield sensor

@@ -7,21 +7,14 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from execray.process import start_ticks_of
 from execray.schema.catalog import Flag
 from execray.schema.kinds import CONSTANTS
 from tests.support.live import Live, sleeper
 
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with Live(["exec", "fork", "exit"]) as sensor:
-        yield sensor
+EVENTS = ["exec", "fork", "exit"]
 
 
 def test_exec_tells_program_arguments_and_ids(live: Live) -> None:

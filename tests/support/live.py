@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from execray.schema.catalog import EVENT_BY_NAME, LOST
-from execray.schema.event import Event
+from execray.schema.event import Event, value_to_json
 from execray.wire.frames import Decoder as FrameDecoder
 from execray.wire.frames import encode
 from tracerd.batch import BatchBuilder
@@ -144,6 +144,11 @@ class Run:
         found = self.of(name, **fields)
         assert len(found) == 1, f"{len(found)} {name} events with {fields}: {[e.to_json() for e in self.of(name)]}"
         return found[0]
+
+
+def shown(event: Event, name: str) -> object:
+    """Returns a field as JSON shows it."""
+    return value_to_json(event.type.by_name[name], event.get(name))
 
 
 def _int(event: Event, name: str) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-from tests.kernel.test_sys import INT80
+from tests.kernel.test_compat import INT80
 from tests.vm.kernels import NotFetched, source_list
 
 TREE: Final = Path(__file__).resolve().parents[2]

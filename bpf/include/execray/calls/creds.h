@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A thread's own ids: setuid, setreuid, setresuid. */
+#ifndef EXECRAY_CALLS_CREDS_H
+#define EXECRAY_CALLS_CREDS_H
+
+/* The ids asked for by a call that failed; (uid_t)-1 leaves one as it is. */
+static __always_inline void er_asked_uids(struct er_setuid *e, struct er_call *call)
+{
+	__u32 real = call->arg[0], effective = call->nr == NR_SETUID ? call->arg[0] : call->arg[1];
+
+	e->new_uid = real == (__u32)-1 ? e->task.uid : real;
+	e->new_euid = effective == (__u32)-1 ? e->task.euid : effective;
+}
+
+static __noinline int er_setuid(struct er_scratch *scratch, struct er_call *call, __u32 wanted)
+{
+	struct er_setuid e = {};
+	struct er_creds *old;
+	void *map = er_slot(&er_creds_slot);
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	if (!scratch || !call)
+		return 0;
+	e.hdr = scratch->record.exec.hdr;
+	e.task = scratch->record.exec.task;
+	e.hdr.len = sizeof(e);
+	e.ret = call->ret;
+	e.call = call->nr == NR_SETUID	   ? ER_CALL_SETUID
+		 : call->nr == NR_SETREUID ? ER_CALL_SETREUID
+					   : ER_CALL_SETRESUID;
+	old = map ? bpf_map_lookup_elem(map, &tid) : NULL;
+	if (old && old->start_ns == e.task.start_ns) {
+		e.old_uid = old->uid;
+		e.old_euid = old->euid;
+	} else {
+		e.hdr.flags |= ER_F_OLD_CREDS_UNKNOWN;
+	}
+	if (call->ret < 0) {
+		er_asked_uids(&e, call);
+	} else {
+		e.new_uid = e.task.uid;
+		e.new_euid = e.task.euid;
+	}
+	er_remember_creds(task);
+	if (wanted)
+		er_send(&e, sizeof(e));
+	return 0;
+}
+
+#endif

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Files by descriptor and by name: open, write and chmod in all their forms. */
+#ifndef EXECRAY_CALLS_FILES_H
+#define EXECRAY_CALLS_FILES_H
+
+#include "execray/calls/record.h"
+
+#define O_CREAT_CREAT 01101 /* creat(2) is open with O_CREAT | O_WRONLY | O_TRUNC */
+#define O_LARGEFILE   00100000
+#define O_OPEN_ONLY   02001700 /* O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC, O_CLOEXEC: not kept in f_flags */
+#define ER_MAX_IOV    8
+
+/* The struct file of fd into the record: identity, kind, and its path into the tail. Returns the path's length. */
+static __always_inline __u32 er_append_file(struct er_scratch *scratch, struct er_file *e, struct file *file)
+{
+	__u32 i_mode, len;
+
+	er_fill_inode(file, &e->ino, &e->dev, &i_mode);
+	e->i_mode = i_mode;
+	e->f_mode = (__u32)(__u64)BPF_CORE_READ(file, f_mode);
+	len = er_append_path(scratch, e->tail, file, &e->hdr.flags);
+	e->path_len = len;
+	return len;
+}
+
+static __always_inline void er_send_file(struct er_scratch *scratch, struct er_file *e, __u32 tail_len)
+{
+	__u32 total = sizeof(*e) + tail_len;
+
+	if (total > sizeof(scratch->record))
+		return;
+	e->hdr.len = total;
+	er_send(e, total);
+}
+
+static __always_inline void er_clear_file(struct er_file *e, __s32 ret)
+{
+	e->ino = 0;
+	e->asked = 0;
+	e->dev = 0;
+	e->ret = ret;
+	e->open_flags = 0;
+	e->f_mode = 0;
+	e->i_mode = 0;
+	e->path_len = 0;
+	e->raw_len = 0;
+	e->content_len = 0;
+}
+
+static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
+{
+	struct er_file *e;
+	struct open_how how = {};
+	struct file *file;
+	__u64 raw;
+	__u32 at = 0;
+
+	if (!scratch || !call)
+		return 0;
+	e = &scratch->record.file;
+	e->asked = 0;
+	switch (call->nr) {
+	case NR_OPENAT:
+		raw = call->arg[1];
+		how.flags = call->arg[2];
+		how.mode = call->arg[3];
+		break;
+	case NR_OPENAT2:
+		raw = call->arg[1];
+		if (bpf_probe_read_user(&how, sizeof(how), (void *)call->arg[2]))
+			e->hdr.flags |= ER_F_UNREADABLE;
+		break;
+	case NR_CREAT:
+		raw = call->arg[0];
+		how.flags = O_CREAT_CREAT;
+		how.mode = call->arg[1];
+		break;
+	default:
+		raw = call->arg[0];
+		how.flags = call->arg[1];
+		how.mode = call->arg[2];
+	}
+	e->open_flags = how.flags;
+	e->mode = how.mode & 07777;
+	e->fd = call->ret >= 0 ? call->ret : -1;
+	file = call->file; /* a local: see er_walk_up() */
+	if (file) {
+		/* What was granted, where the caller's memory may say something else by now. */
+		e->open_flags = (how.flags & (O_OPEN_ONLY | O_LARGEFILE)) |
+				(BPF_CORE_READ(file, f_flags) & ~(O_OPEN_ONLY | O_LARGEFILE));
+		at = er_append_file(scratch, e, file);
+	}
+	at &= ER_PATH_MAX - 1;
+	e->raw_len = er_append_user_str(&e->tail[at], raw, &e->hdr);
+	at += e->raw_len & (ER_PATH_MAX - 1);
+	er_send_file(scratch, e, at);
+	return 0;
+}
+
+/* The first of some buffers that isn't empty, and the length of all that were looked at. */
+static __always_inline void er_first_iov(bool compat, __u64 at, __u64 count, __u64 *base, __u64 *len, __u64 *sum)
+{
+	__u64 iov[2] = {};
+	__u32 narrow[2] = {};
+	int i;
+
+	*base = *len = *sum = 0;
+	for (i = 0; i < ER_MAX_IOV; i++) {
+		if ((__u64)i >= count)
+			break;
+		if (compat) {
+			bpf_probe_read_user(narrow, sizeof(narrow), (void *)(at + i * sizeof(narrow)));
+			iov[0] = narrow[0];
+			iov[1] = narrow[1];
+		} else {
+			bpf_probe_read_user(iov, sizeof(iov), (void *)(at + i * sizeof(iov)));
+		}
+		if (!*len) {
+			*base = iov[0];
+			*len = iov[1];
+		}
+		*sum += iov[1];
+	}
+}
+
+/* Where a call's bytes lie in the caller's memory, how many there are in the piece to be read, and in all. */
+static __always_inline void er_buffer(struct er_call *call, __u64 *from, __u64 *len, __u64 *asked)
+{
+	__u64 at = call->arg[1], count = call->arg[2];
+
+	switch (call->nr) {
+	case NR_SENDFILE:
+		*from = *len = 0;
+		*asked = call->arg[3];
+		return;
+	case NR_SPLICE:
+	case NR_COPY_FILE_RANGE:
+		*from = *len = 0;
+		*asked = call->arg[4];
+		return;
+	case NR_SENDMSG: {
+		__u64 wide[2] = {}; /* struct user_msghdr: msg_iov, msg_iovlen */
+		__u32 narrow[2] = {};
+
+		if (call->compat) {
+			bpf_probe_read_user(narrow, sizeof(narrow), (void *)(call->arg[1] + 8));
+			at = narrow[0];
+			count = narrow[1];
+		} else {
+			bpf_probe_read_user(wide, sizeof(wide), (void *)(call->arg[1] + 16));
+			at = wide[0];
+			count = wide[1];
+		}
+	}
+		/* fall through */
+	case NR_WRITEV:
+	case NR_PWRITEV:
+	case NR_PWRITEV2: er_first_iov(call->compat, at, count, from, len, asked); return;
+	}
+	*from = at;
+	*len = *asked = count;
+}
+
+static __noinline int er_write(struct er_scratch *scratch, struct er_call *call, __u32 content)
+{
+	struct er_file *e;
+	__u64 from, len, asked;
+	__u32 at = 0, take;
+	bool zero_copy;
+
+	if (!scratch || !call)
+		return 0;
+	e = &scratch->record.file;
+	zero_copy = er_is_zero_copy(call->nr);
+	e->fd = zero_copy && call->nr != NR_SENDFILE ? call->arg[2] : call->arg[0];
+	er_buffer(call, &from, &len, &asked);
+	e->asked = asked;
+	if (content && zero_copy)
+		e->hdr.flags |= ER_F_UNREADABLE;
+	/* What was written for certain can be read; the rest of the buffer may lie past its mapping's end. */
+	if (call->ret > 0 && (__u64)call->ret < len)
+		len = call->ret;
+	if (call->file)
+		at = er_append_file(scratch, e, call->file);
+	at &= ER_PATH_MAX - 1;
+	if (content && len) {
+		take = len;
+		if (len > ER_CONTENT_MAX) {
+			take = ER_CONTENT_MAX;
+			e->hdr.flags |= ER_F_CONTENT_TRUNCATED;
+		}
+		if (take > ER_CONTENT_MAX) /* the verifier forgets the bound above */
+			take = ER_CONTENT_MAX;
+		if (bpf_probe_read_user(&e->tail[at], take, (void *)from))
+			e->hdr.flags |= ER_F_UNREADABLE;
+		else
+			e->content_len = take;
+		at += e->content_len & (2 * ER_CONTENT_MAX - 1);
+	}
+	er_send_file(scratch, e, at);
+	return 0;
+}
+
+static __noinline int er_chmod(struct er_scratch *scratch, struct er_call *call)
+{
+	struct er_file *e;
+	__u64 raw = 0;
+	__u32 at = 0;
+
+	if (!scratch || !call)
+		return 0;
+	e = &scratch->record.file;
+	e->fd = -1;
+	switch (call->nr) {
+	case NR_CHMOD:
+		raw = call->arg[0];
+		e->mode = call->arg[1];
+		break;
+	case NR_FCHMOD:
+		e->fd = call->arg[0];
+		e->mode = call->arg[1];
+		break;
+	default:
+		e->fd = call->arg[0];
+		raw = call->arg[1];
+		e->mode = call->arg[2];
+	}
+	e->mode &= 07777;
+	if (call->file)
+		at = er_append_file(scratch, e, call->file);
+	at &= ER_PATH_MAX - 1;
+	if (raw) {
+		e->raw_len = er_append_user_str(&e->tail[at], raw, &e->hdr);
+		at += e->raw_len & (ER_PATH_MAX - 1);
+	}
+	er_send_file(scratch, e, at);
+	return 0;
+}
+
+#endif
