@@ -19,21 +19,26 @@ from execray.ctl.context import (
     print_json,
     table,
 )
-from execray.errors import OperatorError
+from execray.ctl.lazy import LazyGroup
+from execray.ctl.policyfiles import read_policies
 from execray.terminal import safe, use_color
 
-MAX_FILE_BYTES: Final = 8 * 1024 * 1024  # the compiler has its own, lower limit, with a better message
+#: Commands for whoever writes policies; only the one that was named is imported.
+AUTHORING: Final = {
+    name: f"execray.ctl.authoring:{attribute}"
+    for name, attribute in (("events", "events"), ("explain", "explain"), ("graph", "graph"), ("new", "new"))
+}
 
 
-@click.group()
+@click.group(cls=LazyGroup, lazy=AUTHORING)
 def policy() -> None:
-    """List, show and check policies.
+    """List, show, write and check policies.
 
     \b
     Examples:
       execray-ctl policy list
-      execray-ctl policy show credential_access
-      execray-ctl policy check policies/*.policy
+      execray-ctl policy new my_policy > my.policy
+      execray-ctl policy check my.policy
     """
 
 
@@ -122,7 +127,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
     # Imported here: the compiler is of no use to the other commands, and slow to load.
     from policyd.compiler import compile_set, diagnostic_to_json, render  # noqa: PLC0415
 
-    inputs = [_read(file) for given in files for file in _expanded(given)]
+    inputs = read_policies(files)
     compiled = compile_set(inputs)
     if as_json:
         sources = {source.name: source for source in compiled.sources}
@@ -141,25 +146,3 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
 
 def _counted(items: Sequence[object], one: str, many: str) -> str:
     return f"{len(items)} {one if len(items) == 1 else many}"
-
-
-def _expanded(given: Path) -> list[Path]:
-    """Returns the policy files of a folder, as policyd would read them, and a file as it is. Raises OperatorError for none."""
-    if not given.is_dir():
-        return [given]
-    found = sorted(given.glob("*.policy"))
-    if not found:
-        raise OperatorError(f"no *.policy file is in {given}", "name a policy file, or a folder of them")
-    return found
-
-
-def _read(file: Path) -> tuple[str, bytes]:
-    try:
-        if str(file) == "-":
-            return "<stdin>", sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-        with file.open("rb") as opened:
-            return str(file), opened.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise OperatorError(
-            f"can't read {file}: {error.strerror}", "name a policy file, or - for standard input"
-        ) from error

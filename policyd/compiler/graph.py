@@ -140,7 +140,7 @@ def _card(policy: CompiledPolicy, number: int, layer: int, before: str) -> _Node
 
 
 def _heading(step: Step, number: int) -> str:
-    parts = [step.alias or f"step {number}"]
+    parts = [step.alias or f"step {number + 1}"]
     if step.labels:
         parts.append(f"in {' / '.join(step.labels)}")
     if step.times is not None:

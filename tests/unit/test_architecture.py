@@ -17,7 +17,7 @@ PURE = {"asyncio", "socket", "time", "pathlib", "os", "threading", "subprocess",
 MAY_IMPORT = {
     "execray.schema": {"execray.process"},
     "execray.wire": {"execray.schema", "execray.process", "execray.errors"},
-    "execray.ctl": {"execray", "policyd.compiler", "policyd.engine"},
+    "execray.ctl": {"execray", "policyd.compiler", "policyd.engine", "policyd.program"},
     "execray": {"execray"},
     "policyd.compiler": {"execray.schema", "execray.errors", "policyd.program", "policyd.patterns"},
     "policyd.engine": {"execray.schema", "execray.wire", "execray.errors", "policyd.program", "policyd.patterns"},

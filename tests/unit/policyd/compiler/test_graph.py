@@ -53,7 +53,7 @@ def test_svg_shows_every_state_and_step_and_nothing_overlaps(policy: CompiledPol
     shown = "".join(root.itertext())
     assert policy.name in shown
     for number, step in enumerate(policy.steps):
-        assert (step.alias or f"step {number}") in shown
+        assert (step.alias or f"step {number + 1}") in shown
     assert svg.count('<g class="state">') + svg.count('<g class="match">') == len(policy.states)
     found = boxes(svg)
     width, height = float(root.attrib["width"]), float(root.attrib["height"])

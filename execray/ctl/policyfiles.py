@@ -1,0 +1,62 @@
+"""Policy files named on the command line: read, and compiled together as policyd would."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from execray.ctl.context import EXIT_FAILED, print_json
+from execray.errors import OperatorError
+from execray.terminal import use_color
+
+if TYPE_CHECKING:
+    from policyd.program import CompiledPolicy
+
+MAX_FILE_BYTES: Final = 8 * 1024 * 1024  # the compiler has its own, lower limit, with a better message
+
+
+def read_policies(given: Sequence[Path]) -> list[tuple[str, bytes]]:
+    """Returns (name, content) of files, of the *.policy files in folders, and of standard input for `-`. Raises OperatorError."""
+    return [_read(file) for path in given for file in _expanded(path)]
+
+
+def compile_or_exit(given: Sequence[Path], *, as_json: bool) -> tuple[CompiledPolicy, ...]:
+    """Returns the compiled policies; where some file has a mistake, shows it and ends the command with exit code 1."""
+    # Imported here: the compiler is of no use to other commands, and slow to load.
+    from policyd.compiler import compile_set, diagnostic_to_json, render  # noqa: PLC0415
+
+    compiled = compile_set(read_policies(given))
+    if compiled.ok:
+        return compiled.policies
+    if as_json:
+        sources = {source.name: source for source in compiled.sources}
+        found = [diagnostic_to_json(diagnostic, sources[diagnostic.file]) for diagnostic in compiled.diagnostics]
+        print_json({"ok": False, "diagnostics": found})
+    click.echo(render(compiled.diagnostics, compiled.sources, color=use_color()), nl=False, err=True)
+    sys.exit(EXIT_FAILED)
+
+
+def _expanded(given: Path) -> list[Path]:
+    """Returns the policy files of a folder, as policyd would read them, and a file as it is. Raises OperatorError for none."""
+    if not given.is_dir():
+        return [given]
+    found = sorted(given.glob("*.policy"))
+    if not found:
+        raise OperatorError(f"no *.policy file is in {given}", "name a policy file, or a folder of them")
+    return found
+
+
+def _read(file: Path) -> tuple[str, bytes]:
+    try:
+        if str(file) == "-":
+            return "<stdin>", sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        with file.open("rb") as opened:
+            return str(file), opened.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise OperatorError(
+            f"can't read {file}: {error.strerror}", "name a policy file, or - for standard input"
+        ) from error
