@@ -134,6 +134,8 @@ def _action_lines(own: Mapping[str, Any], paint: Painter) -> Iterator[str]:
         where = f" {safe(capture['file'])}" if capture.get("file") else ""
         why = f" ({safe(capture['reason'])})" if capture.get("reason") else ""
         yield f"  capture  {safe(capture.get('result', '?'))}{where}{why}"
+    for told in _maps(action, "notify"):
+        yield f"  notify   {safe(told.get('plugin', '?'))}: {safe(told.get('result', '?')).replace('_', ' ')}"
 
 
 def _verdict(own: Mapping[str, Any]) -> str:

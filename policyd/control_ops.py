@@ -102,6 +102,7 @@ class ControlOps:
             },
             "kills": dict(stats.kills),
             "captures": dict(stats.captures),
+            "notices": dict(parts.responder.notices.counts),
             "enforcer": dataclasses.asdict(parts.responder.enforcer.stats),
             "sinks": parts.fanout.status(),
             "followers": len(parts.followers),

@@ -250,7 +250,15 @@ class Log:
     """Write a log line, no alert."""
 
 
-Action: TypeAlias = Alert | Kill | Capture | Log
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Hand a request to an action plug-in. A field in arguments is read when the handler runs; its value may be missing."""
+
+    plugin: str
+    arguments: tuple[tuple[str, Constant | FieldRef], ...] = ()
+
+
+Action: TypeAlias = Alert | Kill | Capture | Log | Notify
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from execray.wire.orders import MAX_FLOWS, MAX_POLICY_CHARS, Action, CaptureSpec
 from policyd.alerts import Json, Origin, finding_alert, kill_json, loss_alert
 from policyd.enforcer_client import ClientStats
 from policyd.engine.outputs import Finding, Match, Output, SensorLoss, StepDone, handler_applies
-from policyd.program import Alert, Capture, Kill, Log, Response, Severity
+from policyd.plugin_requests import Notices, Tell
+from policyd.program import Alert, Capture, Kill, Log, Notify, Response, Severity
 from policyd.throttle import LossSum, LossSummary, Throttle
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, Outcome]], "asyncio.Task[Outcome]"]
@@ -62,6 +63,7 @@ class Plan:
     kill: bool = False
     capture: Capture | None = None
     log: bool = False
+    notices: tuple[Notify, ...] = ()
 
 
 def plan_of(finding: Match | StepDone) -> Plan:
@@ -84,6 +86,7 @@ def plan_of(finding: Match | StepDone) -> Plan:
         kill=kill,
         capture=next((action for action in actions if isinstance(action, Capture)), None),
         log=any(isinstance(action, Log) for action in actions),
+        notices=tuple(dict.fromkeys(action for action in actions if isinstance(action, Notify))),
     )
 
 
@@ -96,6 +99,7 @@ class Pending:
     kill: asyncio.Task[Outcome] | None = None
     killed: Json = field(default_factory=dict)  # what is known of the kill without waiting
     capture: asyncio.Task[Outcome] | None = None
+    told: Sequence[Json] = ()  # what became of each `notify`
     deadline: float = 0.0  # of the loop's clock
 
     @property
@@ -129,8 +133,12 @@ class Responder:
         host_mode: str,
         order_timeout_s: float,
         default_throttle: tuple[int, int] = _DEFAULT_THROTTLE,
+        tell: Tell | None = None,
     ) -> None:
-        """on_file: whether an alert of that id was written before. default_throttle: for policies that name none, N per ns."""
+        """on_file: whether an alert of that id was written before. default_throttle: for policies that name none, N per ns.
+
+        tell: hands on what policies notify; None: no plug-in is allowed on this host.
+        """
         self.stats = ResponseStats()
         self.throttle = Throttle()
         self.losses = LossSummary()
@@ -141,6 +149,7 @@ class Responder:
         self._host_mode = host_mode
         self._bound_s = order_timeout_s + OUTCOME_GRACE_S
         self._default_throttle = default_throttle
+        self.notices = Notices(tell, host_mode)
         self._orders: set[asyncio.Task[Outcome]] = set()
         self._kills: dict[Hashable, asyncio.Task[Outcome]] = {}  # under way, by process and policy
         self._captures: OrderedDict[Hashable, tuple[int, asyncio.Task[Outcome]]] = OrderedDict()
@@ -152,6 +161,7 @@ class Responder:
             made = self._loss(output, origin) if isinstance(output, SensorLoss) else self._finding(output, origin)
             if made is not None:
                 pending.append(made)
+        self.notices.send()  # only now: what a plug-in is told keeps no order waiting
         return pending
 
     def due_losses(self, now_ns: int, origin: Origin) -> list[Pending]:
@@ -178,6 +188,8 @@ class Responder:
         if pending.capture is not None:
             done = pending.capture.done()
             action["capture"] = _outcome_json(pending.capture.result(), None) if done else {"result": "ordered"}
+        if pending.told:
+            action["notify"] = list(pending.told)
         self.stats.raised += 1
         return pending.build(action)
 
@@ -205,27 +217,32 @@ class Responder:
         if plan.log:
             extra = {"policy": finding.policy.name, "process": ProcessKey(*finding.actor.id, origin.boot_id)}
             self._log.info("policy log", extra={"kv": extra})
-        if plan.severity is None:
+        if plan.severity is None and not plan.notices:
             return None
         # A repeated one goes through the throttle too: what it held back the first time is then held back again.
-        held = self._admit(finding, plan.kill and not finding.partial_evidence)
+        held = self._admit(finding, plan)
         if known:
             self.stats.duplicates += 1
             return None
         if held is None:
             return None
-        severity = plan.severity
+        severity = finding.policy.meta.severity if plan.severity is None else plan.severity
+        pending.told = self.notices.add(plan.notices, finding, origin, severity, held)
+        if plan.severity is None:
+            return None
         pending.build = lambda action: finding_alert(
             finding, origin, severity, host_mode=self._host_mode, suppressed=held, action=action
         )
         return pending
 
-    def _admit(self, finding: Finding, kills: bool) -> int | None:
+    def _admit(self, finding: Finding, plan: Plan) -> int | None:
         limit, per_ns = finding.policy.throttle
         if finding.policy.throttle == _DEFAULT_THROTTLE:
             limit, per_ns = self._default_throttle
-        # An alert of a match that could not be acted on must not hold back the one that tells of the kill.
-        image = (finding.policy.name, type(finding), finding.actor.id, actor_get(finding.actor, "exe"), kills)
+        # An alert of a match that could not be acted on must not hold back the one that tells of the kill; nor what only a
+        # plug-in is told, an alert.
+        kinds = (plan.kill and not finding.partial_evidence, plan.severity is None)
+        image = (finding.policy.name, type(finding), finding.actor.id, actor_get(finding.actor, "exe"), kinds)
         return self.throttle.admit(image, limit, per_ns, finding.time_ns)
 
     def _kill(self, finding: Finding, origin: Origin, pending: Pending) -> None:

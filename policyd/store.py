@@ -54,6 +54,7 @@ class PolicyStore:
 
     folders: tuple[Path, ...]
     owners: frozenset[int]  # uids whose files are trusted
+    plugins: frozenset[str] = frozenset()  # the action plug-ins that the host allows
     generation: int = 0
     policies: tuple[CompiledPolicy, ...] = ()
     texts: dict[str, str] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class PolicyStore:
         """Reads and compiles everything, and changes nothing. Takes long enough to belong in a thread."""
         started = time.perf_counter()
         files, problems = read_folders(self.folders, self.owners)
-        compiled = compile_set(files)
+        compiled = compile_set(files, plugins=self.plugins)
         diagnostics = [problem.to_json() for problem in problems]
         sources = {source.name: source for source in compiled.sources}
         diagnostics += [diagnostic_to_json(found, sources[found.file]) for found in compiled.diagnostics]

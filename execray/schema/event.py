@@ -128,7 +128,12 @@ def text(raw: bytes) -> str:
 
 def value_to_json(field: Field, value: Value) -> object:
     """Returns a field's value as JSON shows it: addresses and process ids as text, open flags as numbers."""
-    match field.kind, value:
+    return kind_to_json(field.kind, value)
+
+
+def kind_to_json(kind: Kind, value: Value) -> str | int | list[str] | None:
+    """Returns a value of a kind as JSON shows it, as value_to_json does."""
+    match kind, value:
         case Kind.IP, bytes():
             return str(ipaddress.ip_address(value))
         case Kind.PROCESS, (pid, start_ns):

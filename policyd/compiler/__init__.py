@@ -61,13 +61,16 @@ class SetCompilation:
         return not any(diagnostic.level is Level.ERROR for diagnostic in self.diagnostics)
 
 
-def compile_source(text: bytes | str, file: str) -> Compilation:
-    """Compiles one file; `file` is only its name in diagnostics. Never raises for anything in the text."""
-    compilation, _ = _compile(text, file)
+def compile_source(text: bytes | str, file: str, *, plugins: frozenset[str] | None = None) -> Compilation:
+    """Compiles one file; `file` is only its name in diagnostics. Never raises for anything in the text.
+
+    plugins: the action plug-ins that the host allows; None where that isn't known, and then `notify` may name any.
+    """
+    compilation, _ = _compile(text, file, plugins)
     return compilation
 
 
-def _compile(text: bytes | str, file: str) -> tuple[Compilation, dict[str, Span]]:
+def _compile(text: bytes | str, file: str, plugins: frozenset[str] | None) -> tuple[Compilation, dict[str, Span]]:
     """Compiles one file; returns where each policy name stands, too."""
     source, sink = _read(text, file)
     policies: list[CompiledPolicy] = []
@@ -86,7 +89,7 @@ def _compile(text: bytes | str, file: str) -> tuple[Compilation, dict[str, Span]
                 sink.report("ER0207", node.name.span, message, labels=(first,), help="give each its own name")
             names.setdefault(typed.name, node.name.span)
             checked = sink.errors == errors and not node.incomplete
-            compiled = bind(typed, sink) if checked else None
+            compiled = bind(typed, sink, plugins) if checked else None
             if compiled is not None:
                 policies.append(compiled)
     shown = sink.shown()
@@ -118,15 +121,18 @@ def _read(text: bytes | str, file: str) -> tuple[SourceFile, Sink]:
         return source, sink
 
 
-def compile_set(files: Sequence[tuple[str, bytes]]) -> SetCompilation:
-    """Compiles files (name, content) that are loaded together; a policy's name may occur once in all of them."""
+def compile_set(files: Sequence[tuple[str, bytes]], *, plugins: frozenset[str] | None = None) -> SetCompilation:
+    """Compiles files (name, content) that are loaded together; a policy's name may occur once in all of them.
+
+    plugins: as of compile_source.
+    """
     diagnostics: list[Diagnostic] = []
     policies: list[CompiledPolicy] = []
     sources: list[SourceFile] = []
     first: dict[str, tuple[SourceFile, Span]] = {}
     not_shown = 0
     for name, content in files:
-        compilation, names = _compile(content, name)
+        compilation, names = _compile(content, name, plugins)
         policies.extend(compilation.policies)
         sources.append(compilation.source)
         diagnostics.extend(compilation.diagnostics)

@@ -194,14 +194,24 @@ Stmt: TypeAlias = Step | Empty | Block | Conditional | Unsupported
 
 
 @dataclass(frozen=True, slots=True)
+class Argument:
+    """key = value, of what `notify` hands over."""
+
+    key: Ident
+    value: Operand
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
-    """One action of a handler. arguments: severity for alert; span covers it whole."""
+    """One action of a handler. severity: of alert; plugin and arguments: of notify; span covers it whole."""
 
     span: Span
     name: str
     severity: Ident | None = None
     duration: Number | None = None
     size: Number | None = None
+    plugin: Text | None = None
+    arguments: tuple[Argument, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,11 @@ _PROBLEMS = {
 }
 
 
-def bind(policy: TypedPolicy, sink: Sink) -> CompiledPolicy | None:
-    """Returns the compiled policy, or None where its automaton has an error; lints it as well."""
+def bind(policy: TypedPolicy, sink: Sink, plugins: frozenset[str] | None = None) -> CompiledPolicy | None:
+    """Returns the compiled policy, or None where its automaton has an error; lints it as well.
+
+    plugins: the action plug-ins that the host allows, None where that isn't known.
+    """
     errors = sink.errors
     for code, step in automaton.problems(policy.shape):
         message, help_text = _PROBLEMS[code]
@@ -56,7 +59,7 @@ def bind(policy: TypedPolicy, sink: Sink) -> CompiledPolicy | None:
         max_partials=policy.max_partials,
         throttle=policy.throttle,
     )
-    lint(policy, compiled, sink)
+    lint(policy, compiled, sink, plugins)
     return replace(compiled, hash=policy_hash(compiled))
 
 

@@ -198,6 +198,14 @@ TYPES: tuple[Code, ...] = (
         'path "p" { meta { attack: ["TA0005"] } exit {} }\n',
         'path "p" { meta { attack: ["T1055.008"] } exit {} }\n',
     ),
+    Code(
+        "ER0315",
+        "`notify` can't hand this over",
+        "What `notify` hands over is a text, a number, a duration, a constant, or a field of the event at hand or of an earlier "
+        "step. A field that is a list, such as `argv`, is handed over whole.",
+        'list PORTS = [80, 443]\npath "p" { connect {} on match { notify "soc" with { ports = PORTS } } }\n',
+        'path "p" { connect {} on match { notify "soc" with { port = dst.port, argv = argv } } }\n',
+    ),
 )
 
 AUTOMATON: tuple[Code, ...] = (
@@ -211,7 +219,7 @@ AUTOMATON: tuple[Code, ...] = (
     Code(
         "ER0402",
         "too many steps, blocks or handlers",
-        "A policy has at most 1024 steps, 1024 blocks and 256 handlers.",
+        "A policy has at most 1024 steps, 1024 blocks, 256 handlers, and 64 times `notify` with 32 arguments each.",
         "",
         'path "p" { exit {} }\n',
     ),
@@ -349,6 +357,15 @@ LINTS: tuple[Code, ...] = (
         "Every `on match` stands in a block, and there is a way through the policy that meets none of those blocks.",
         'path "p" within 5s { open {} ? block "b" { write {} on match { alert } } : exec {} }\n',
         'path "p" within 5s { open {} ? block "b" { write {} on match { alert } } : exec {} on match { log } }\n',
+        Level.WARNING,
+    ),
+    Code(
+        "ER0513",
+        "`notify` names a plug-in that isn't allowed",
+        "An action plug-in runs only where the host's configuration has it on the list `policyd.actions`; the examples suppose "
+        "that `soc` is on it. Elsewhere this `notify` does nothing, and the alert says so; all else in the policy works.",
+        'path "p" { exit {} on match { alert; notify "sok" } }\n',
+        'path "p" { exit {} on match { alert; notify "soc" } }\n',
         Level.WARNING,
     ),
 )

@@ -146,8 +146,8 @@ SYNTAX: tuple[Code, ...] = (
     Code(
         "ER0111",
         "unknown action",
-        "Actions are `alert [severity]`, `log`, `kill [actor]` and `capture [net] [for DURATION] [max SIZE]`, separated by "
-        "`;` or line breaks.",
+        "Actions are `alert [severity]`, `log`, `kill [actor]`, `capture [net] [for DURATION] [max SIZE]` and "
+        '`notify "NAME" [with { key = value }]`, separated by `;` or line breaks.',
         'path "p" { exit {} on match { explode } }\n',
         'path "p" { exit {} on match { alert high } }\n',
     ),
@@ -165,6 +165,14 @@ SYNTAX: tuple[Code, ...] = (
         "block. In nested conditionals `:` belongs to the nearest one without.",
         'path "p" within 9s { open {} : write {} }\n',
         'path "p" within 9s { open {} ? write {} : connect {} }\n',
+    ),
+    Code(
+        "ER0114",
+        "not the name of a plug-in",
+        "`notify` names an action plug-in by its entry point: small letters, digits, `_` and `-`, beginning with a letter, at "
+        "most 64.",
+        'path "p" { exit {} on match { notify "The SOC" } }\n',
+        'path "p" { exit {} on match { notify "soc" } }\n',
     ),
 )
 

@@ -53,7 +53,7 @@ def _step(step: Step) -> object:
 
 def _handler(handler: Handler) -> object:
     condition = _expr(handler.condition) if handler.condition is not None else None
-    # Actions are flat dataclasses of numbers and enum members: their repr says all.
+    # Actions are dataclasses of numbers, texts, enum members and references to fields: their repr says all.
     return handler.step, condition, handler.labels, tuple(repr(action) for action in handler.actions)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyd.compiler.diagnostics import Level, Sink, quote
+from policyd.compiler.literals import plain_text
 from policyd.compiler.typed import TypedPolicy
 from policyd.program import (
     Alert,
@@ -24,13 +25,15 @@ from policyd.program import (
 _COMM = frozenset(("comm", "parent.comm"))
 
 
-def lint(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink) -> None:
-    """Reports warnings and notes on a policy that compiles."""
+def lint(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink, plugins: frozenset[str] | None) -> None:
+    """Reports warnings and notes on a policy that compiles. plugins: the action plug-ins that the host allows, if known."""
     _kill_without_enforce(policy, sink)
     _kill_by_comm(policy, compiled, sink)
     _capture_beside_kill(policy, sink)
     _normal_that_alerts(policy, compiled, sink)
     _unhandled_match(policy, compiled, sink)
+    if plugins is not None:
+        _not_allowed(policy, plugins, sink)
 
 
 def _has(handler: Handler, *kinds: type) -> bool:
@@ -138,3 +141,19 @@ def _unhandled_match(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink) 
             level=Level.WARNING,
             help="add on match { alert } to the policy itself",
         )
+
+
+def _not_allowed(policy: TypedPolicy, plugins: frozenset[str], sink: Sink) -> None:
+    nodes = [action for typed in policy.handlers for action in typed.node.actions if action.plugin is not None]
+    for node in nodes:
+        assert node.plugin is not None
+        name = plain_text(node.plugin)
+        if name not in plugins:
+            allowed = f"allowed here: {', '.join(sorted(plugins))}" if plugins else "none is allowed here"
+            sink.report(
+                "ER0513",
+                node.plugin.span,
+                f"the action plug-in {quote(name)} is not allowed on this host, so this `notify` does nothing",
+                level=Level.WARNING,
+                help=f"put it on the list `policyd.actions` of the configuration; {allowed}",
+            )

@@ -11,10 +11,8 @@ from policyd.compiler.tokens import T, Token
 
 OPTIONS = frozenset(("key", "within", "response", "max_partials", "mode", "throttle"))
 _KEYS = ("process", "tree")
-_ACTIONS = frozenset(("alert", "log", "kill", "capture"))
-_LATER_ACTIONS = frozenset(
-    ("deny", "suspend", "resume", "quarantine", "hash", "run", "notify", "set", "mark", "unmark")
-)
+_LATER_ACTIONS = frozenset(("deny", "suspend", "resume", "quarantine", "hash", "run", "set", "mark", "unmark"))
+_ACTIONS_HELP = "actions are alert, log, kill, capture and notify"
 
 
 class MemberParser(ConditionParser):
@@ -29,9 +27,9 @@ class MemberParser(ConditionParser):
         token = self.advance()
         return ast.Ident(token.span, token.text)
 
-    def plain_word(self, expected: str) -> ast.Ident:
+    def plain_word(self, expected: str, help: str = "") -> ast.Ident:
         """Takes a word without dots."""
-        word = self.word(expected)
+        word = self.word(expected, help)
         if "." in word.text:
             self.report(
                 "ER0101", word.span, f"expected {expected}, found {quote(word.text)}", help="leave out the dots"
@@ -216,29 +214,26 @@ class MemberParser(ConditionParser):
         return actions
 
     def _action(self) -> ast.Action | None:
-        """action = "alert" [ ID ] | "log" | "kill" [ "actor" ] | "capture" [ "net" ] { "for" DUR | "max" SIZE } ;
+        """action = "alert" [ ID ] | "log" | "kill" [ "actor" ] | "capture" [ "net" ] { "for" DUR | "max" SIZE }
+        | "notify" STR [ "with" arguments ] ;
 
         The other actions of the language are taken and reported as not supported yet.
         """
         token = self.token
-        name = self.word("an action", "actions are alert, log, kill and capture")
+        name = self.word("an action", _ACTIONS_HELP)
         if name.text in _LATER_ACTIONS:
             self._skip_arguments()
-            self.unsupported(token.span, f"the action `{name.text}`", "actions are alert, log, kill and capture")
+            self.unsupported(token.span, f"the action `{name.text}`", _ACTIONS_HELP)
             return None
         match name.text:
             case "alert":
                 severity = self.word("a severity") if self._has_argument() else None
                 return ast.Action(self._since(token), name.text, severity)
-            case "kill":
-                return self._kill(token)
-            case "capture":
-                return self._capture(token)
+            case "kill" | "capture" | "notify":
+                return {"kill": self._kill, "capture": self._capture, "notify": self._notify}[name.text](token)
             case "log":
                 return ast.Action(name.span, name.text)
-        self.report(
-            "ER0111", name.span, f"unknown action {quote(name.text)}", help="actions are alert, log, kill and capture"
-        )
+        self.report("ER0111", name.span, f"unknown action {quote(name.text)}", help=_ACTIONS_HELP)
         self._skip_arguments()
         return None
 
@@ -282,6 +277,41 @@ class MemberParser(ConditionParser):
             else:
                 raise self.fail("`for` or `max`", help="for example capture net for 10s max 4MiB")
         return ast.Action(self._since(token), "capture", None, duration, size)
+
+    def _notify(self, token: Token) -> ast.Action:
+        if self.token.kind is not T.STRING or self.token.newline:
+            raise self.fail("the name of an action plug-in in quotes", help='for example notify "pager"')
+        name = self.advance()
+        arguments = self._arguments() if self.accept_word("with") else []
+        plugin = ast.Text(name.span, name.text, name.verbatim)
+        return ast.Action(self._since(token), "notify", plugin=plugin, arguments=tuple(arguments))
+
+    def _arguments(self) -> list[ast.Argument]:
+        """arguments = "{" { ID "=" operand [ "," | ";" ] } "}" ;"""
+        opening = self.expect("{", "with the arguments after `with`", help="for example with { path = path }")
+        arguments: list[ast.Argument] = []
+        depth = self._depth
+        while not self.accept("}"):
+            if self.token.kind is T.END:
+                self.report("ER0102", opening.span, "this brace is never closed", help="close the arguments with `}`")
+                break
+            since = self._at
+            try:
+                arguments.append(self._argument(arguments))
+                self.accept(",", ";")
+            except Panic:
+                self._depth = depth
+                self.skip_line(since)
+        return arguments
+
+    def _argument(self, before: list[ast.Argument]) -> ast.Argument:
+        key = self.plain_word("the name of an argument", "for example with { path = path }")
+        self.expect("=", f"after `{key.text}`", help="an argument reads: name = value")
+        value = self.list_of() if self.at("[") else self._operand(f"a value for `{key.text}`")
+        earlier = next((argument.key for argument in before if argument.key.text == key.text), None)
+        if earlier is not None:
+            self.twice(key.span, quote(key.text), earlier.span)
+        return ast.Argument(key, value)
 
     def _once(self, earlier: ast.Number | None, word: str) -> None:
         if earlier is not None:

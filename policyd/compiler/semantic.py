@@ -22,6 +22,7 @@ from policyd.compiler.names import (
     family_of,
     near,
 )
+from policyd.compiler.notices import NotifyChecker
 from policyd.compiler.source import Span
 from policyd.compiler.typed import (
     Choice,
@@ -34,11 +35,12 @@ from policyd.compiler.typed import (
     TypedStep,
     last_steps,
 )
-from policyd.program import Action, Alert, And, Capture, Expr, Handler, Kill, Log, Place, Step
+from policyd.program import Action, Alert, And, Capture, Expr, Handler, Kill, Log, Notify, Place, Step
 
 #: A policy may have this many steps, and as many blocks.
 MAX_STEPS = 1024
 MAX_HANDLERS = 256
+MAX_NOTICES = 64
 _MAX_NAME = 200
 _MAX_STEP_TEXT = 200
 _DEFAULT_CAPTURE_NS = 5_000_000_000
@@ -85,6 +87,7 @@ class PolicyChecker:
         self._aliases: dict[str, Span] = {}  # all of the policy, with their first place
         self._alias_codes: dict[str, tuple[int, ...]] = {}
         self._labels: tuple[str, ...] = ()
+        self._notices = 0
         self._full = False  # a bound was reached and reported
         self._handlers: list[tuple[ast.Handler, tuple[str, ...], tuple[int, ...] | None]] = []
 
@@ -281,13 +284,15 @@ class PolicyChecker:
             known[node.step.text] = replace(known[node.step.text], current=True)
         else:
             codes = final
-        condition = self._typed(node.condition, codes, known) if node.condition else None
+        names = Names(codes, self._declared, known, self._aliases, self._macros)
+        condition = ConditionChecker(self._sink, names).condition(node.condition) if node.condition else None
+        actions = [self._action(action, names) for action in node.actions]
         if node.condition and condition is None:
             return None
-        actions = tuple(self._action(action) for action in node.actions)
-        return Handler(actions, node.step.text if node.step else None, condition, labels)
+        done = tuple(action for action in actions if action is not None)
+        return Handler(done, node.step.text if node.step else None, condition, labels)
 
-    def _action(self, node: ast.Action) -> Action:
+    def _action(self, node: ast.Action, names: Names) -> Action | None:
         match node.name:
             case "alert":
                 return Alert(severity_of(node.severity, self._sink) if node.severity else None)
@@ -295,7 +300,16 @@ class PolicyChecker:
                 return Kill()
             case "capture":
                 return self._capture(node)
+            case "notify":
+                return self._notify(node, names)
         return Log()
+
+    def _notify(self, node: ast.Action, names: Names) -> Notify | None:
+        self._notices += 1
+        if self._notices > MAX_NOTICES:
+            self._too_many(node.span, f"more than {MAX_NOTICES} times `notify`")
+            return None
+        return NotifyChecker(self._sink, names).notify(node)
 
     def _capture(self, node: ast.Action) -> Capture:
         duration = size = None

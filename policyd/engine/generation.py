@@ -14,7 +14,7 @@ from execray.wire.frames import Batch
 from policyd.engine.conditions import fields_of
 from policyd.engine.rows import SlotRows
 from policyd.engine.table import ACTOR, PARENT, PARENT_ACTOR, UNCACHED, PolicyTable, SlotKey
-from policyd.program import CompiledPolicy, Expr
+from policyd.program import CompiledPolicy, Expr, FieldRef, Notify
 
 # How a slot's value is got from what the stream carries.
 RAW: Final = 0
@@ -74,7 +74,7 @@ class Generation:
         self.plans = {code: self._plan(EVENT_BY_CODE[code], mask) for code, mask in self._masks.items()}
 
     def needs(self) -> Needs:
-        """Returns the events that some policy names, and whether some condition reads the content of writes."""
+        """Returns the events that some policy names, and whether some condition or `notify` reads the content of writes."""
         codes = frozenset(code for table in self.tables for code in table.policy.codes)
         return Needs(codes, any(_reads_content(table.policy) for table in self.tables))
 
@@ -155,7 +155,10 @@ def _mode(kind: Kind) -> int:
 def _reads_content(policy: CompiledPolicy) -> bool:
     conditions: list[Expr] = [step.condition for step in policy.steps]
     conditions += [handler.condition for handler in policy.handlers if handler.condition is not None]
-    return any(ref.name in UNCACHED for expr in conditions for ref in fields_of(expr))
+    refs = [ref for expr in conditions for ref in fields_of(expr)]
+    notices = [action for handler in policy.handlers for action in handler.actions if isinstance(action, Notify)]
+    refs += [value for notice in notices for _, value in notice.arguments if isinstance(value, FieldRef)]
+    return any(ref.name in UNCACHED for ref in refs)
 
 
 assert not UNCACHED & ACTOR_FIELD_BY_NAME.keys()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 _WORDS = (
     "path policy list let meta macro block either unordered no until except on match step if as by within "
     "times key process tree response audit enforce max_partials mode latest throttle per alert kill "
-    "capture log net for max actor exec open write connect ptrace setuid exit fork chmod openat execve "
+    "capture log notify with net for max actor exec open write connect ptrace setuid exit fork chmod openat execve "
     "nonsense uid path argv content flags ret comm exe proc.id dst.ip old.uid parent.exe dl.path O_CREAT "
     "PTRACE_ATTACH EPERM READ true false A SHELLS and or not in contains startswith like glob has hasany "
     "ieq exists is null any all basename"

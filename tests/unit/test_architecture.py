@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "execray.wire": {"execray.schema", "execray.process", "execray.errors"},
     "execray.ctl": {"execray", "policyd.compiler", "policyd.engine", "policyd.program"},
     "execray": {"execray"},
-    "policyd.compiler": {"execray.schema", "execray.errors", "policyd.program", "policyd.patterns"},
+    "policyd.compiler": {"execray.schema", "execray.errors", "execray.plugins", "policyd.program", "policyd.patterns"},
     "policyd.engine": {"execray.schema", "execray.wire", "execray.errors", "policyd.program", "policyd.patterns"},
     "policyd": {"execray", "policyd"},
     "tracerd": {"execray", "tracerd"},

@@ -31,6 +31,13 @@ def test_timeline_tells_who_what_when_and_the_end() -> None:
     )
 
 
+def test_timeline_tells_what_became_of_each_notification() -> None:
+    told = [{"plugin": "soc", "result": "queued"}, {"plugin": "x\x1b", "result": "not_allowed"}, "nonsense"]
+    assert render(sample_alert(action={"notify": told})).endswith(
+        "  notify   soc: queued\n  notify   x\\x1b: not allowed\n"
+    )
+
+
 def test_color_adds_only_escapes() -> None:
     colored = render(sample_alert(), color=True)
     assert "\x1b[32mkilled by" in colored

@@ -53,7 +53,8 @@ def test_every_field_of_an_alert_is_documented() -> None:
     (match,) = machine.feed(play.batch())
     assert isinstance(match, Match)
     facts = dict.fromkeys(("by", "reason", "code", "latency_us", "took_us", "dead", "order_id", "file"), "x")
-    action = {"kill": kill_json("killed", **facts), "capture": kill_json("capturing", **facts)}
+    action: dict[str, Any] = {"kill": kill_json("killed", **facts), "capture": kill_json("capturing", **facts)}
+    action["notify"] = [{"plugin": "x", "result": "queued"}]
     origin = Origin(boot_id(), "s")
     alerts = [
         finding_alert(match, origin, Severity.HIGH, host_mode="audit", suppressed=0, action=action),

@@ -22,7 +22,7 @@ def test_announced_diagnostics_are_reported_and_no_others(path: Path, monkeypatc
     monkeypatch.setattr(diagnostics_module, "MAX_SHOWN", 500)
     text = path.read_text(encoding="utf-8")
     announced = expected(text)
-    compilation = compile_source(text, path.name)
+    compilation = compile_source(text, path.name, plugins=frozenset({"soc"}))
     found = reported(compilation.diagnostics, compilation.source)
     assert announced, "the file announces nothing"
     assert sorted((found - announced).elements()) == [], "reported, not announced"
