@@ -1,18 +1,19 @@
-"""Commands for whoever writes policies: `policy new|explain|graph|events`. None of them asks a daemon."""
+"""Commands for whoever writes policies: `policy new|fmt|explain|graph|events`. None of them asks a daemon."""
 
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from execray.ctl.context import command_errors, json_option, paint, print_json, table
-from execray.ctl.policyfiles import compile_or_exit
+from execray.ctl.context import EXIT_FAILED, command_errors, json_option, paint, print_json, table
+from execray.ctl.policyfiles import STDIN, compile_or_exit, read_policies, replace_file
 from execray.errors import OperatorError
-from execray.terminal import safe
+from execray.terminal import safe, use_color
 
 _CODE: Final = re.compile(r"[eE][rR]\d{4}")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
@@ -126,6 +127,58 @@ def _explain_code(code: str, as_json: bool) -> None:
         )
     else:
         click.echo(told(code), nl=False)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--check", is_flag=True, help="Change nothing; exit code 1 where a file would be changed.")
+@json_option
+@command_errors
+def fmt(files: tuple[Path, ...], check: bool, as_json: bool) -> None:
+    """Lay out policy files in the one way: indentation and spaces. Lines and comments stay as they are.
+
+    Files are rewritten in place; `-` goes from standard input to standard output.
+
+    \b
+    Examples:
+      execray-ctl policy fmt my.policy
+      execray-ctl policy fmt --check /etc/execray/policies
+      execray-ctl policy fmt - < my.policy
+    """
+    changed = []
+    for name, raw in read_policies(files):
+        text = _formatted(name, raw, as_json)
+        same = text.encode("utf-8") == raw
+        if not same:
+            changed.append(name)
+            if not check and name != STDIN:
+                replace_file(Path(name), text)
+        if name == STDIN and not check and not as_json:
+            click.echo(text, nl=False)
+    if as_json:
+        print_json({"ok": not (check and changed), "changed": changed})
+    else:
+        for name in changed:
+            if check or name != STDIN:
+                click.echo(f"{'would change' if check else 'changed'} {safe(name)}")
+    if check and changed:
+        sys.exit(EXIT_FAILED)
+
+
+def _formatted(name: str, raw: bytes, as_json: bool) -> str:
+    from policyd.compiler import compile_source, diagnostic_to_json, render  # noqa: PLC0415
+    from policyd.compiler.format import format_source  # noqa: PLC0415
+
+    text = format_source(raw, name)
+    if text is not None:
+        return text
+    # What can't be read can't be laid out; whatever else is wrong with it is not our business here.
+    compiled = compile_source(raw, name)
+    if as_json:
+        found = [diagnostic_to_json(diagnostic, compiled.source) for diagnostic in compiled.diagnostics]
+        print_json({"ok": False, "diagnostics": found})
+    click.echo(render(compiled.diagnostics, [compiled.source], color=use_color()), nl=False, err=True)
+    sys.exit(EXIT_FAILED)
 
 
 @click.command()

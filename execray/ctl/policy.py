@@ -26,7 +26,13 @@ from execray.terminal import safe, use_color
 #: Commands for whoever writes policies; only the one that was named is imported.
 AUTHORING: Final = {
     name: f"execray.ctl.authoring:{attribute}"
-    for name, attribute in (("events", "events"), ("explain", "explain"), ("graph", "graph"), ("new", "new"))
+    for name, attribute in (
+        ("events", "events"),
+        ("explain", "explain"),
+        ("fmt", "fmt"),
+        ("graph", "graph"),
+        ("new", "new"),
+    )
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from policyd.program import CompiledPolicy
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024  # the compiler has its own, lower limit, with a better message
+
+#: The name of what is read from standard input.
+STDIN: Final = "<stdin>"
 
 
 def read_policies(given: Sequence[Path]) -> list[tuple[str, bytes]]:
@@ -53,10 +58,32 @@ def _expanded(given: Path) -> list[Path]:
 def _read(file: Path) -> tuple[str, bytes]:
     try:
         if str(file) == "-":
-            return "<stdin>", sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+            return STDIN, sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
         with file.open("rb") as opened:
             return str(file), opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise OperatorError(
             f"can't read {file}: {error.strerror}", "name a policy file, or - for standard input"
+        ) from error
+
+
+def replace_file(file: Path, text: str) -> None:
+    """Replaces a file's content, all or nothing, keeping its mode and owner. Raises OperatorError."""
+    try:
+        found = file.stat()
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}.", delete=False
+        ) as new:
+            new.write(text)
+        fresh = Path(new.name)
+        try:
+            os.chown(fresh, found.st_uid, found.st_gid)
+            fresh.chmod(found.st_mode & 0o7777)
+            fresh.replace(file)
+        except OSError:
+            fresh.unlink()
+            raise
+    except OSError as error:
+        raise OperatorError(
+            f"can't write {file}: {error.strerror}", "check who owns the file and its folder"
         ) from error

@@ -1,4 +1,4 @@
-"""`policy new|explain|graph|events`: what an author gets without a daemon."""
+"""`policy new|fmt|explain|graph|events`: what an author gets without a daemon."""
 
 from __future__ import annotations
 
@@ -114,5 +114,28 @@ def test_events_lists_the_whole_catalogue() -> None:
 
 
 def test_every_command_shows_three_examples() -> None:
-    for command in ("new", "explain", "graph", "events"):
+    for command in ("new", "fmt", "explain", "graph", "events"):
         assert run(command, "--help").stdout.count("  execray-ctl policy ") >= 3
+
+
+def test_fmt_rewrites_in_place_and_checks_without_a_change(tmp_path: Path) -> None:
+    file, neat = tmp_path / "a.policy", tmp_path / "neat.policy"
+    file.write_text('path  "p"{exec{uid=0}}\n')
+    neat.write_text('path "p" { exec { uid = 0 } }\n')
+    file.chmod(0o640)
+    checked = run("fmt", "--check", file, neat)
+    assert (checked.exit_code, checked.stdout) == (1, f"would change {file}\n")
+    assert found("fmt", file, neat) == {"ok": True, "changed": [str(file)]}
+    assert file.read_text() == neat.read_text() and file.stat().st_mode & 0o777 == 0o640
+    assert run("fmt", "--check", tmp_path).exit_code == 0 and not run("fmt", tmp_path).stdout
+    assert run("fmt", "-", text='path  "p"{exec{uid=0}}').stdout == neat.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.policy", "neat.policy"]
+
+
+def test_fmt_leaves_a_file_with_a_mistake_alone(tmp_path: Path) -> None:
+    file = tmp_path / "bad.policy"
+    file.write_text('path  "p" { exec { uid = } ')
+    result = run("fmt", file)
+    assert result.exit_code == 1 and "error[" in result.stderr and file.read_text() == 'path  "p" { exec { uid = } '
+    as_json = run("fmt", file, "--json")
+    assert as_json.exit_code == 1 and json.loads(as_json.stdout)["ok"] is False
