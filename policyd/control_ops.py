@@ -79,7 +79,7 @@ class ControlOps:
 
     async def _status(self, _request: Request, _peer: Peer) -> object:
         parts = self._parts
-        stats, throttle, losses = parts.responder.stats, parts.responder.throttle, parts.responder.losses
+        stats, throttle, losses = parts.responder.stats, parts.responder.admission.throttle, parts.responder.losses
         return {
             "version": VERSION,
             "pid": os.getpid(),

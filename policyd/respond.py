@@ -19,10 +19,11 @@ from execray.schema.event import Event, actor_get, text
 from execray.wire.orders import MAX_FLOWS, MAX_POLICY_CHARS, Action, CaptureSpec, Flow, Mode, Order, Outcome, Result
 from policyd.alerts import Json, Origin, finding_alert, kill_json, loss_alert
 from policyd.enforcer_client import ClientStats
-from policyd.engine.outputs import Finding, Match, Output, SensorLoss, StepDone, handler_applies
+from policyd.engine.outputs import Finding, Match, Output, SensorLoss, StepDone
+from policyd.plan import DEFAULT_THROTTLE, Admission, Plan, plan_of
 from policyd.plugin_requests import Notices, Tell
-from policyd.program import Alert, Capture, Kill, Log, Notify, Response, Severity
-from policyd.throttle import LossSum, LossSummary, Throttle
+from policyd.program import Response
+from policyd.throttle import LossSum, LossSummary
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, Outcome]], "asyncio.Task[Outcome]"]
 
@@ -31,7 +32,6 @@ OUTCOME_GRACE_S: Final = 0.9
 MAX_ORDERS: Final = 256  # under way at once
 MAX_CAPTURES: Final = 1024  # remembered for the alerts of the matches that follow
 _MAX_EXE_BYTES: Final = 4096
-_DEFAULT_THROTTLE: Final = (1, 60_000_000_000)
 
 
 class Enforcer(Protocol):
@@ -53,41 +53,6 @@ class Enforcer(Protocol):
     async def capture(self, order: Order) -> Outcome:
         """Begins a capture, and returns when packets are being recorded, or says why not."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the handlers of a policy ask for."""
-
-    severity: Severity | None  # None: no alert
-    kill: bool = False
-    capture: Capture | None = None
-    log: bool = False
-    notices: tuple[Notify, ...] = ()
-
-
-def plan_of(finding: Match | StepDone) -> Plan:
-    """Returns what the handlers that apply ask for, taken together: one alert at most, of the highest severity.
-
-    A match of a policy without `on match` alerts, and so does a kill: nobody should have to guess why a process died.
-    """
-    handlers = [handler for handler in finding.policy.handlers if handler_applies(handler, finding)]
-    actions = [action for handler in handlers for action in handler.actions]
-    own = finding.policy.meta.severity
-    severities = [
-        own if action.severity is None else action.severity for action in actions if isinstance(action, Alert)
-    ]
-    kill = any(isinstance(action, Kill) for action in actions)
-    unhandled = isinstance(finding, Match) and all(handler.step is not None for handler in finding.policy.handlers)
-    if not severities and (kill or unhandled):
-        severities = [own]
-    return Plan(
-        severity=max(severities, default=None),
-        kill=kill,
-        capture=next((action for action in actions if isinstance(action, Capture)), None),
-        log=any(isinstance(action, Log) for action in actions),
-        notices=tuple(dict.fromkeys(action for action in actions if isinstance(action, Notify))),
-    )
 
 
 @dataclass(slots=True)
@@ -132,7 +97,7 @@ class Responder:
         *,
         host_mode: str,
         order_timeout_s: float,
-        default_throttle: tuple[int, int] = _DEFAULT_THROTTLE,
+        default_throttle: tuple[int, int] = DEFAULT_THROTTLE,
         tell: Tell | None = None,
     ) -> None:
         """on_file: whether an alert of that id was written before. default_throttle: for policies that name none, N per ns.
@@ -140,7 +105,7 @@ class Responder:
         tell: hands on what policies notify; None: no plug-in is allowed on this host.
         """
         self.stats = ResponseStats()
-        self.throttle = Throttle()
+        self.admission = Admission(default_throttle)
         self.losses = LossSummary()
         self.enforcer = enforcer
         self._spawn = spawn
@@ -148,7 +113,6 @@ class Responder:
         self._log = log
         self._host_mode = host_mode
         self._bound_s = order_timeout_s + OUTCOME_GRACE_S
-        self._default_throttle = default_throttle
         self.notices = Notices(tell, host_mode)
         self._orders: set[asyncio.Task[Outcome]] = set()
         self._kills: dict[Hashable, asyncio.Task[Outcome]] = {}  # under way, by process and policy
@@ -220,7 +184,7 @@ class Responder:
         if plan.severity is None and not plan.notices:
             return None
         # A repeated one goes through the throttle too: what it held back the first time is then held back again.
-        held = self._admit(finding, plan)
+        held = self.admission.admit(finding, plan)
         if known:
             self.stats.duplicates += 1
             return None
@@ -234,16 +198,6 @@ class Responder:
             finding, origin, severity, host_mode=self._host_mode, suppressed=held, action=action
         )
         return pending
-
-    def _admit(self, finding: Finding, plan: Plan) -> int | None:
-        limit, per_ns = finding.policy.throttle
-        if finding.policy.throttle == _DEFAULT_THROTTLE:
-            limit, per_ns = self._default_throttle
-        # An alert of a match that could not be acted on must not hold back the one that tells of the kill; nor what only a
-        # plug-in is told, an alert.
-        kinds = (plan.kill and not finding.partial_evidence, plan.severity is None)
-        image = (finding.policy.name, type(finding), finding.actor.id, actor_get(finding.actor, "exe"), kinds)
-        return self.throttle.admit(image, limit, per_ns, finding.time_ns)
 
     def _kill(self, finding: Finding, origin: Origin, pending: Pending) -> None:
         audit = [

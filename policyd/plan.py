@@ -1,0 +1,69 @@
+"""What a finding asks for, and whether its alert is one too many: what is the same live and in a replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from execray.schema.event import actor_get
+from policyd.engine.outputs import Finding, Match, StepDone, handler_applies
+from policyd.program import Alert, Capture, Kill, Log, Notify, Severity
+from policyd.throttle import Throttle
+
+#: Of a policy that names none: N alerts per that many nanoseconds.
+DEFAULT_THROTTLE: Final = (1, 60_000_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the handlers of a policy ask for."""
+
+    severity: Severity | None  # None: no alert
+    kill: bool = False
+    capture: Capture | None = None
+    log: bool = False
+    notices: tuple[Notify, ...] = ()
+
+
+def plan_of(finding: Match | StepDone) -> Plan:
+    """Returns what the handlers that apply ask for, taken together: one alert at most, of the highest severity.
+
+    A match of a policy without `on match` alerts, and so does a kill: nobody should have to guess why a process died.
+    """
+    handlers = [handler for handler in finding.policy.handlers if handler_applies(handler, finding)]
+    actions = [action for handler in handlers for action in handler.actions]
+    own = finding.policy.meta.severity
+    severities = [
+        own if action.severity is None else action.severity for action in actions if isinstance(action, Alert)
+    ]
+    kill = any(isinstance(action, Kill) for action in actions)
+    unhandled = isinstance(finding, Match) and all(handler.step is not None for handler in finding.policy.handlers)
+    if not severities and (kill or unhandled):
+        severities = [own]
+    return Plan(
+        severity=max(severities, default=None),
+        kill=kill,
+        capture=next((action for action in actions if isinstance(action, Capture)), None),
+        log=any(isinstance(action, Log) for action in actions),
+        notices=tuple(dict.fromkeys(action for action in actions if isinstance(action, Notify))),
+    )
+
+
+class Admission:
+    """Lets an alert through, or holds it back, by its policy's throttle."""
+
+    def __init__(self, default: tuple[int, int] = DEFAULT_THROTTLE) -> None:
+        """default: for policies that name no throttle of their own."""
+        self.throttle = Throttle()
+        self._default = default
+
+    def admit(self, finding: Finding, plan: Plan) -> int | None:
+        """Returns how many were held back since the last one let through, or None: hold this one back too."""
+        limit, per_ns = finding.policy.throttle
+        if finding.policy.throttle == DEFAULT_THROTTLE:
+            limit, per_ns = self._default
+        # An alert of a match that could not be acted on must not hold back the one that tells of the kill; nor what only a
+        # plug-in is told, an alert.
+        kinds = (plan.kill and not finding.partial_evidence, plan.severity is None)
+        image = (finding.policy.name, type(finding), finding.actor.id, actor_get(finding.actor, "exe"), kinds)
+        return self.throttle.admit(image, limit, per_ns, finding.time_ns)
