@@ -1,0 +1,131 @@
+"""Random streams: a few processes that do few different things, so that steps are met often and partials collide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from execray.schema.catalog import LOST, Flag
+from execray.wire.frames import Batch
+from tests.support.playbook import Play, Proc
+
+PATHS = ("/a", "/b", "/c/a", "/c/b")
+FILE_IDS = ("8:1:1", "8:1:2")
+ARGVS = (("a",), ("a", "b"), ("-c", "ab"), ())
+ADDRESSES = ("10.0.0.1", "192.0.2.7", "::1")
+EXES = ("/bin/a", "/bin/b")
+UIDS = (0, 1000)
+PORTS = (53, 443)
+RETS = (0, -1, 3)
+MODES = (0, 1, 3)
+CONTENTS = (b"x", b"yx", b"\nx", b"x\n")
+FLAGS = (0, 1, 0o100)
+#: Milliseconds from one event to the next: often none, sometimes exactly a window, sometimes back.
+PAUSES = (0, 0, 0, 1, 100, 500, 1000, 1000, 2000, 2001)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One thing that one of the processes does. who counts modulo the processes there are by then."""
+
+    what: str  # an event's name; `reuse`: a new process with the pid of an old one; `lost`
+    who: int = 0
+    pause_ms: int = 0
+    cut: int = 0
+    fields: tuple[tuple[str, Any], ...] = ()
+
+
+def play(moves: Sequence[Move]) -> Play:
+    """Returns the moves as events."""
+    stage = Play()
+    root = stage.process(exe="/sbin/init", uid=0, argv=["init"])
+    procs = [stage.process(root, exe=EXES[0], uid=0, argv=["a"]), stage.process(root, exe=EXES[1], argv=["a", "b"])]
+    clock_ms = 10_000
+    for move in moves:
+        clock_ms += move.pause_ms
+        at, actor, fields = clock_ms / 1000, procs[move.who % len(procs)], dict(move.fields)
+        match move.what:
+            case "lost":
+                stage.lost(at=at)
+            case "fork":
+                procs.append(stage.fork(actor, at=at))
+            case "reuse":
+                pid, start_ns = actor.id
+                procs.append(Proc((pid, start_ns + len(procs)), actor.parent, dict(actor.values)))
+            case "exec":
+                actor.values = {**actor.values, "exe": fields["exe"], "argv": fields["argv"]}
+                stage.event("exec", actor, at=at, cut=Flag(move.cut), filename=fields["exe"], ret=fields["ret"])
+            case "exit":
+                stage.exit(actor, at=at)
+            case name:
+                stage.event(name, actor, at=at, cut=Flag(move.cut), **fields)
+    return stage
+
+
+def random_moves(rng: Random, features: frozenset[str], length: int) -> tuple[Move, ...]:
+    """Returns a stream with what the features allow."""
+    kinds = ["open", "open", "open", "write", "write", "chmod", "connect"]
+    kinds += ["fork"] if "forks" in features else []
+    kinds += ["exit"] if "exits" in features else []
+    kinds += ["reuse"] if "reuse" in features else []
+    kinds += ["exec"] if "execs" in features else []
+    kinds += ["lost"] if "losses" in features and rng.random() < 0.5 else []
+    # A stream dwells on few processes and paths, and changes that only from case to case.
+    paths: list[str | None] = [*rng.sample(PATHS, rng.randint(1, 3))]
+    if "missing" in features:
+        paths.append(None)
+    pauses = (0, 1, 100) if rng.random() < 0.3 else PAUSES
+    crowd = rng.randint(1, 5)
+    out = []
+    for _ in range(length):
+        pause = rng.choice(pauses)
+        if "late" in features and rng.random() < 0.1:
+            pause = -rng.choice((1, 500, 1500))
+        cut = 0
+        if "cuts" in features and rng.random() < 0.25:
+            cut = int(rng.choice((Flag.PATH_TRUNCATED, Flag.ARGV_TRUNCATED, Flag.UNREADABLE)))
+        what = rng.choice(kinds)
+        out.append(Move(what, rng.randrange(crowd), pause, cut, _fields(rng, what, paths, features)))
+    return tuple(out)
+
+
+def _fields(
+    rng: Random, what: str, paths: Sequence[str | None], features: frozenset[str]
+) -> tuple[tuple[str, Any], ...]:
+    path, ret = rng.choice(paths), rng.choice(RETS)
+    file_id = rng.choice((*FILE_IDS, None) if "missing" in features else FILE_IDS)
+    match what:
+        case "open":
+            created = rng.random() < 0.3
+            flags = rng.choice(FLAGS)
+            return (("path", path), ("file_id", file_id), ("flags", flags), ("created", created), ("ret", ret))
+        case "write":
+            return (("path", path), ("fd", rng.randrange(3)), ("content", rng.choice(CONTENTS)), ("ret", ret))
+        case "chmod":
+            return (("path", path), ("mode", rng.choice(MODES)), ("ret", ret))
+        case "connect":
+            return (("dst_ip", rng.choice(ADDRESSES)), ("dst_port", rng.choice(PORTS)), ("ret", ret))
+        case "exec":
+            return (("exe", rng.choice(EXES)), ("argv", rng.choice(ARGVS)), ("ret", 0))
+    return ()
+
+
+def as_json_lines(batch: Batch) -> str:
+    """Returns the events of a batch, one JSON object a line."""
+    lines = []
+    for position, row in enumerate(batch.events):
+        if row[0] == LOST:
+            shown: dict[str, object] = {"event": "LOST", "id": batch.first_id + position, "time_ns": row[1]}
+        else:
+            event = batch.event(position)
+            shown = event.to_json()
+            line, at = [], event.actor.parent
+            while at is not None:
+                line.append(f"{at.id[0]}-{at.id[1]}")
+                at = at.parent
+            shown["ancestor"] = line
+        lines.append(json.dumps(shown))
+    return "\n".join(lines)

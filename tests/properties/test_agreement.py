@@ -1,0 +1,87 @@
+"""The engine and the reference agree on random policies and streams; batches and reloads change nothing.
+
+`make properties` runs the first of these for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from random import Random
+
+import pytest
+
+from policyd.engine.machine import Machine
+from policyd.engine.outputs import Match
+from policyd.engine.partials import Limits
+from tests.properties.cases import FEATURES, Case, compare, random_case
+from tests.properties.shrink import shrink
+
+CASES = 5_000
+CHUNK = 500
+
+
+@pytest.mark.parametrize("first", range(0, CASES, CHUNK))
+def test_engine_equals_the_reference(first: int) -> None:
+    for number in range(first, first + CHUNK):
+        found = compare(random_case(f"agreement:{number}"))
+        assert found is None, f"case {number}\n\n{shrink(found, compare, tries=2_000)}"
+
+
+def test_random_cases_reach_every_kind_of_output() -> None:
+    # What the generators never make, the comparison never compares.
+    kinds: dict[str, int] = {}
+    for number in range(400):
+        case = random_case(f"agreement:{number}")
+        engine = Machine()
+        engine.load(case.policies, 1)
+        for batch in case.batches():
+            for output in engine.feed(batch):
+                kinds[type(output).__name__] = kinds.get(type(output).__name__, 0) + 1
+    assert kinds.keys() == {"Match", "StepDone", "SensorLoss"}
+    assert min(kinds.values()) > 50, kinds
+
+
+def outcome(case: Case, limits: Limits) -> tuple[object, ...]:
+    engine = Machine(limits)
+    engine.load(case.policies, 1)
+    outputs = [output for batch in case.batches() for output in engine.feed(batch)]
+    # Caches may be filled differently.
+    stats = {name: value for name, value in engine.stats().items() if not name.startswith(("row_", "actor_"))}
+    return outputs, stats
+
+
+@pytest.mark.parametrize("first", range(0, 1_000, 250))
+def test_any_split_into_batches_gives_the_same_outputs(first: int) -> None:
+    for number in range(first, first + 250):
+        rng = Random(f"split:{number}")
+        case = random_case(f"split:{number}")
+        # Bounds so low that evictions happen, and those must not depend on the split either.
+        limits = Limits(max_partials=rng.randint(1, 4), evidence_events=3, row_entries=2)
+        whole = outcome(dataclasses.replace(case, split=1000), limits)
+        split = outcome(dataclasses.replace(case, split=rng.randint(1, 7)), limits)
+        assert whole == split, number
+
+
+@pytest.mark.parametrize("first", range(0, 1_000, 250))
+def test_reload_anywhere_keeps_each_match_of_an_unchanged_policy_once(first: int) -> None:
+    for number in range(first, first + 250):
+        rng = Random(f"reload:{number}")
+        case = random_case(f"reload:{number}")
+        case = dataclasses.replace(case, split=rng.randint(1, 7))
+        kept, others = case.policies[0], case.policies[1:]
+        alone = Machine()
+        alone.load([kept], 1)
+        wanted = [o.id for batch in case.batches() for o in alone.feed(batch) if isinstance(o, Match)]
+        engine = Machine()
+        seen = []
+        for generation, batch in enumerate(case.batches()):
+            # The others come and go, so that every bit of the kept one moves.
+            loaded = [*others, kept] if generation % 2 else [kept]
+            engine.load(loaded, generation)
+            seen += [o.id for o in engine.feed(batch) if isinstance(o, Match) and o.policy is kept]
+        assert seen == wanted, number
+
+
+def test_a_case_is_decided_by_its_seed() -> None:
+    assert random_case("x", FEATURES) == random_case("x", FEATURES)
+    assert random_case("x", FEATURES) != random_case("y", FEATURES)
