@@ -13,12 +13,13 @@ from enforcer.audit import AuditLog
 from enforcer.capture import Capturer
 from enforcer.server import OrderServer
 from execray.config import Config, uids_of
-from execray.control import ControlServer
+from execray.control import ControlServer, no_answer
 from execray.guard import Budget, OwnProcesses, settings_of
 from execray.killer import Killer
 from execray.selfreg import Registration
 from execray.service import Peer, notify, prepare_dir, prepare_runtime, settle_memory
 from execray.version import VERSION
+from execray.watchdog import Watchdog, sign_interval_s
 from execray.wire.control import Request
 
 
@@ -77,15 +78,30 @@ class Enforcer:
             self._log.info("stopped", extra={"kv": {"killed": self._killer.results["killed"]}})
 
     async def _serve_until(self, stop: asyncio.Event) -> None:
+        watchdog = Watchdog(self._stuck, self._in_words, self._log)
         async with asyncio.TaskGroup() as group:
             serving = [
-                group.create_task(service.run()) for service in (self._orders, self._control, self._registration)
+                group.create_task(service.run())
+                for service in (self._orders, self._control, self._registration, watchdog)
             ]
             await stop.wait()
             notify("STOPPING=1")
             await self._orders.drain()
             for task in serving:
                 task.cancel()
+
+    async def _stuck(self) -> str:
+        """Asks ourselves, the way anybody asks: through the socket, the listener and the loop that orders go through."""
+        return await no_answer(self._config.control_socket("enforcer"), min(2.0, sign_interval_s()))
+
+    def _in_words(self) -> str:
+        words = [
+            self._config.mode,
+            f"{self._killer.results['killed']} killed",
+            f"{self._budget.left} kills left this minute",
+            "can capture" if self._capturer.tcpdump else "no tcpdump: no captures",
+        ]
+        return ", ".join(words)
 
     async def _status(self, _request: Request, _peer: Peer) -> object:
         peers = self._orders.stats

@@ -23,8 +23,10 @@ from execray.wire.control import (
     MAX_REPLY_BYTES,
     MAX_REQUEST_BYTES,
     Request,
+    decode_object,
     decode_request,
     encode_line,
+    encode_request,
 )
 
 Handler: TypeAlias = Callable[[Request, Peer], "Awaitable[object] | AsyncGenerator[object, None]"]
@@ -169,3 +171,21 @@ async def _pump(items: AsyncGenerator[object, None], writer: asyncio.StreamWrite
 
 def _failure(error: str, hint: str) -> bytes:
     return encode_line({"ok": False, "error": error, "hint": hint})
+
+
+async def no_answer(path: Path, timeout_s: float) -> str:
+    """Asks a daemon for its version; returns "" when it answers, else why not. That it has no time for us is an answer."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(path, limit=MAX_REQUEST_BYTES)
+            try:
+                await send(writer, encode_request(Request("version")))
+                line = await read_line(reader)
+            finally:
+                writer.close()
+        decode_object(line or b"")
+    except TimeoutError:
+        return f"no answer at {path} within {timeout_s:g} s"
+    except (OSError, PeerError) as error:
+        return f"no answer at {path}: {error}"
+    return ""

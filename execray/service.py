@@ -142,17 +142,22 @@ def listen_unix(path: Path, group: str = "", backlog: int = 16) -> socket.socket
     return sock
 
 
-def notify(state: str) -> None:
-    """Tells systemd (sd_notify protocol) where NOTIFY_SOCKET names it; silently nothing elsewhere."""
+def notify(state: str, wait_s: float = 1.0) -> bool:
+    """Tells systemd (sd_notify protocol) where NOTIFY_SOCKET names it; silently nothing elsewhere.
+
+    wait_s: how long to wait for a manager that is behind with reading. Returns whether it was told.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
-        return
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.settimeout(1.0)
+        sock.settimeout(wait_s)
         try:
             sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
         except OSError as error:
-            logging.getLogger("execray").warning("notify failed", extra={"kv": {"error": error.strerror}})
+            logging.getLogger("execray").warning("notify failed", extra={"kv": {"error": error}})
+            return False
+    return True
 
 
 def escape(value: object) -> str:

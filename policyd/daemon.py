@@ -19,6 +19,7 @@ from execray.process import boot_id
 from execray.selfreg import Registration
 from execray.service import notify, prepare_dir, prepare_runtime, settle_memory
 from execray.version import VERSION
+from execray.watchdog import Watchdog, patience_s
 from execray.wire.frames import Batch, Heartbeat, Subscribe
 from execray.wire.orders import Outcome
 from policyd.alerts import Origin
@@ -26,6 +27,7 @@ from policyd.control_ops import ControlOps, Parts
 from policyd.engine.machine import Machine
 from policyd.patterns import PatternError
 from policyd.privileges import become
+from policyd.pulse import Pulse
 from policyd.respond import Enforcer, Responder
 from policyd.sinks.base import Sink
 from policyd.sinks.fanout import Fanout
@@ -80,6 +82,13 @@ class Daemon:
             default_throttle=(limit, int(per_s * 1e9)),
         )
         self._writer = Writer(self._responder, self._fanout, self._stream.acknowledge, self.followers)
+        self._pulse = Pulse(
+            self._stream,
+            self._writer,
+            heartbeat_s=config.tracerd.heartbeat_s,
+            patience_s=patience_s(),
+            outcome_s=self._responder.outcome_bound_s,
+        )
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT, then writes what is under way and ends. Raises OperatorError when it can't start."""
@@ -131,6 +140,7 @@ class Daemon:
                 start(self._tick()),
                 start(self._responder.enforcer.run()),
                 start(self._registration.run()),
+                start(Watchdog(self._stuck, self._in_words, self._log).run()),
             ]
             loop.add_signal_handler(signal.SIGHUP, self._hangup)
             notify("READY=1")
@@ -187,8 +197,15 @@ class Daemon:
             due = self._responder.due_losses(time.clock_gettime_ns(time.CLOCK_BOOTTIME), self._origin())
             if due:
                 await self._writer.put(Item(due))
-            if "WATCHDOG_USEC" in os.environ:
-                notify("WATCHDOG=1")
+
+    async def _stuck(self) -> str:
+        return self._pulse.missing()
+
+    def _in_words(self) -> str:
+        sensor = "sensor live" if self.live else "sensor silent" if self._stream.link.connected else "no sensor"
+        count = len(self._store.policies)
+        policies = "1 policy" if count == 1 else f"{count} policies"
+        return f"{policies}, {self._config.mode}, {self._rate:.0f} events/s, {sensor}"
 
     # --- policies -----------------------------------------------------------------------------------------------------
 

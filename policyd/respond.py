@@ -112,7 +112,7 @@ class Responder:
         self._on_file = on_file
         self._log = log
         self._host_mode = host_mode
-        self._bound_s = order_timeout_s + OUTCOME_GRACE_S
+        self.outcome_bound_s = order_timeout_s + OUTCOME_GRACE_S  # the longest that an alert waits for its outcomes
         self.notices = Notices(tell, host_mode)
         self._orders: set[asyncio.Task[Outcome]] = set()
         self._kills: dict[Hashable, asyncio.Task[Outcome]] = {}  # under way, by process and policy
@@ -145,7 +145,7 @@ class Responder:
             if pending.kill.done():
                 pending.killed = _outcome_json(pending.kill.result(), pending.event_ns)
             else:
-                reason = f"no outcome within {self._bound_s:g} s"
+                reason = f"no outcome within {self.outcome_bound_s:g} s"
                 pending.killed = kill_json("pending", reason=reason)
         if pending.killed:
             action["kill"] = pending.killed
@@ -215,14 +215,14 @@ class Responder:
         elif (under_way := self._kills.get(victim := (finding.actor.id, finding.policy.name))) is not None:
             # One process that matches again and again before it is gone must not use up what others need.
             pending.kill = under_way
-            pending.deadline = asyncio.get_running_loop().time() + self._bound_s
+            pending.deadline = asyncio.get_running_loop().time() + self.outcome_bound_s
             return
         elif len(self._orders) >= MAX_ORDERS:
             pending.killed = kill_json(Result.FAILED.value, reason=f"{MAX_ORDERS} orders are under way")
             self._count_kill(Result.FAILED.value)
         else:
             pending.kill = self._order(self.enforcer.kill(_order(finding, origin, Action.KILL, Mode.ENFORCE)))
-            pending.deadline = asyncio.get_running_loop().time() + self._bound_s
+            pending.deadline = asyncio.get_running_loop().time() + self.outcome_bound_s
             self._kills[victim] = pending.kill
             pending.kill.add_done_callback(lambda _: self._kills.pop(victim, None))
             pending.kill.add_done_callback(self._kill_done)

@@ -23,6 +23,7 @@ RETRY_MISMATCH_S: Final = 5.0  # another version won't go away by asking again a
 HELLO_TIMEOUT_S: Final = 2.0
 MISSED_HEARTBEATS: Final = 3  # until the sensor counts as not live
 SILENT_HEARTBEATS: Final = 10  # until the connection is given up
+MAX_WATCH_S: Final = 1.0  # between two looks at whether it is silent
 MAX_UNSENT_BYTES: Final = 256 * 1024
 _READ_BYTES: Final = 256 * 1024
 
@@ -80,6 +81,7 @@ class Link:
     error: str = "not yet tried"
     facts: dict[str, Any] = field(default_factory=dict)
     heartbeat_at: float = 0.0  # time.monotonic() of the last sign of life
+    frame_at: float = 0.0  # and of the last frame of any kind
     stats: dict[str, Any] = field(default_factory=dict)  # what the last heartbeat said
 
 
@@ -96,6 +98,10 @@ class StreamClient:
         self._log = log
         self._writer: asyncio.StreamWriter | None = None
         self._was_live = True
+        #: Signs of life, which only grow: frames that were done with, and rounds of the loops that watch and reconnect.
+        self.taken = 0
+        self.turns = 0
+        self.feeding = False  # a frame is being done with
 
     @property
     def live(self) -> bool:
@@ -109,6 +115,7 @@ class StreamClient:
             group.create_task(self._watch())
             while True:
                 delay_s = await self._attempt()
+                self.turns += 1
                 await asyncio.sleep(delay_s)
 
     async def _attempt(self) -> float:
@@ -204,13 +211,20 @@ class StreamClient:
             self.stats.restarts += again
             self.position = Position(stream_id, restarted=again, time_ns=before.time_ns)
         self.stats.connects += 1
-        self.link = Link(True, "", facts, time.monotonic())
+        now = time.monotonic()
+        self.link = Link(True, "", facts, heartbeat_at=now, frame_at=now)
         self._log.info("event stream connected", extra={"kv": {"stream": stream_id, "tracerd": facts.get("pid", "?")}})
 
     async def _read(self, reader: asyncio.StreamReader, decoder: Decoder, frames: list[Frame]) -> None:
         while True:
             for frame in frames:
-                await self._frame(frame)
+                self.feeding = True
+                try:
+                    await self._frame(frame)
+                finally:
+                    self.feeding = False
+                self.taken += 1
+                self.link.frame_at = time.monotonic()
             data = await reader.read(_READ_BYTES)
             if not data:
                 return
@@ -268,7 +282,8 @@ class StreamClient:
     async def _watch(self) -> None:
         """Says when the sensor falls silent and when it speaks again; gives up a connection that stays silent."""
         while True:
-            await asyncio.sleep(self._heartbeat_s / 2)
+            await asyncio.sleep(min(self._heartbeat_s / 2, MAX_WATCH_S))
+            self.turns += 1
             if self._writer is None:
                 continue
             age = time.monotonic() - self.link.heartbeat_at

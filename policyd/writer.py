@@ -7,6 +7,7 @@ tracerd buffers.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -84,6 +85,17 @@ class Writer:
         self._acknowledge = acknowledge
         self._followers = followers
         self._queue: asyncio.Queue[Item] = asyncio.Queue(MAX_WAITING)
+        self._busy_since: float | None = None
+        self.written = 0  # alerts and batches done with
+
+    @property
+    def busy_s(self) -> float:
+        """How long it has been about what it does now: one alert's outcome, or one write. 0 where it waits for work."""
+        return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+
+    def _got_on(self) -> None:
+        self.written += 1
+        self._busy_since = time.monotonic()
 
     async def put(self, item: Item) -> None:
         """Queues the alerts of a batch; waits while the line is full."""
@@ -95,11 +107,14 @@ class Writer:
             items = [await self._queue.get()]
             while len(items) < _GROUP and not self._queue.empty():
                 items.append(self._queue.get_nowait())
+            self._busy_since = time.monotonic()
             await self._write([pending for item in items for pending in item.pending])
             for stream_id, seq in {item.stream_id: item.seq for item in items if item.seq >= 0}.items():
                 self._acknowledge(stream_id, seq)
             for _ in items:
                 self._queue.task_done()
+            self._got_on()
+            self._busy_since = None
 
     async def drain(self, timeout_s: float) -> None:
         """Waits until all that was queued is written. Raises TimeoutError."""
@@ -114,9 +129,11 @@ class Writer:
                 await self._deliver(done)
                 done = []
             done.append(await self._responder.finish(one))
+            self._got_on()
         if done:
             await self._deliver(done)
 
     async def _deliver(self, alerts: Sequence[dict[str, Any]]) -> None:
         await self._fanout.write(alerts)
+        self._got_on()
         self._followers.publish(alerts)

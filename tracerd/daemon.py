@@ -18,11 +18,12 @@ from execray.errors import OperatorError
 from execray.schema.catalog import EVENTS
 from execray.service import Peer, notify, prepare_runtime, settle_memory
 from execray.version import VERSION
+from execray.watchdog import Watchdog, sign_interval_s
 from execray.wire.control import Request
 from execray.wire.frames import Subscribe
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
-from tracerd.heartbeat import HeartbeatThread, Liveness
+from tracerd.heartbeat import PROBED, HeartbeatThread, Liveness, Pulse
 from tracerd.objects import OBJECT_DIR
 from tracerd.processes import Process, ProcessTable
 from tracerd.sensor import Sensor, own_identity
@@ -47,7 +48,10 @@ class Tracerd:
         self._table = ProcessTable(own.process_cache)
         self._builder = BatchBuilder()
         self._decoder = Decoder(self._table, self._builder)
-        self._liveness = Liveness(self._decoder.heartbeats, own.heartbeat_s)
+        # Where the service manager waits for signs of life, they come as often as it needs them.
+        self._interval_s = min(own.heartbeat_s, sign_interval_s())
+        self._liveness = Liveness(self._decoder.heartbeats, self._interval_s, min(5.0, sign_interval_s()))
+        self._pulse = Pulse(self._decoder.heartbeats)
         self._stream = StreamServer(
             {**own_identity(), "version": VERSION},
             self._uids("subscribers", own.subscribers),
@@ -63,7 +67,7 @@ class Tracerd:
         self._batches = 0
         self._waiting = False
         self._running = True
-        self._heartbeat = HeartbeatThread(own.heartbeat_s, self._probes_needed, self._spawn_due)
+        self._heartbeat = HeartbeatThread(self._interval_s, self._probes_needed, self._spawn_due)
 
     def _uids(self, key: str, accounts: tuple[str | int, ...]) -> frozenset[int]:
         uids, missing = uids_of(accounts)
@@ -95,9 +99,11 @@ class Tracerd:
             notify("READY=1")
             self._log.info("started", extra={"kv": {"processes": len(self._table), "version": VERSION}})
             async with asyncio.TaskGroup() as group:
-                serving = group.create_task(control.run())
+                watchdog = Watchdog(self._stuck, self._in_words, self._log)
+                tasks = [group.create_task(control.run()), group.create_task(watchdog.run())]
                 await self._beat_until(stop)
-                serving.cancel()
+                for task in tasks:
+                    task.cancel()
         finally:
             notify("STOPPING=1")
             self._running = False
@@ -106,7 +112,7 @@ class Tracerd:
             control.close()
             await self._stream.close()
             if self._heartbeat.ident is not None:
-                self._heartbeat.join(2 * config.tracerd.heartbeat_s + 1)
+                self._heartbeat.join(2 * self._interval_s + 1)
             self._sensor.close()
             self._log.info("stopped", extra={"kv": {"events": self._decoder.decoded}})
 
@@ -119,11 +125,10 @@ class Tracerd:
         self._sensor.set_heartbeat_thread(os.getpid(), self._heartbeat.tid)
 
     async def _beat_until(self, stop: asyncio.Event) -> None:
-        interval = self._config.tracerd.heartbeat_s
         before, at = 0, time.monotonic()
         while not stop.is_set():
             try:
-                async with asyncio.timeout(interval):
+                async with asyncio.timeout(self._interval_s):
                     await stop.wait()
             except TimeoutError:
                 now = time.monotonic()
@@ -134,7 +139,27 @@ class Tracerd:
                 self._drain()
                 if not self._waiting:
                     self._stream.heartbeat(beat_ns, self._statistics())
-                notify("WATCHDOG=1")
+
+    async def _stuck(self) -> str:
+        """Returns which program in the kernel gave no record lately, of those that we can ask for one."""
+        askable = {event.code for event in EVENTS if event.name in PROBED}
+        if self._heartbeat.spawns:
+            askable |= {event.code for event in EVENTS if event.name in _LIFE}
+        signs = {name: codes & askable for name, codes in self._sensor.signs().items()}
+        silent = self._pulse.missing({name: codes for name, codes in signs.items() if codes})
+        return f"no record from {silent}" if silent else ""
+
+    def _in_words(self) -> str:
+        hooks = self._statistics()["hooks"]
+        silent = sorted(name for name, hook in hooks.items() if hook["needed"] and not hook["live"])
+        lost = sum(self._lost.values()) + self._stream.retention.lost
+        words = [
+            "policyd subscribed" if self._stream.subscriber is not None else "no subscriber",
+            f"{self._rate:.0f} events/s",
+            f"silent: {', '.join(silent)}" if silent else f"{sum(h['live'] for h in hooks.values())} hooks live",
+            f"{lost} events lost" if lost else "nothing lost",
+        ]
+        return ", ".join(words)
 
     def _subscribe(self, wanted: Subscribe, peer: Peer) -> None:
         known = {event.code for event in EVENTS}
@@ -213,7 +238,7 @@ class Tracerd:
 
     def _spawn_due(self) -> bool:
         ages = [self._liveness.last_seen_ms(event.code) for event in EVENTS if event.name in _LIFE]
-        return any(age is None or age > Liveness.QUIET_S * 1000 for age in ages)
+        return any(age is None or age > self._liveness.quiet_s * 1000 for age in ages)
 
     def _statistics(self) -> dict[str, Any]:
         """Returns what heartbeats and `status` say. Every number only grows, but rate and the gauges of ring and buffer."""

@@ -32,6 +32,9 @@ _PROBES: Final[Mapping[str, Mapping[str, tuple[int, ...]]]] = {
         "exec": (59, -1, 0, 0),
     }
 }
+_HERE: Final = _PROBES.get(platform.machine(), {})
+#: Names of the events whose hook can be asked for a sign of life.
+PROBED: Final = frozenset(_HERE)
 
 
 class HeartbeatThread(threading.Thread):
@@ -46,15 +49,15 @@ class HeartbeatThread(threading.Thread):
         self.started_as = threading.Event()
         self.tid = 0
         self.beats = 0
+        self.spawns = True  # whether a process could be made, the last time one was due
 
     def run(self) -> None:
         """Beats until stop()."""
         self.tid = threading.get_native_id()
         self.started_as.set()
-        probes = _PROBES.get(platform.machine(), {})
         while not self._end.wait(self._interval_s):
             needed = self._needed()
-            for name, call in probes.items():
+            for name, call in _HERE.items():
                 if name in needed:
                     # -1 as a pointer is no address: EFAULT, after the hook has everything it needs
                     _libc.syscall(*(ctypes.c_long(value) for value in call))
@@ -62,13 +65,13 @@ class HeartbeatThread(threading.Thread):
                 self._spawn()
             self.beats += 1
 
-    @staticmethod
-    def _spawn() -> None:
+    def _spawn(self) -> None:
         try:
             pid = os.posix_spawn("/bin/true", ["execray-heartbeat"], {})
             os.waitpid(pid, 0)
+            self.spawns = True
         except OSError:
-            return  # the hooks then stay without a sign, which is what status shows
+            self.spawns = False  # the hooks then stay without a sign, which is what status shows
 
     def stop(self) -> None:
         """Ends the thread within an interval."""
@@ -78,11 +81,12 @@ class HeartbeatThread(threading.Thread):
 class Liveness:
     """When each hook was last seen alive."""
 
-    #: A hook that needs a process to be made is asked only when none was seen for this long.
-    QUIET_S: Final = 5.0
+    def __init__(self, seen: Mapping[int, int], interval_s: float, quiet_s: float = 5.0) -> None:
+        """seen: event code -> CLOCK_BOOTTIME of its last record; the decoder's.
 
-    def __init__(self, seen: Mapping[int, int], interval_s: float) -> None:
-        """seen: event code -> CLOCK_BOOTTIME of its last record; the decoder's."""
+        quiet_s: a hook that needs a process to be made is asked only when none was seen for this long.
+        """
+        self.quiet_s = quiet_s
         self._seen = seen
         self._interval_s = interval_s
 
@@ -94,5 +98,22 @@ class Liveness:
     def live(self, code: int, *, probed: bool) -> bool:
         """Whether it gave one lately. probed: it is asked each interval, not only in quiet times."""
         age = self.last_seen_ms(code)
-        limit_s = 3 * self._interval_s + (0 if probed else self.QUIET_S)
+        limit_s = 3 * self._interval_s + (0 if probed else self.quiet_s)
         return age is not None and age <= limit_s * 1000
+
+
+class Pulse:
+    """Whether every program in the kernel gave a record since it last was asked, for the service manager."""
+
+    def __init__(self, seen: Mapping[int, int]) -> None:
+        """seen: as for Liveness."""
+        self._seen = seen
+        self._mark_ns = 0
+
+    def missing(self, programs: Mapping[str, frozenset[int]]) -> str:
+        """Returns the name of a program that gave none of its events, "" where all did; only then does a new span begin."""
+        for name, codes in programs.items():
+            if max((self._seen.get(code, 0) for code in codes), default=0) <= self._mark_ns:
+                return name
+        self._mark_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        return ""

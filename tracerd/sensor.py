@@ -227,6 +227,17 @@ class Sensor:
             out[event.name] = {"needed": needed, "attached": attached, "refused": "; ".join(refused)}
         return out
 
+    def signs(self) -> dict[str, frozenset[int]]:
+        """Returns for each attached program the events that show it is alive; those that it alone gives, where there are any."""
+        out: dict[str, frozenset[int]] = {}
+        for program in (p for o in self._objects.values() for p in o.programs.values() if p.attached):
+            mine = [e for e in EVENTS if program.name in HOOKS[e.name]]
+            mine = [e for e in mine if program.name in _ALWAYS or e.code in self.wanted]
+            alone = [e for e in mine if len(HOOKS[e.name]) == 1]
+            if mine:
+                out[program.name] = frozenset(e.code for e in alone or mine)
+        return out
+
     def doctor(self) -> list[dict[str, Any]]:
         """Returns a report on each object and its programs."""
         out = []

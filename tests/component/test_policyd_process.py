@@ -47,8 +47,10 @@ class Child:
     config: Config
 
     def heard(self) -> str:
-        """Waits for the next sd_notify message."""
-        return self.ready.recv(4096).decode()
+        """Waits for the next sd_notify message that isn't only about how it is."""
+        while (said := self.ready.recv(4096).decode()).startswith("STATUS="):
+            pass
+        return said
 
     def ask(self, op: str, **args: Any) -> Any:
         with ControlClient(self.config.control_socket("policyd"), DEADLINE_S) as client:
