@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from random import Random
+from unittest import mock
 
 from execray.wire.frames import Batch
+from policyd.compiler import Compilation, automaton, compile_source
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import Finding, Match, Output, SensorLoss, StepDone
 from policyd.engine.partials import Limits
 from policyd.program import CompiledPolicy
-from tests.properties.programs import describe, random_policy
+from tests.properties import texts
+from tests.properties.programs import describe, hashed, random_policy
+from tests.properties.simpler import simpler_policies
 from tests.properties.streams import Move, as_json_lines, play, random_moves
 from tests.support.reference import Reference
 from tests.support.reference_partials import Found, Taken
@@ -25,49 +31,100 @@ FEATURES: tuple[str, ...] = (
     "step windows",
     "references",
     "handlers",
-    "missing",
-    "cuts",
-    "late",
-    "losses",
-    "exits",
-    "forks",
     "execs",
-    "reuse",
 )
+#: What may happen in a stream.
+STREAMS: tuple[str, ...] = ("missing", "cuts", "late", "losses", "exits", "forks", "reuse")
+#: The share of cases whose policies are compiled from text.
+TEXTS = 0.25
 #: Never reached by these streams, so that bounds decide nothing here.
 NO_BOUNDS = Limits(evidence_events=10_000)
 
 
 @dataclass(frozen=True)
-class Case:
-    """What both matchers are given. split: how many events a batch holds."""
+class Case(ABC):
+    """What both matchers are given: policies and a stream. split: how many events a batch holds."""
 
-    policies: tuple[CompiledPolicy, ...]
     moves: tuple[Move, ...]
     split: int = 1000
 
     def batches(self) -> list[Batch]:
+        """Returns the stream."""
         return play(self.moves).batches(self.split)
+
+    @abstractmethod
+    def programs(self) -> tuple[CompiledPolicy, ...] | None:
+        """Returns the policies, None where they don't compile."""
+
+    @abstractmethod
+    def shown(self) -> str:
+        """Returns the policies for people."""
+
+    @abstractmethod
+    def simpler_policies(self) -> Iterator[Case]:
+        """Yields the case with one thing less in its policies."""
+
+
+@dataclass(frozen=True)
+class ProgramCase(Case):
+    """Compiled policies."""
+
+    policies: tuple[CompiledPolicy, ...] = ()
+
+    def programs(self) -> tuple[CompiledPolicy, ...]:
+        return self.policies
+
+    def shown(self) -> str:
+        return "\n".join(describe(policy) for policy in self.policies)
+
+    def simpler_policies(self) -> Iterator[Case]:
+        for at, policy in enumerate(self.policies):
+            if len(self.policies) > 1:
+                yield replace(self, policies=(*self.policies[:at], *self.policies[at + 1 :]))
+            for smaller in simpler_policies(policy):
+                yield replace(self, policies=(*self.policies[:at], hashed(smaller), *self.policies[at + 1 :]))
+
+
+@dataclass(frozen=True)
+class TextCase(Case):
+    """Policies as text."""
+
+    texts: tuple[texts.Policy, ...] = ()
+
+    def programs(self) -> tuple[CompiledPolicy, ...] | None:
+        compilation = self.compilation()
+        return compilation.policies if compilation.ok else None
+
+    def compilation(self) -> Compilation:
+        """Returns what the compiler says."""
+        return compile_source(self.shown(), "random.policy")
+
+    def shown(self) -> str:
+        return texts.render(self.texts)
+
+    def simpler_policies(self) -> Iterator[Case]:
+        for smaller in texts.simpler(self.texts):
+            yield replace(self, texts=smaller)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Where the two disagree."""
+    """Where two runs of a case disagree. names: of the two; partials: how many each was left with."""
 
     case: Case
-    engine: tuple[Found, ...]
-    reference: tuple[Found, ...]
-    partials: tuple[int, int] | None = None
+    names: tuple[str, str]
+    found: tuple[tuple[Found, ...], tuple[Found, ...]]
+    partials: tuple[int, int]
 
     def __str__(self) -> str:
-        parts = [describe(policy) for policy in self.case.policies]
+        one, other = (set(found) for found in self.found)
+        parts = [self.case.shown()]
         parts.append("\n".join(as_json_lines(batch) for batch in self.case.batches()))
         parts.append(f"events in a batch: {self.case.split}")
-        parts.append("only the engine:\n" + _lines(set(self.engine) - set(self.reference)))
-        parts.append("only the reference:\n" + _lines(set(self.reference) - set(self.engine)))
-        parts.append("both:\n" + _lines(set(self.reference) & set(self.engine)))
-        if self.partials:
-            parts.append("partials left: engine {}, reference {}".format(*self.partials))
+        parts.append(f"only {self.names[0]}:\n" + _lines(one - other))
+        parts.append(f"only {self.names[1]}:\n" + _lines(other - one))
+        parts.append("both:\n" + _lines(one & other))
+        parts.append(f"partials left: {self.partials[0]}, {self.partials[1]}")
         return "\n\n".join(parts)
 
 
@@ -75,39 +132,85 @@ def _lines(found: set[Found]) -> str:
     return "\n".join(f"    {item}" for item in sorted(found, key=_order)) or "    nothing"
 
 
-def random_case(seed: str, features: Sequence[str] = FEATURES) -> Case:
+def random_case(seed: str) -> Case:
     """Returns the case of a seed. Each leaves most features out, at random, so that the others meet more often."""
     rng = Random(seed)
     share = rng.choice((0.15, 0.35, 0.6, 0.9))
-    chosen = frozenset(feature for feature in features if rng.random() < share)
+    split = rng.choice((1000, 1000, 1, 3))
     names = "pqr"[: rng.choice((1, 1, 1, 2, 3))]
+    if rng.random() < TEXTS:
+        chosen = frozenset(feature for feature in (*texts.FEATURES, *STREAMS) if rng.random() < share)
+        written = tuple(texts.random_text(rng, chosen, name) for name in names)
+        return TextCase(random_moves(rng, chosen, rng.choice((10, 20, 40))), split, written)
+    chosen = frozenset(feature for feature in (*FEATURES, *STREAMS) if rng.random() < share)
     policies = tuple(random_policy(rng, chosen, name) for name in names)
-    moves = random_moves(rng, chosen, rng.choice((4, 10, 20, 40)))
-    return Case(policies, moves, rng.choice((1000, 1000, 1, 3)))
+    return ProgramCase(random_moves(rng, chosen, rng.choice((4, 10, 20, 40))), split, policies)
 
 
-def run_engine(
-    policies: Sequence[CompiledPolicy], batches: Sequence[Batch]
-) -> tuple[tuple[Found, ...], dict[str, int]]:
-    """Returns what the engine finds, in an order of its own, and its numbers."""
+def run_engine(policies: Sequence[CompiledPolicy], batches: Sequence[Batch]) -> tuple[tuple[Found, ...], int]:
+    """Returns what the engine finds, in an order of its own, and how many partials are left."""
     engine = Machine(NO_BOUNDS)
     engine.load(policies, 1)
     outputs = [output for batch in batches for output in engine.feed(batch)]
+    stats = engine.stats()
+    assert stats["malformed"] == stats["evicted"] == 0
     found = [_found(output) for output in outputs if not isinstance(output, SensorLoss)]
-    return tuple(sorted(found, key=_order)), engine.stats()
+    return tuple(sorted(found, key=_order)), stats["partials"]
+
+
+def run_reference(policies: Sequence[CompiledPolicy], batches: Sequence[Batch]) -> tuple[tuple[Found, ...], int]:
+    """Returns what the reference finds, likewise."""
+    reference = Reference(policies)
+    found = [item for batch in batches for item in reference.feed(batch)]
+    return tuple(sorted(found, key=_order)), len(reference.partials)
 
 
 def compare(case: Case) -> Difference | None:
-    """Runs both and returns where they differ."""
-    batches = case.batches()
-    engine, stats = run_engine(case.policies, batches)
-    reference = Reference(case.policies)
-    wanted = tuple(sorted((item for batch in batches for item in reference.feed(batch)), key=_order))
-    partials = stats["partials"], len(reference.partials)
-    assert stats["malformed"] == stats["evicted"] == 0
-    if engine == wanted and partials[0] == partials[1]:
+    """Runs engine and reference, and for policies from text the automaton as it was before it was made smaller."""
+    policies, batches = case.programs(), case.batches()
+    if policies is None:
         return None
-    return Difference(case, engine, wanted, partials)
+    engine = run_engine(policies, batches)
+    wanted = run_reference(policies, batches)
+    if engine != wanted:
+        return _difference(case, ("the engine", "the reference"), engine, wanted)
+    if isinstance(case, TextCase):
+        with plain_automata():
+            plain = case.programs()
+        assert plain is not None
+        if [policy.states for policy in plain] != [policy.states for policy in policies]:
+            whole = run_engine(plain, batches)
+            small = _by_place(policies, engine[0]), engine[1]
+            if (_by_place(plain, whole[0]), whole[1]) != small:
+                return _difference(case, ("the plain automaton", "the minimised one"), whole, engine)
+    return None
+
+
+@contextmanager
+def plain_automata() -> Iterator[None]:
+    """Within it, the compiler leaves the automata as the text has them."""
+    with (
+        mock.patch.object(automaton, "minimise", tuple),
+        mock.patch.object(automaton, "without_hidden", lambda states, _: tuple(states)),
+    ):
+        yield
+
+
+def _by_place(policies: Sequence[CompiledPolicy], found: Sequence[Found]) -> list[Found]:
+    """The same, steps numbered by where they stand in the text."""
+    steps = {policy.name: policy.steps for policy in policies}
+    out = []
+    for item in found:
+        mine = steps[item.policy]
+        places = (replace(taken, step=mine[taken.step].place.line) for taken in item.steps)
+        out.append(replace(item, steps=tuple(places)))
+    return out
+
+
+def _difference(
+    case: Case, names: tuple[str, str], one: tuple[tuple[Found, ...], int], other: tuple[tuple[Found, ...], int]
+) -> Difference:
+    return Difference(case, names, (one[0], other[0]), (one[1], other[1]))
 
 
 def _order(found: Found) -> tuple[object, ...]:

@@ -207,7 +207,8 @@ def _is_in(value: Any, item: Any) -> bool:
 
 @lru_cache
 def _pattern(pattern: bytes, ignore_case: bool) -> re.Pattern[bytes]:
-    # Dot matches newline, and `$` only the very end; in Python's dialect that is \Z.
+    # Dot matches newline, and `$` and RE2's \z only the very end; in Python's dialect that is \Z.
+    pattern = pattern.replace(rb"\z", rb"\Z")
     if pattern.endswith(b"$"):
         pattern = pattern[:-1] + rb"\Z"
     return re.compile(pattern, re.DOTALL | (re.IGNORECASE if ignore_case else 0))
