@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -65,6 +66,7 @@ class Stack:
         self.work_dir = work_dir
         self.runtime_dir = Path(tempfile.mkdtemp(prefix="execray-", dir="/run"))
         self.config = work_dir / "execray.yaml"
+        self.order: Sequence[str] = DAEMONS  # in which they are started
         self._settings = settings or {}
         self._quiet = quiet
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -80,7 +82,7 @@ class Stack:
         self.config.write_text(yaml.safe_dump({**base, **self._settings}), encoding="utf-8")
         self.config.chmod(0o644)  # whatever the umask: what others may write to is refused
         try:
-            for name in DAEMONS:
+            for name in self.order:
                 self.start(name)
         except BaseException:
             self.close()
