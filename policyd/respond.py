@@ -19,7 +19,7 @@ from execray.schema.event import Event, actor_get, text
 from execray.wire.orders import MAX_FLOWS, MAX_POLICY_CHARS, Action, CaptureSpec, Flow, Mode, Order, Outcome, Result
 from policyd.alerts import Json, Origin, finding_alert, kill_json, loss_alert
 from policyd.enforcer_client import ClientStats
-from policyd.engine.outputs import Finding, Match, Output, SensorLoss, StepDone
+from policyd.engine.outputs import Excepted, Finding, Match, Output, SensorLoss, StepDone
 from policyd.plan import DEFAULT_THROTTLE, Admission, Plan, plan_of
 from policyd.plugin_requests import Notices, Tell
 from policyd.program import Response
@@ -79,6 +79,7 @@ class ResponseStats:
 
     matches: int = 0
     raised: int = 0
+    excepted: int = 0  # matches that an exception held back
     duplicates: int = 0  # on file already: the batch came again after a restart
     sensor_loss: int = 0
     kills: dict[str, int] = field(default_factory=dict)  # by result
@@ -122,6 +123,9 @@ class Responder:
         """Sends the orders that the outputs call for, and returns the alerts to be, in order."""
         pending = []
         for output in outputs:
+            if isinstance(output, Excepted):
+                self.stats.excepted += 1
+                continue
             made = self._loss(output, origin) if isinstance(output, SensorLoss) else self._finding(output, origin)
             if made is not None:
                 pending.append(made)

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "doctor": "execray.ctl.doctor:doctor",
     "policy": "execray.ctl.policy:policy",
     "reload": "execray.ctl.reload:reload",
+    "replay": "execray.ctl.testing:replay",
     "status": "execray.ctl.status:status",
 }
 

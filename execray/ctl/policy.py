@@ -25,6 +25,9 @@ from execray.terminal import safe, use_color
 
 #: Commands for whoever writes policies; only the one that was named is imported.
 AUTHORING: Final = {
+    "test": "execray.ctl.testing:test",
+    "whynot": "execray.ctl.testing:whynot",
+} | {
     name: f"execray.ctl.authoring:{attribute}"
     for name, attribute in (
         ("events", "events"),

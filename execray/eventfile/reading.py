@@ -21,6 +21,7 @@ MAX_BATCH_EVENTS: Final = 512
 MAX_ANCESTORS: Final = 256
 _HEAD: Final = frozenset({"event", "id", "time_ns", "tid", "capture_flags", "ancestor"})
 _FLAGS: Final = {str(flag.name).lower(): flag for flag in Flag}
+_DIGITS: Final = re.compile(r"0x[0-9a-fA-F]{1,16}|0o[0-7]{1,22}|0|[1-9]\d{0,19}")
 _PROCESS_ID: Final = re.compile(r"(\d{1,10})-(\d{1,19})")
 _PARENT: Final = "parent."
 
@@ -70,12 +71,12 @@ class EventReader:
         for record in self.records():
             # A batch numbers its rows one after the other.
             if waiting and (len(waiting) >= size or record.id != waiting[-1].id + 1):
-                yield _pack(seq, waiting)
+                yield pack(seq, waiting)
                 seq += 1
                 waiting = []
             waiting.append(record)
         if waiting:
-            yield _pack(seq, waiting)
+            yield pack(seq, waiting)
 
     def records(self) -> Iterator[Record]:
         """Yields the records. Raises EventFileError, OSError."""
@@ -204,7 +205,7 @@ def _form(catalog: CatalogField) -> str:
         case Kind.IP:
             return 'an address such as "192.0.2.1"'
         case Kind.INT | Kind.BITS if catalog.constants:
-            return f"a number, or names of the family {catalog.constants}*"
+            return f"a number, or names of the family {catalog.constants}*, joined by |"
         case kind:
             return str(kind.value)
 
@@ -216,8 +217,8 @@ def _parsed(catalog: CatalogField, value: Any) -> Any:  # noqa: PLR0911  # a tab
             return value
         case ((Kind.INT | Kind.BITS | Kind.DURATION), int()) if not isinstance(value, bool):
             return value if -(1 << 63) <= value < 1 << 64 else None
-        case ((Kind.INT | Kind.BITS), str()) if catalog.constants:
-            return _constants(CONSTANTS[catalog.constants], value)
+        case ((Kind.INT | Kind.BITS | Kind.DURATION), str()):
+            return _number(CONSTANTS.get(catalog.constants, {}), value)
         case ((Kind.BYTES | Kind.PATH), str()):
             return _bytes(value)
         case Kind.TEXTS, list():
@@ -233,13 +234,18 @@ def _parsed(catalog: CatalogField, value: Any) -> Any:  # noqa: PLR0911  # a tab
     return None
 
 
-def _constants(family: dict[str, int], text: str) -> int | None:
+def _number(family: dict[str, int], text: str) -> int | None:
+    """Returns the number that names or digits stand for: `O_WRONLY|O_CREAT`, `-EPERM`, `0o755`."""
     total = 0
-    for name in text.split("|"):
-        word, sign = (name[1:], -1) if name.startswith("-") else (name, 1)
-        if word.strip() not in family:
+    for part in text.split("|"):
+        word, sign = (part.strip()[1:], -1) if part.strip().startswith("-") else (part.strip(), 1)
+        if word in family:
+            value = family[word]
+        elif _DIGITS.fullmatch(word):
+            value = int(word, 0)
+        else:
             return None
-        total |= sign * family[word.strip()]
+        total |= sign * value
     return total
 
 
@@ -282,7 +288,8 @@ class _Tables:
         return value
 
 
-def _pack(seq: int, records: list[Record]) -> Batch:
+def pack(seq: int, records: list[Record]) -> Batch:
+    """Returns records whose ids follow one another as a batch."""
     tables = _Tables()
     rows: list[Row] = []
     for record in records:

@@ -53,7 +53,7 @@ def _lines(text: io.TextIOWrapper, name: str) -> Iterator[str]:
 
 def _binary(path: Path, mode: str) -> IO[bytes]:
     if str(path) == "-":
-        return os.fdopen(os.dup((sys.stdin if mode == "rb" else sys.stdout).fileno()), mode)
+        return sys.stdin.buffer if mode == "rb" else os.fdopen(os.dup(sys.stdout.fileno()), mode)
     if path.suffix == ".zst":
         return _zstd(path, mode)
     if path.suffix == ".gz":

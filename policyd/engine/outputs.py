@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from execray.schema.event import Actor, Event, ProcessId
 from policyd.engine.conditions import condition
-from policyd.program import CompiledPolicy, Handler, Step
+from policyd.program import CompiledPolicy, Exemption, Handler, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,13 @@ class Match(Finding):
 
 
 @dataclass(frozen=True, slots=True)
+class Excepted(Finding):
+    """A match that an exemption held back."""
+
+    exemption: Exemption
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone(Finding):
     """A step was met that the policy has an `on step` handler for: the last of the trail."""
 
@@ -82,7 +89,7 @@ class SensorLoss:
     id: str
 
 
-Output: TypeAlias = Match | StepDone | SensorLoss
+Output: TypeAlias = Match | Excepted | StepDone | SensorLoss
 
 
 def handler_applies(handler: Handler, output: Output) -> bool:

@@ -17,7 +17,7 @@ PURE = {"asyncio", "socket", "time", "pathlib", "os", "threading", "subprocess",
 MAY_IMPORT = {
     "execray.schema": {"execray.process"},
     "execray.wire": {"execray.schema", "execray.process", "execray.errors"},
-    "execray.ctl": {"execray", "policyd.compiler", "policyd.engine", "policyd.program"},
+    "execray.ctl": {"execray", "policyd.compiler", "policyd.engine", "policyd.program", "policyd.workbench"},
     "execray": {"execray"},
     "policyd.compiler": {"execray.schema", "execray.errors", "execray.plugins", "policyd.program", "policyd.patterns"},
     "policyd.engine": {"execray.schema", "execray.wire", "execray.errors", "policyd.program", "policyd.patterns"},
@@ -30,7 +30,7 @@ ONLY_IN = {
     "pylibbpf": {"tracerd/loader.py"},
     "uvloop": {"policyd/cli.py"},
     "re2": {"policyd/patterns.py", "policyd/engine/atoms.py"},
-    "yaml": {"execray/config_load.py"},
+    "yaml": {"execray/config_load.py", "policyd/workbench/vectors.py"},
 }
 
 

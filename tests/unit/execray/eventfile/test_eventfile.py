@@ -75,9 +75,15 @@ OPEN = {"event": "open", "id": 1, "time_ns": 5, "pid": 7}
 
 
 def test_what_people_write_is_understood() -> None:
-    record = OPEN | {"pathname": "/etc/a\udcff", "flags": "O_WRONLY|O_CREAT", "ret": "-EPERM", "parent.exe": "/bin/sh"}
+    record = OPEN | {
+        "pathname": "/etc/a\udcff",
+        "flags": "O_WRONLY | O_CREAT",
+        "ret": "-EPERM",
+        "parent.exe": "/bin/sh",
+    }
     (event,) = read(record | {"event": "openat", "uid": None})
     assert (event.get("path"), event.get("flags"), event.get("ret")) == (b"/etc/a\xff", 0o101, -1)
+    assert read(OPEN | {"mode": "0o4755"})[0].get("mode") == 0o4755
     assert (event.get("pid"), event.get("uid"), event.get("parent.exe"), event.tid) == (7, None, b"/bin/sh", 7)
 
 
@@ -109,6 +115,7 @@ def test_unknown_and_computed_fields_are_noted_once() -> None:
         (OPEN | {"id": 9, "path": 5}, "f.jsonl:2: `path` is 5"),
         (OPEN | {"id": 9, "path": "\ud800"}, "f.jsonl:2: `path` is"),
         (OPEN | {"id": 9, "flags": "O_NOPE"}, "f.jsonl:2: `flags` is"),
+        (OPEN | {"id": 9, "mode": "0755"}, "f.jsonl:2: `mode` is"),
         (OPEN | {"id": 9, "created": 1}, "f.jsonl:2: `created` is 1"),
         (OPEN | {"id": 9, "proc.id": "7"}, "f.jsonl:2: `proc.id` is"),
         (OPEN | {"id": 9, "argv": "a b"}, "f.jsonl:2: `argv` is"),
