@@ -45,6 +45,12 @@ def argument(request: Request, name: str, kind: type[T], default: T | None = Non
     return value
 
 
+def require_root(peer: Peer, op: str) -> None:
+    """Raises OperatorError for everybody but root: what changes how far ExecRay may go is not for a group."""
+    if peer.uid != 0:
+        raise OperatorError(f"uid {peer.uid} may not ask for `{op}`", "be root")
+
+
 class ControlServer:
     """Answers control requests of root, our own uid and the members of a group."""
 
@@ -56,14 +62,19 @@ class ControlServer:
         log: logging.Logger,
         *,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        slow: Mapping[str, float] | None = None,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """path: in a folder named after the daemon. `version` is answered here; a handler of that name wins."""
+        """path: in a folder named after the daemon. `version` is answered here; a handler of that name wins.
+
+        slow: bounds, in seconds, of the operations that may take longer than request_timeout_s.
+        """
         self._daemon = daemon_of(path)
         self._group = group
         self._handlers: dict[str, Handler] = {"version": self._version, **handlers}
         self._log = log
         self._timeout_s = request_timeout_s
+        self._slow = dict(slow or {})
         self._listener = Listener(
             path,
             group,
@@ -128,13 +139,14 @@ class ControlServer:
             await send(writer, await self._reply(request, answer))
 
     async def _reply(self, request: Request, answer: Awaitable[object]) -> bytes:
+        timeout_s = self._slow.get(request.op, self._timeout_s)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 result = await answer
         except OperatorError as error:
             return _failure(error.message, error.hint)
         except TimeoutError:
-            return _failure(f"`{request.op}` took longer than {self._timeout_s:g} s", f"is {self._daemon} overloaded?")
+            return _failure(f"`{request.op}` took longer than {timeout_s:g} s", f"is {self._daemon} overloaded?")
         except OSError as error:
             return _failure(f"`{request.op}` failed: {error}", f"{self._daemon}'s log may say more")
         line = encode_line({"ok": True, "result": result})

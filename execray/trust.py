@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Collection
 from pathlib import Path
+from typing import Final
+
+MAX_LINKS: Final = 40  # on one path, as the kernel's own bound
 
 
 class Untrusted(Exception):
@@ -24,6 +28,37 @@ def distrust(path: Path, found: os.stat_result, owners: Collection[int]) -> tupl
     if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0):
         return "may be written by others", f"chmod go-w {path}"
     return None
+
+
+def distrust_way(path: Path, owners: Collection[int]) -> tuple[Path, str, str] | None:
+    """Looks at every folder and symbolic link on the way to a file or folder, and at itself.
+
+    Returns the first that isn't to be trusted, why, and a hint; None where nobody but owners can put something else in its
+    place. Raises OSError for a path that leads nowhere.
+    """
+    todo, at, links = list(reversed(path.absolute().parts[1:])), Path("/"), 0
+    while True:
+        found = at.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            if links > MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
+            if found.st_uid not in owners:
+                return at, f"a link of uid {found.st_uid}, who is neither root nor the service", f"chown -h root {at}"
+            target = at.readlink()
+            at = Path("/") if target.is_absolute() else at.parent
+            todo += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+        elif (doubt := distrust(at, found, owners)) and not (todo and _is_shared(found, owners)):
+            return at, *doubt
+        if not todo:
+            return None
+        name = todo.pop()
+        at = at.parent if name == ".." else at / name
+
+
+def _is_shared(found: os.stat_result, owners: Collection[int]) -> bool:
+    """Whether it is like /tmp: everybody may make files in it, and only their owners may replace them."""
+    return found.st_uid in owners and bool(found.st_mode & stat.S_ISVTX)
 
 
 def read_trusted(path: Path, owners: Collection[int], max_bytes: int) -> bytes:

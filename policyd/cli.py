@@ -84,6 +84,9 @@ def _run(config: Config) -> None:
     # Likewise the engine and RE2.
     from policyd.daemon import Daemon  # noqa: PLC0415
     from policyd.enforcer_client import EnforcerClient  # noqa: PLC0415
+    from policyd.reloading import SWITCH_S  # noqa: PLC0415
+
+    sys.setswitchinterval(SWITCH_S)
 
     log = setup_logging("policyd", config.log_level)
     user = account(config.policyd.user) if config.policyd.user and os.geteuid() == 0 else None

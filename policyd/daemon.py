@@ -25,9 +25,9 @@ from execray.wire.orders import Outcome
 from policyd.alerts import Origin
 from policyd.control_ops import ControlOps, Parts
 from policyd.engine.machine import Machine
-from policyd.patterns import PatternError
 from policyd.privileges import become
 from policyd.pulse import Pulse
+from policyd.reloading import RELOAD_TIMEOUT_S, Reloader
 from policyd.respond import Enforcer, Responder
 from policyd.sinks.base import Sink
 from policyd.sinks.fanout import Fanout
@@ -62,13 +62,15 @@ class Daemon:
         self._log = log
         self._user = user
         self._stop = asyncio.Event()
-        self._reloading = asyncio.Lock()
         self._group: asyncio.TaskGroup | None = None
         self._rate = 0.0
         self._machine = Machine()
         uid = os.geteuid() if user is None else user.pw_uid
-        self._store = PolicyStore(config.policyd.policy_dirs, frozenset({0, uid}))
+        self._store = PolicyStore(
+            config.policyd.policy_dirs, frozenset({0, uid}), disabled=frozenset(config.policyd.disabled)
+        )
         self._stream = StreamClient(config.stream_socket, self, config.tracerd.heartbeat_s, log)
+        self._reloader = Reloader(self._machine, self._store, self._stream.resubscribe, log)
         self.followers = Followers()
         self._fanout = Fanout(log)
         limit, per_s = config.policyd.alert_throttle
@@ -104,8 +106,9 @@ class Daemon:
             if not os.access(folder, os.X_OK):
                 raise OperatorError(f"user `{self._user.pw_name}` can't enter {folder}", "is a folder above it closed?")
         parts = Parts(self._machine, self._store, self._stream, self._responder, self._fanout, self.followers)
-        ops = ControlOps(parts, config, reload=self.reload, rate=lambda: self._rate)
-        control = ControlServer(config.control_socket("policyd"), config.group, ops.handlers(), self._log)
+        ops = ControlOps(parts, config, reloader=self._reloader, log=self._log, rate=lambda: self._rate)
+        path = config.control_socket("policyd")
+        control = ControlServer(path, config.group, ops.handlers(), self._log, slow={"reload": RELOAD_TIMEOUT_S})
         await control.open()
         try:
             self._fanout.open(self._open_file(), _other_sinks(config.policyd.sinks))  # makes threads: after become
@@ -209,46 +212,14 @@ class Daemon:
 
     # --- policies -----------------------------------------------------------------------------------------------------
 
-    async def reload(self) -> dict[str, Any]:
-        """Reads and compiles all policies beside the running set, and swaps, or changes nothing. Returns a report."""
-        async with self._reloading:
-            candidate = await asyncio.to_thread(self._store.compile)
-            report: dict[str, Any] = {
-                "ok": candidate.ok,
-                "ms": candidate.ms,
-                "diagnostics": list(candidate.diagnostics),
-                "rendered": candidate.rendered,
-            }
-            if candidate.ok:
-                try:
-                    loaded = self._machine.load(candidate.policies, self._store.generation + 1)
-                except PatternError as error:
-                    report |= {"ok": False, "rendered": f"error: a regular expression is refused: {error}\n"}
-                else:
-                    self._store.commit(candidate)
-                    self._stream.resubscribe()
-                    report |= {name: list(getattr(loaded, name)) for name in ("added", "removed", "unchanged")}
-            report |= {"policies": len(self._store.policies), "generation": self._store.generation}
-        kv = {name: report[name] for name in ("generation", "policies", "ms")}
-        if report["ok"]:
-            self._log.info("policies loaded", extra={"kv": kv})
-        else:
-            self._log.error("policies refused", extra={"kv": kv | {"why": report["rendered"][:2000]}})
-        return report
-
     async def _first_load(self) -> None:
         # With a mistake in some file the daemon still starts, without policies: it can then say so, and be reloaded.
-        await self.reload()
+        await self._reloader.reload()
         settle_memory()
 
     def _hangup(self) -> None:
-        if self._group is not None and not self._reloading.locked():
-            self._group.create_task(self._reload_notified())
-
-    async def _reload_notified(self) -> None:
-        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        await self.reload()
-        notify("READY=1")
+        if self._group is not None:
+            self._group.create_task(self._reloader.hang_up())
 
     def _open_file(self) -> AlertFile | None:
         own = self._config.policyd

@@ -1,46 +1,23 @@
-"""The policies on disk and the set that runs: read from folders that only root or the service may write, all or nothing."""
+"""The policies on disk and the set that runs. Nothing here touches the engine."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from execray.trust import Untrusted, distrust, read_trusted
-from policyd.compiler import Level, compile_set, diagnostic_to_json, render
+from policyd.compiler import Level, SetCompilation, compile_set, diagnostic_to_json, render
+from policyd.folders import read_folders
 from policyd.program import CompiledPolicy
-
-MAX_FILE_BYTES: Final = 5 * 1024 * 1024  # as the compiler's own limit
-MAX_FILES: Final = 10_000
-MAX_TOTAL_BYTES: Final = 64 * 1024 * 1024
-SUFFIX: Final = ".policy"
-
-
-@dataclass(frozen=True, slots=True)
-class FileProblem:
-    """Why a file or folder was not read: the operator's mistake, not the policy author's."""
-
-    path: Path
-    message: str
-    hint: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns it in the shape of a diagnostic."""
-        return {"severity": "error", "file": str(self.path), "message": self.message, "help": self.hint}
-
-    def render(self) -> str:
-        """Returns it in the look of a diagnostic."""
-        lines = [f"error: {self.message}", f"  --> {self.path}"]
-        return "\n".join([*lines, f"   = help: {self.hint}"] if self.hint else lines) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """What the folders hold now, compiled, and not yet running."""
 
-    policies: tuple[CompiledPolicy, ...]
+    policies: tuple[CompiledPolicy, ...]  # disabled ones too
     texts: dict[str, str]  # by file name
     diagnostics: tuple[dict[str, Any], ...]
     rendered: str
@@ -48,22 +25,51 @@ class Candidate:
     ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How one set of policies differs from another, by their names."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns lists by name."""
+        return {name: list(getattr(self, name)) for name in self.__slots__}
+
+
+def changes(before: Sequence[CompiledPolicy], after: Sequence[CompiledPolicy]) -> Changes:
+    """Compares two sets; what decides is the hash, so comments and layout don't."""
+    old = {policy.name: policy.hash for policy in before}
+    new = {policy.name: policy.hash for policy in after}
+    return Changes(
+        added=tuple(name for name in new if name not in old),
+        removed=tuple(name for name in old if name not in new),
+        changed=tuple(name for name in new if name in old and new[name] != old[name]),
+        unchanged=tuple(name for name in new if old.get(name) == new[name]),
+    )
+
+
 @dataclass(slots=True)
 class PolicyStore:
-    """Which policies run, and since which generation. The folders are read again only by compile()."""
+    """Which policies there are, which of them run, and since which generation. Only compile() reads the folders."""
 
     folders: tuple[Path, ...]
     owners: frozenset[int]  # uids whose files are trusted
     plugins: frozenset[str] = frozenset()  # the action plug-ins that the host allows
+    disabled: frozenset[str] = frozenset()  # names of policies that don't run
     generation: int = 0
-    policies: tuple[CompiledPolicy, ...] = ()
+    loaded: tuple[CompiledPolicy, ...] = ()  # disabled ones too
+    policies: tuple[CompiledPolicy, ...] = ()  # those that run
     texts: dict[str, str] = field(default_factory=dict)
+    _before: SetCompilation | None = None
 
     def compile(self) -> Candidate:
-        """Reads and compiles everything, and changes nothing. Takes long enough to belong in a thread."""
+        """Reads and compiles what changed, and changes no set. Takes long enough to belong in a thread, one at a time."""
         started = time.perf_counter()
         files, problems = read_folders(self.folders, self.owners)
-        compiled = compile_set(files, plugins=self.plugins)
+        compiled = self._before = compile_set(files, plugins=self.plugins, before=self._before)
         diagnostics = [problem.to_json() for problem in problems]
         sources = {source.name: source for source in compiled.sources}
         diagnostics += [diagnostic_to_json(found, sources[found.file]) for found in compiled.diagnostics]
@@ -72,7 +78,7 @@ class PolicyStore:
         told = [found for found in compiled.diagnostics if found.level is not Level.NOTE]
         rendered += render(told, compiled.sources, color=False)
         return Candidate(
-            policies=tuple(compiled.policies),
+            policies=compiled.policies,
             texts={name: raw.decode("utf-8", "replace") for name, raw in files},
             diagnostics=tuple(diagnostics),
             rendered=rendered,
@@ -80,73 +86,29 @@ class PolicyStore:
             ms=round((time.perf_counter() - started) * 1000, 1),
         )
 
+    def enabled(self, policies: Sequence[CompiledPolicy], disabled: frozenset[str]) -> tuple[CompiledPolicy, ...]:
+        """Returns the policies that are to run."""
+        return tuple(policy for policy in policies if policy.name not in disabled)
+
     def commit(self, candidate: Candidate) -> None:
-        """Makes a candidate the running set. The engine has it already."""
+        """Makes a candidate the loaded set. The engine has it already."""
         self.generation += 1
-        self.policies = candidate.policies
+        self.loaded = candidate.policies
+        self.policies = self.enabled(candidate.policies, self.disabled)
         self.texts = candidate.texts
+
+    def disable(self, names: frozenset[str]) -> None:
+        """Leaves these policies of the loaded set out, and runs the others. The engine has them already."""
+        self.generation += 1
+        self.disabled = names
+        self.policies = self.enabled(self.loaded, names)
 
     def source_of(self, policy: CompiledPolicy) -> str:
         """Returns a policy's text: from its first line up to what belongs to the next one."""
         lines = self.texts.get(policy.place.file, "").split("\n")
-        starts = sorted(other.place.line for other in self.policies if other.place.file == policy.place.file)
+        starts = sorted(other.place.line for other in self.loaded if other.place.file == policy.place.file)
         end = next((line - 1 for line in starts if line > policy.place.line), len(lines))
         own = lines[policy.place.line - 1 : end]
         while own and (not own[-1].strip() or own[-1].lstrip().startswith(("//", "#"))):
             own.pop()
         return "\n".join(own)
-
-
-def read_folders(folders: Iterable[Path], owners: frozenset[int]) -> tuple[list[tuple[str, bytes]], list[FileProblem]]:
-    """Returns every policy file, folder by folder in sorted order, and what was refused."""
-    files: list[tuple[str, bytes]] = []
-    problems: list[FileProblem] = []
-    total = 0
-    for folder in folders:
-        try:
-            names = _names(folder, owners)
-        except _Refused as refused:
-            problems.append(refused.problem)
-            continue
-        if len(files) + len(names) > MAX_FILES:
-            problems.append(FileProblem(folder, f"more than {MAX_FILES} policy files", "merge some"))
-            break
-        for name in names:
-            try:
-                files.append((str(folder / name), _read(folder / name, owners)))
-            except _Refused as refused:
-                problems.append(refused.problem)
-            else:
-                total += len(files[-1][1])
-                if total > MAX_TOTAL_BYTES:
-                    problems.append(FileProblem(folder, f"more than {MAX_TOTAL_BYTES} bytes of policies"))
-                    return [], problems
-    return files, problems
-
-
-class _Refused(Exception):
-    """Carries a problem up to where they are collected."""
-
-    def __init__(self, path: Path, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.problem = FileProblem(path, message, hint)
-
-
-def _names(folder: Path, owners: frozenset[int]) -> Sequence[str]:
-    try:
-        if doubt := distrust(folder, folder.stat(), owners):
-            raise _Refused(folder, *doubt)
-        return sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIX))
-    except OSError as error:
-        raise _Refused(
-            folder, f"can't read the policy folder: {error.strerror}", "see `policyd.policy_dirs`"
-        ) from error
-
-
-def _read(path: Path, owners: frozenset[int]) -> bytes:
-    try:
-        return read_trusted(path, owners, MAX_FILE_BYTES)
-    except OSError as error:
-        raise _Refused(path, f"can't read the policy file: {error.strerror}", "") from error
-    except Untrusted as error:
-        raise _Refused(path, error.message, error.hint) from error

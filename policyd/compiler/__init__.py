@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from policyd.compiler.automaton import to_dot
 from policyd.compiler.binding import bind
@@ -47,6 +47,15 @@ class Compilation:
 
 
 @dataclass(frozen=True, slots=True)
+class FileCompilation:
+    """What became of one file of a set, with the content it was made of and where each policy's name stands."""
+
+    content: bytes
+    result: Compilation
+    names: Mapping[str, Span]
+
+
+@dataclass(frozen=True, slots=True)
 class SetCompilation:
     """What became of several files that are loaded together. policies is empty when any file has an error."""
 
@@ -54,6 +63,7 @@ class SetCompilation:
     diagnostics: tuple[Diagnostic, ...]
     sources: tuple[SourceFile, ...]
     not_shown: int = 0
+    files: Mapping[str, FileCompilation] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -121,29 +131,40 @@ def _read(text: bytes | str, file: str) -> tuple[SourceFile, Sink]:
         return source, sink
 
 
-def compile_set(files: Sequence[tuple[str, bytes]], *, plugins: frozenset[str] | None = None) -> SetCompilation:
+def compile_set(
+    files: Sequence[tuple[str, bytes]],
+    *,
+    plugins: frozenset[str] | None = None,
+    before: SetCompilation | None = None,
+) -> SetCompilation:
     """Compiles files (name, content) that are loaded together; a policy's name may occur once in all of them.
 
-    plugins: as of compile_source.
+    plugins: as of compile_source. before: an earlier result, for the same plug-ins; a file that it holds with the same
+    content is not compiled again.
     """
     diagnostics: list[Diagnostic] = []
     policies: list[CompiledPolicy] = []
     sources: list[SourceFile] = []
     first: dict[str, tuple[SourceFile, Span]] = {}
+    done: dict[str, FileCompilation] = {}
     not_shown = 0
     for name, content in files:
-        compilation, names = _compile(content, name, plugins)
+        known = None if before is None else before.files.get(name)
+        if known is None or known.content != content:
+            known = FileCompilation(content, *_compile(content, name, plugins))
+        done[name] = known
+        compilation = known.result
         policies.extend(compilation.policies)
         sources.append(compilation.source)
         diagnostics.extend(compilation.diagnostics)
         not_shown += compilation.not_shown
-        for policy, span in names.items():
+        for policy, span in known.names.items():
             if policy in first:
                 diagnostics.append(_doubled(policy, compilation.source, span, *first[policy]))
             else:
                 first[policy] = (compilation.source, span)
     ok = not any(diagnostic.level is Level.ERROR for diagnostic in diagnostics)
-    return SetCompilation(tuple(policies) if ok else (), tuple(diagnostics), tuple(sources), not_shown)
+    return SetCompilation(tuple(policies) if ok else (), tuple(diagnostics), tuple(sources), not_shown, done)
 
 
 def _doubled(policy: str, source: SourceFile, span: Span, other: SourceFile, other_span: Span) -> Diagnostic:

@@ -61,7 +61,17 @@ class Machine:
         Policies whose name and hash are unchanged keep their partials; those of the others are retired.
         Raises policyd.patterns.PatternError for a pattern that RE2 refuses; then nothing has changed.
         """
-        fresh = Generation(policies, generation, self._limits.row_entries)
+        return self.swap(self.prepare(policies, generation))
+
+    def prepare(self, policies: Sequence[CompiledPolicy], generation: int) -> Generation:
+        """Builds what swap() takes, beside the running set: most of the work of load(), and safe in another thread.
+
+        Raises PatternError.
+        """
+        return Generation(policies, generation, self._limits.row_entries)
+
+    def swap(self, fresh: Generation) -> LoadReport:
+        """Makes a prepared generation the running one, between two batches."""
         for rows in self._generation.rows.values():
             self._misses_before += rows.stats.misses
             self._clears_before += rows.stats.clears
@@ -82,7 +92,7 @@ class Machine:
         self._runs, self._generation = runs, fresh
         self._store.rebuild_masks()
         return LoadReport(
-            generation,
+            fresh.number,
             tuple(run.table.policy.name for run in runs if run not in kept),
             tuple(run.table.policy.name for run in before if run not in kept),
             tuple(run.table.policy.name for run in runs if run in kept),

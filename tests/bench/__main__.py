@@ -8,11 +8,12 @@ import os
 import platform
 from pathlib import Path
 
-from tests.bench import bench_engine, bench_kill, bench_overhead, bench_stream
+from tests.bench import bench_engine, bench_kill, bench_overhead, bench_reload, bench_stream
 
 BENCHES = {
     "engine": (bench_engine, "the engine alone"),
     "kill": (bench_kill, "kill latency on the real kernel"),
+    "reload": (bench_reload, "reloads, and how long events wait for them"),
     "stream": (bench_stream, "real events, kernel to engine"),
     "overhead": (bench_overhead, "what the watched pay"),
 }

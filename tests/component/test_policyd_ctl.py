@@ -158,7 +158,7 @@ async def test_policy_list_and_show(policyd: Policyd, config: Config) -> None:
     shown = await ctl(config, "policy", "show", "theft")
     assert 'path "theft" within 1m response enforce {' in shown.stdout and "state 0: open" in shown.stdout
     missing = await ctl(config, "policy", "show", "none")
-    assert missing.exit_code == 1 and "no policy `none` is running" in missing.stderr
+    assert missing.exit_code == 1 and "no policy `none` is loaded" in missing.stderr
 
 
 async def test_reload_says_what_runs_now_or_why_nothing_changed(policyd: Policyd, config: Config) -> None:

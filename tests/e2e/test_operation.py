@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,35 @@ def test_reload_is_all_or_nothing(tmp_path: Path, collector: int) -> None:
             assert killed(tripped.wait(10))
         begun.step()
         assert killed(begun.wait())
+
+
+def test_fifty_reloads_under_load_lose_and_double_no_sequence(tmp_path: Path, collector: int) -> None:
+    limits = {"kills_per_minute": 100, "kills_per_minute_per_policy": 100}
+    with Arena(tmp_path, enforcer=limits) as arena:
+        attacks = [arena.attack(collector) for _ in range(24)]
+        for attack in attacks:
+            attack.step(2)  # open, connect
+        eventually(lambda: arena.status("policyd")["engine"]["partials"] >= len(attacks))
+        ending = iter(attacks)
+        noise = subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: open('/dev/null').close()"])
+        try:
+            with arena.stack.control("policyd", timeout_s=20.0) as control:
+                for number in range(50):
+                    arena.write_policy("touch.policy", SECOND.replace("/tripwire", f"/tripwire{number}"))
+                    report = control.call("reload")
+                    assert report["ok"] and report["unchanged"] == ["theft"], report
+                    if number % 2 and (last := next(ending, None)):
+                        last.step()  # the write that completes it
+        finally:
+            noise.kill()
+            noise.wait()
+        assert next(ending, None) is None
+        assert all(killed(attack.wait()) for attack in attacks)
+        arena.await_alert(lambda a: a.get("process", {}).get("pid") == attacks[-1].pid)
+        eventually(lambda: len(arena.alerts()) >= len(attacks))
+        found = Counter(a["process"]["pid"] for a in arena.alerts() if a["execray"]["kind"] == "match")
+        assert found == {attack.pid: 1 for attack in attacks}
+        assert arena.status("policyd")["generation"] == 51
 
 
 def test_status_and_doctor_say_how_it_is(tmp_path: Path) -> None:

@@ -200,3 +200,22 @@ def test_hashes_of_all_variants_differ_and_are_sha256() -> None:
 def test_hash_does_not_depend_on_the_place() -> None:
     assert one("\n\n   " + BASE).hash == one(BASE).hash
     assert compile_source(BASE, "other.policy").policies[0].hash == one(BASE).hash
+
+
+def test_a_file_with_the_same_content_is_not_compiled_again() -> None:
+    one, two = (f'path "{name}" {{ exec {{ uid = 0 }} }}'.encode() for name in ("one", "two"))
+    before = compile_set([("1", one), ("2", two)])
+    after = compile_set([("1", one), ("2", two.replace(b"0", b"1"))], before=before)
+    assert after.policies[0] is before.policies[0]
+    assert after.policies[1].name == "two" and after.policies[1].hash != before.policies[1].hash
+    moved = compile_set([("3", one)], before=after)
+    assert moved.policies[0] is not after.policies[0] and moved.policies[0].place.file == "3"
+
+
+def test_a_mistake_is_told_again_and_a_name_used_twice_too_though_no_file_changed() -> None:
+    files = [("1", b'path "one" { exce { } }'), ("2", b'path "x" { exec { } }'), ("3", b'path "x" { exec { } }')]
+    before = compile_set(files)
+    after = compile_set(files, before=before)
+    assert after.diagnostics == before.diagnostics and not after.ok and after.policies == ()
+    assert {found.code for found in after.diagnostics} >= {"ER0207"}
+    assert compile_set(files[1:2], before=after).ok

@@ -1,0 +1,115 @@
+"""The policies, over policyd's control socket: what runs, and what it would do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from execray.control import Handler, argument, require_root
+from execray.errors import OperatorError
+from execray.service import Peer
+from execray.wire.control import Request
+from policyd.alerts import place_text
+from policyd.program import CompiledPolicy, State
+from policyd.reloading import Reloader
+from policyd.store import PolicyStore
+
+
+class PolicyOps:
+    """`policies`, `policy`, `reload` and `disabled`."""
+
+    def __init__(self, store: PolicyStore, reloader: Reloader, mode: Callable[[], str], log: logging.Logger) -> None:
+        """mode: the host's, as it is now."""
+        self._store = store
+        self._reloader = reloader
+        self._mode = mode
+        self._log = log
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Returns the table for the control server."""
+        return {
+            "policies": self._policies,
+            "policy": self._policy,
+            "reload": self._reload,
+            "disabled": self._disabled,
+        }
+
+    async def _policies(self, _request: Request, _peer: Peer) -> object:
+        store = self._store
+        found = [_summary(policy) | {"enabled": policy.name not in store.disabled} for policy in store.loaded]
+        return {"generation": store.generation, "mode": self._mode(), "policies": found}
+
+    async def _policy(self, request: Request, _peer: Peer) -> object:
+        name = argument(request, "name", str)
+        policy = next((policy for policy in self._store.loaded if policy.name == name), None)
+        if policy is None:
+            raise OperatorError(f"no policy `{name}` is loaded", "see `execray-ctl policy list`")
+        return _summary(policy) | {
+            "enabled": policy.name not in self._store.disabled,
+            "source": self._store.source_of(policy),
+            "meta": _meta(policy),
+            "steps": [_step(policy, index) for index in range(len(policy.steps))],
+            "states": [_state(policy, state) for state in policy.states],
+        }
+
+    async def _reload(self, request: Request, peer: Peer) -> object:
+        if argument(request, "dry_run", bool, False):
+            return await self._reloader.preview()
+        self._log.info("reload asked for", extra={"kv": {"uid": peer.uid, "peer": peer.pid}})
+        return await self._reloader.reload()
+
+    async def _disabled(self, request: Request, peer: Peer) -> object:
+        """Runs all policies but these. A policy that is switched off detects nothing: that is root's to decide."""
+        names = argument(request, "names", list)
+        if not all(isinstance(name, str) for name in names):
+            raise OperatorError("`names` holds something that is no name", "see docs/wire.md")
+        require_root(peer, request.op)
+        kv = {"names": ",".join(names), "uid": peer.uid, "peer": peer.pid}
+        self._log.warning("policies disabled", extra={"kv": kv})
+        return await self._reloader.disable(frozenset(names))
+
+
+def _summary(policy: CompiledPolicy) -> dict[str, Any]:
+    return {
+        "name": policy.name,
+        "id": policy.meta.id,
+        "severity": policy.meta.severity.name.lower(),
+        "attack": list(policy.meta.attack),
+        "response": policy.response.value,
+        "key": policy.key.value,
+        "within": None if policy.within_ns is None else _span(policy.within_ns),
+        "steps": len(policy.steps),
+        "file": policy.place.file,
+        "line": policy.place.line,
+        "hash": policy.hash,
+    }
+
+
+def _meta(policy: CompiledPolicy) -> dict[str, Any]:
+    meta = policy.meta
+    names = ("title", "description", "references", "author", "status", "falsepositives", "tags")
+    return {name: value for name in names if (value := getattr(meta, name))}
+
+
+def _step(policy: CompiledPolicy, index: int) -> dict[str, Any]:
+    step = policy.steps[index]
+    return {"text": step.text, "place": place_text(step.place), "alias": step.alias, "labels": list(step.labels)}
+
+
+def _state(policy: CompiledPolicy, state: State) -> dict[str, Any]:
+    moves = [{"step": policy.steps[move.step].text, "target": move.target} for move in state.transitions]
+    return {"accepting": state.accepting, "transitions": moves, "repeats": list(state.repeats)}
+
+
+def _span(span_ns: int) -> str:
+    """Returns a time span as a policy writes it."""
+    for unit, size in (
+        ("d", 86_400_000_000_000),
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+    ):
+        if span_ns >= size and span_ns % size == 0:
+            return f"{span_ns // size}{unit}"
+    return f"{span_ns // 1_000_000}ms" if span_ns % 1_000_000 == 0 else f"{span_ns}ns"
