@@ -11,7 +11,8 @@ from policyd.compiler.diagnostics import Diagnostic, Label, Level, Sink, printab
 from policyd.compiler.lexer import tokenize
 from policyd.compiler.parser import parse
 from policyd.compiler.render import diagnostic_to_json, render
-from policyd.compiler.semantic import PolicyChecker, declare
+from policyd.compiler.scope import declare
+from policyd.compiler.semantic import PolicyChecker
 from policyd.compiler.source import MAX_FILE_BYTES, SourceFile, Span
 from policyd.program import CompiledPolicy
 

@@ -130,7 +130,17 @@ class OrExpr:
     grouped: bool = False
 
 
-Expr: TypeAlias = Compare | Bare | NotExpr | AndExpr | OrExpr | Bad
+@dataclass(frozen=True, slots=True)
+class Quantified:
+    """any | all | none FIELD(item), in which `it` is an element of the field."""
+
+    span: Span
+    word: Ident
+    field: Name
+    item: Expr
+
+
+Expr: TypeAlias = Compare | Bare | NotExpr | AndExpr | OrExpr | Quantified | Bad
 
 # ---- statements
 
@@ -144,8 +154,25 @@ class Ident:
 
 
 @dataclass(frozen=True, slots=True)
+class Keys:
+    """What behind `key` or `by` names the fields that the steps of a partial share; nested parentheses are flattened."""
+
+    span: Span
+    parts: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """times COUNT [ distinct FIELD ]."""
+
+    span: Span
+    count: Number
+    distinct: Operand | None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """event|event { conditions } as alias within DUR ..; source is the step on one line."""
+    """event|event { conditions } as alias by keys times N within DUR .."""
 
     span: Span
     events: tuple[Ident, ...]
@@ -154,6 +181,8 @@ class Step:
     within: Number | None
     repeat: str  # "", "..", "..."
     repeat_span: Span | None
+    keys: Keys | None = None
+    times: Times | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +212,29 @@ class Conditional:
 
 
 @dataclass(frozen=True, slots=True)
+class Either:
+    """either { ... } or { ... }: one block for each alternative."""
+
+    span: Span
+    branches: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Benign:
+    """benign: the partial ends here, in silence."""
+
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """until step: an event that meets it cancels."""
+
+    span: Span
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
 class Unsupported:
     """A construct that was reported as not supported yet; its parts are still checked for names."""
 
@@ -190,7 +242,7 @@ class Unsupported:
     parts: tuple[Stmt, ...] = ()
 
 
-Stmt: TypeAlias = Step | Empty | Block | Conditional | Unsupported
+Stmt: TypeAlias = Step | Empty | Block | Conditional | Either | Benign | Unsupported
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,11 +278,21 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Statements and handlers between braces."""
+    """Statements, handlers and `until` between braces."""
 
     span: Span
     statements: tuple[Stmt, ...]
     handlers: tuple[Handler, ...]
+    untils: tuple[Until, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Except:
+    """except "reason" { conditions }"""
+
+    span: Span
+    reason: Text | None
+    condition: AndExpr
 
 
 # ---- members of a policy and of a file
@@ -245,6 +307,7 @@ class Option:
     word: Ident | None = None
     number: Number | None = None
     duration: Number | None = None
+    keys: Keys | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +343,7 @@ class Policy:
     broken: bool
     incomplete: bool
     macros: frozenset[str] = frozenset()
+    exceptions: tuple[Except, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

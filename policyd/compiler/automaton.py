@@ -10,8 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from policyd.compiler.typed import Choice, One, Seq, Shape, is_empty, nullable
-from policyd.program import And, CompiledPolicy, State, Step, Transition
+from policyd.compiler.typed import Benign, Choice, Either, Guarded, One, Seq, Shape, is_empty, nullable
+from policyd.program import And, CompiledPolicy, State, Step, Transition, Until
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A state, with the steps that cancel a partial waiting in it."""
+
+    transitions: tuple[Transition, ...] = ()
+    repeats: tuple[int, ...] = ()
+    accepting: bool = False
+    untils: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -21,48 +31,78 @@ class _Place:
     transitions: list[tuple[int, _Place]] = field(default_factory=list)
     repeats: tuple[int, ...] = ()
     accepting: bool = False
+    untils: tuple[int, ...] = ()
 
 
-def build(shape: Shape) -> tuple[State, ...]:
+def build(shape: Shape, untils: tuple[int, ...] = (), counted: frozenset[int] = frozenset()) -> tuple[Node, ...]:
     """Returns the states as the text has them, states[0] the start. Every one of them can be reached.
 
-    shape must not be nullable, unless it is empty; nor may a choice's test or a non-empty `other` be.
+    untils: the steps that cancel wherever a partial waits. counted: the steps with `times`; where one of them comes first,
+    what has been counted waits in the start. shape must not be nullable, unless it is empty; nor may a branch be.
     """
     if is_empty(shape):
-        return (State(),)
-    start = _build(shape, _Place(accepting=True))
+        return (Node(),)
+    start = _Builder(untils).build(shape, _Place(accepting=True))
+    counts = any(step in counted for step, _ in start.transitions)
     # Before the first step there is no partial to keep evidence in.
-    return _numbered(_Place(start.transitions))
+    return _numbered(_Place(start.transitions, untils=untils if counts else ()))
 
 
-def _build(shape: Shape, after: _Place) -> _Place:
-    match shape:
-        case One(step=step, repeat=""):
-            return _Place([(step, after)])
-        case One(step=step, repeat=".."):
-            return _Place([(step, _repeating(step, after))])
-        case One(step=step):
-            return _repeating(step, after)
-        case Seq(items=items):
-            for item in reversed(items):
-                after = _build(item, after)
-            return after
-        case Choice(test=test, then=then, other=other):
-            place = _build(test, _build(then, after))
-            if is_empty(other):
-                return place
-            rest = _build(other, after)
-            # A `...` at the head of `other` is an event of `other` too: meeting it decides, and goes on behind it.
-            repeats = [(step, rest) for step in rest.repeats]
-            return _Place([*place.transitions, *rest.transitions, *repeats], place.repeats)
+class _Builder:
+    """Builds a shape onto the place that follows it. untils: those that hold inside of the blocks around."""
+
+    def __init__(self, untils: tuple[int, ...]) -> None:
+        self._untils = untils
+
+    def build(self, shape: Shape, after: _Place) -> _Place:
+        match shape:
+            case One():
+                return self._one(shape, after)
+            case Seq(items=items):
+                for item in reversed(items):
+                    after = self.build(item, after)
+                return after
+            case Choice(test=test, then=then, other=other):
+                place = self.build(test, self.build(then, after))
+                return place if is_empty(other) else self._first_of([place, self.build(other, after)])
+            case Either(branches=branches):
+                return self._first_of([self.build(branch, after) for branch in branches])
+            case Benign():
+                return _Place()
+            case Guarded(body=body, untils=untils):
+                return self._guarded(body, untils, after)
+
+    def _one(self, one: One, after: _Place) -> _Place:
+        if one.repeat == "...":
+            return _repeating(one.step, after)
+        return self._place([(one.step, _repeating(one.step, after) if one.repeat else after)])
+
+    def _place(self, transitions: list[tuple[int, _Place]]) -> _Place:
+        return _Place(transitions, untils=self._untils)
+
+    def _first_of(self, heads: Sequence[_Place]) -> _Place:
+        # A `...` at the head of a branch is an event of that branch too: meeting it decides, and goes on behind it.
+        moves: list[tuple[int, _Place]] = []
+        for head in heads:
+            moves += head.transitions
+            moves += [(step, head) for step in head.repeats]
+        return self._place(moves)
+
+    def _guarded(self, body: Shape, untils: tuple[int, ...], after: _Place) -> _Place:
+        # The place before the block's first step is not inside of it, nor is the one behind its last.
+        outer = self._untils
+        self._untils = (*outer, *untils)
+        head = self.build(body, after)
+        self._untils = outer
+        return head if head is after else _Place(head.transitions, head.repeats, untils=outer)
 
 
 def _repeating(step: int, after: _Place) -> _Place:
-    # A match is complete on entering an accepting state, so nothing repeats there.
-    return after if after.accepting else _Place(after.transitions, (step, *after.repeats))
+    # A partial ends on entering a place without transitions, so nothing repeats there.
+    return _Place(after.transitions, (step, *after.repeats), untils=after.untils) if after.transitions else after
 
 
-def _numbered(start: _Place) -> tuple[State, ...]:
+def _numbered(start: _Place) -> tuple[Node, ...]:
     """Numbers the places breadth first from the start, so text order shows in the numbers."""
     order = [start]
     number = {id(start): 0}
@@ -72,10 +112,11 @@ def _numbered(start: _Place) -> tuple[State, ...]:
                 number[id(target)] = len(order)
                 order.append(target)
     return tuple(
-        State(
+        Node(
             tuple(Transition(step, number[id(target)]) for step, target in place.transitions),
             place.repeats,
             place.accepting,
+            place.untils if place.transitions else (),
         )
         for place in order
     )
@@ -83,12 +124,14 @@ def _numbered(start: _Place) -> tuple[State, ...]:
 
 def _covers(first: Step, second: Step) -> bool:
     """Whether every event that meets `second` meets `first`, as far as that is plain to see."""
-    if first.within_ns is not None or not set(second.codes) <= set(first.codes):
+    if first.within_ns is not None or first.times is not None or first.key != second.key:
+        return False
+    if not set(second.codes) <= set(first.codes):
         return False
     return first.condition == And(()) or first.condition == second.condition
 
 
-def without_hidden(states: Sequence[State], steps: Sequence[Step]) -> tuple[State, ...]:
+def without_hidden(states: Sequence[Node], steps: Sequence[Step]) -> tuple[Node, ...]:
     """Drops transitions that an earlier one of the same state always forestalls, and what only they reached."""
     kept = []
     for state in states:
@@ -100,7 +143,7 @@ def without_hidden(states: Sequence[State], steps: Sequence[Step]) -> tuple[Stat
     return reachable(kept)
 
 
-def reachable(states: Sequence[State]) -> tuple[State, ...]:
+def reachable(states: Sequence[Node]) -> tuple[Node, ...]:
     """Drops states that the start does not reach and numbers the others anew, breadth first."""
     order, number = [0], {0: 0}
     for index in order:  # grows while it is read
@@ -117,11 +160,12 @@ def reachable(states: Sequence[State]) -> tuple[State, ...]:
     )
 
 
-def minimise(states: Sequence[State]) -> tuple[State, ...]:
+def minimise(states: Sequence[Node]) -> tuple[Node, ...]:
     """Merges states that no sequence of events tells apart, by partition refinement (Moore).
 
-    Two states are the same when they accept alike, repeat the same steps, and their transitions take the same steps in
-    the same order to states that are the same. Steps are places in the text, so evidence and aliases stay the same too.
+    Two states are the same when they accept alike, repeat the same steps, are cancelled by the same, and their transitions
+    take the same steps in the same order to states that are the same. Steps are places in the text, so evidence and aliases
+    stay the same too.
     """
     block = [0] * len(states)
     count = 0
@@ -130,7 +174,7 @@ def minimise(states: Sequence[State]) -> tuple[State, ...]:
         refined = []
         for index, state in enumerate(states):
             moves = tuple((t.step, block[t.target]) for t in state.transitions)
-            signature = (block[index], state.accepting, state.repeats, moves)
+            signature = (block[index], state.accepting, state.repeats, state.untils, moves)
             refined.append(signatures.setdefault(signature, len(signatures)))
         block = refined
         if len(signatures) == count:
@@ -138,7 +182,7 @@ def minimise(states: Sequence[State]) -> tuple[State, ...]:
         count = len(signatures)
     if count == len(states):
         return tuple(states)
-    first: dict[int, State] = {}
+    first: dict[int, Node] = {}
     for index, state in enumerate(states):
         first.setdefault(block[index], state)
     # Blocks are numbered by their first state, so the start's is 0.
@@ -149,16 +193,20 @@ def minimise(states: Sequence[State]) -> tuple[State, ...]:
     return reachable(merged)
 
 
-def used_steps(states: Sequence[State]) -> list[int]:
-    """Returns the numbers of the steps that some state awaits or repeats, ascending."""
+def used_steps(states: Sequence[Node]) -> list[int]:
+    """Returns the numbers of the steps that some state awaits, repeats or is cancelled by, ascending."""
     used = {t.step for state in states for t in state.transitions}
-    return sorted(used | {step for state in states for step in state.repeats})
+    return sorted(used.union(*(state.repeats for state in states), *(state.untils for state in states)))
 
 
-def renumber_steps(states: Sequence[State], used: Sequence[int]) -> tuple[State, ...]:
-    """Returns the states with step numbers replaced by their places in `used`."""
+def finished(states: Sequence[Node], used: Sequence[int]) -> tuple[tuple[State, ...], tuple[Until, ...]]:
+    """Returns what the engine runs, with step numbers replaced by their places in `used`."""
     number = {step: index for index, step in enumerate(used)}
-    return tuple(
+    cancelled: dict[int, list[int]] = {}
+    for index, state in enumerate(states):
+        for step in state.untils:
+            cancelled.setdefault(number[step], []).append(index)
+    program_states = tuple(
         State(
             tuple(Transition(number[t.step], t.target) for t in state.transitions),
             tuple(number[step] for step in state.repeats),
@@ -166,11 +214,13 @@ def renumber_steps(states: Sequence[State], used: Sequence[int]) -> tuple[State,
         )
         for state in states
     )
+    return program_states, tuple(Until(step, tuple(places)) for step, places in sorted(cancelled.items()))
 
 
-def is_single_event(states: Sequence[State]) -> bool:
-    """Whether one event completes the policy, whatever way it takes."""
-    return all(states[t.target].accepting for t in states[0].transitions)
+def is_single_event(states: Sequence[Node], steps: Sequence[Step]) -> bool:
+    """Whether one event completes or ends the policy, whatever way it takes."""
+    first = states[0].transitions
+    return all(not states[t.target].transitions and steps[t.step].times is None for t in first)
 
 
 def problems(shape: Shape) -> list[tuple[str, int | None]]:
@@ -187,6 +237,11 @@ def _choice_problems(shape: Shape, found: list[tuple[str, int | None]]) -> None:
         case Seq(items=items):
             for item in items:
                 _choice_problems(item, found)
+        case Either(branches=branches):
+            for branch in branches:
+                _choice_problems(branch, found)
+        case Guarded(body=body):
+            _choice_problems(body, found)
         case Choice(test=test, then=then, other=other):
             if test.repeat == "...":
                 found.append(("ER0403", test.step))
@@ -200,8 +255,11 @@ def _leftmost(shape: Shape) -> int | None:
     match shape:
         case One(step=step) | Choice(test=One(step=step)):
             return step
-        case Seq(items=items):
+        case Seq(items=items) | Either(branches=items):
             return next((step for step in map(_leftmost, items) if step is not None), None)
+        case Guarded(body=body):
+            return _leftmost(body)
+    return None
 
 
 def to_dot(policy: CompiledPolicy) -> str:

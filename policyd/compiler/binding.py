@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from policyd.compiler import automaton
 from policyd.compiler.diagnostics import Label, Level, Sink, quote
 from policyd.compiler.hashing import policy_hash
 from policyd.compiler.lints import lint
-from policyd.compiler.typed import TypedBlock, TypedPolicy, is_empty
-from policyd.program import Alert, CompiledPolicy, Handler, State
+from policyd.compiler.typed import TypedBlock, TypedPolicy, is_empty, last_steps
+from policyd.program import Alert, CompiledPolicy, Handler, Step
 
 #: The window of a policy of several steps that names none.
 DEFAULT_WITHIN_NS = 5 * 60_000_000_000
+#: At most so many alerts in so many ns, where a policy says nothing.
+DEFAULT_THROTTLE = (1, 60_000_000_000)
 
 _PROBLEMS = {
     "ER0401": ("no step of this policy is required", "write `..`, one or more, instead of `...`"),
@@ -37,30 +40,44 @@ def bind(policy: TypedPolicy, sink: Sink, plugins: frozenset[str] | None = None)
     _check_handlers(policy, sink)
     if sink.errors > errors:
         return None
-    states = automaton.build(policy.shape)
     steps = [typed.step for typed in policy.steps]
-    kept = automaton.minimise(automaton.without_hidden(states, steps))
-    _report_steps(policy, states, kept, sink)
-    within_ns = _window(policy, kept, sink)
+    counted = frozenset(number for number, step in enumerate(steps) if step.times is not None)
+    nodes = automaton.build(policy.shape, tuple(until.step for until in policy.untils), counted)
+    kept = automaton.minimise(automaton.without_hidden(nodes, steps))
+    _report_steps(policy, nodes, kept, sink)
+    within_ns = _window(policy, kept, steps, sink)
     if sink.errors > errors:
         return None
     used = automaton.used_steps(kept)
+    states, untils = automaton.finished(kept, used)
     compiled = CompiledPolicy(
         name=policy.name,
         place=policy.place,
         hash="",
         steps=tuple(steps[number] for number in used),
-        states=automaton.renumber_steps(kept, used),
+        states=states,
         handlers=_handlers(policy),
         meta=policy.meta,
         key=policy.key,
         within_ns=within_ns,
         response=policy.response,
         max_partials=policy.max_partials,
-        throttle=policy.throttle,
+        throttle=policy.throttle or _default_throttle(policy, within_ns),
+        throttle_by=policy.throttle_by,
+        key_text=policy.key_text,
+        mode=policy.mode,
+        untils=untils,
+        exemptions=tuple(policy.exemptions),
     )
     lint(policy, compiled, sink, plugins)
     return replace(compiled, hash=policy_hash(compiled))
+
+
+def _default_throttle(policy: TypedPolicy, within_ns: int | None) -> tuple[int, int]:
+    """One alert a minute; where the last step counts, one in the time in which it counts: it is met again by each event."""
+    counts = [policy.steps[step].step.times for step in last_steps(policy.shape)]
+    windows = [times.within_ns or within_ns or 0 for times in counts if times is not None]
+    return (1, max(windows)) if windows else DEFAULT_THROTTLE
 
 
 def _handlers(policy: TypedPolicy) -> tuple[Handler, ...]:
@@ -92,7 +109,9 @@ def _check_handlers(policy: TypedPolicy, sink: Sink) -> None:
             )
 
 
-def _report_steps(policy: TypedPolicy, states: tuple[State, ...], kept: tuple[State, ...], sink: Sink) -> None:
+def _report_steps(
+    policy: TypedPolicy, nodes: Sequence[automaton.Node], kept: Sequence[automaton.Node], sink: Sink
+) -> None:
     if is_empty(policy.shape):
         sink.report(
             "ER0408",
@@ -102,12 +121,40 @@ def _report_steps(policy: TypedPolicy, states: tuple[State, ...], kept: tuple[St
             help="add a step: an event with conditions",
         )
         return
-    used = set(automaton.used_steps(kept))
-    built = set(automaton.used_steps(states))
+    _report_unused(policy, set(automaton.used_steps(nodes)), set(automaton.used_steps(kept)), sink)
+    for transition in kept[0].transitions:
+        typed = policy.steps[transition.step]
+        if typed.step.within_ns is not None and typed.node.within is not None:
+            sink.report(
+                "ER0407",
+                typed.node.within.span,
+                "`within` on a first step: no step comes before it",
+                help="limit a later step, or the whole policy",
+            )
+    if not any(node.accepting for node in kept) and not any(t.handler.step for t in policy.handlers):
+        sink.report(
+            "ER0413",
+            policy.node.name.span,
+            f"every way through the policy {quote(policy.name)} ends in `benign`, so it never matches",
+            level=Level.WARNING,
+            help="let one way end without it",
+        )
+
+
+def _report_unused(policy: TypedPolicy, built: set[int], used: set[int], sink: Sink) -> None:
+    cancelling = {until.step: until.span for until in (*policy.untils, *policy.block_untils)}
     for number, typed in enumerate(policy.steps):
         if number in used:
             continue
-        if number in built:
+        if number in cancelling:
+            sink.report(
+                "ER0414",
+                cancelling[number],
+                "this `until` never cancels anything",
+                level=Level.WARNING,
+                help="it needs a place to hold in: between two steps of the policy, or of the block that it stands in",
+            )
+        elif number in built:
             sink.report(
                 "ER0406",
                 typed.node.span,
@@ -123,21 +170,12 @@ def _report_steps(policy: TypedPolicy, states: tuple[State, ...], kept: tuple[St
                 level=Level.WARNING,
                 help="remove it, or write `..` to require it",
             )
-    for transition in kept[0].transitions:
-        within = policy.steps[transition.step].node.within
-        if within:
-            sink.report(
-                "ER0407",
-                within.span,
-                "`within` on a first step: no step comes before it",
-                help="limit a later step, or the whole policy",
-            )
 
 
-def _window(policy: TypedPolicy, states: tuple[State, ...], sink: Sink) -> int | None:
+def _window(policy: TypedPolicy, nodes: Sequence[automaton.Node], steps: Sequence[Step], sink: Sink) -> int | None:
     option = next((o for o in policy.node.options if o.name == "within"), None)
-    if automaton.is_single_event(states):
-        if option and states[0].transitions:
+    if automaton.is_single_event(nodes, steps):
+        if option and nodes[0].transitions:
             sink.report(
                 "ER0510",
                 option.span,

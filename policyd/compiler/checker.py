@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from execray.schema.kinds import Kind
 from policyd.compiler import ast
 from policyd.compiler.comparisons import ComparisonChecker
 from policyd.compiler.diagnostics import quote
+from policyd.compiler.names import ANCESTOR, Element, Names
 from policyd.compiler.source import Span
-from policyd.program import And, Expr, Not, Op, Or, Test
+from policyd.compiler.values import kind_words
+from policyd.program import And, Expr, FieldRef, Not, Op, Or, Quantified, Test
 
 
 class ConditionChecker(ComparisonChecker):
     """Types one condition. A part that has an error becomes None, and the others are still checked."""
+
+    def within(self, names: Names) -> ConditionChecker:
+        """Returns a checker of the same text that goes by other names."""
+        return ConditionChecker(self.sink, names)
 
     def condition(self, node: ast.Expr) -> Expr | None:
         """Returns the typed condition, or None where something in it was reported."""
@@ -32,12 +39,43 @@ class ConditionChecker(ComparisonChecker):
                 typed = self.compare(node)
             case ast.Bare():
                 typed = self._bare(node)
+            case ast.Quantified():
+                typed = self._quantified(node)
         return typed
 
     def _all(self, items: Sequence[ast.Expr]) -> tuple[Expr, ...] | None:
         typed = [self.condition(item) for item in items]
         good = tuple(item for item in typed if item is not None)
         return good if len(good) == len(typed) else None
+
+    # ---- quantifiers
+
+    def _quantified(self, node: ast.Quantified) -> Expr | None:
+        listed = self._elements_of(node)
+        if listed is None:
+            return None
+        ref, element = listed
+        inner = self.within(replace(self.names, element=element)).condition(node.item)
+        if inner is None:
+            return None
+        found = Quantified(ref, inner, node.word.text == "all", self.text_of(node.span))
+        return Not(found) if node.word.text == "none" else found
+
+    def _elements_of(self, node: ast.Quantified) -> tuple[FieldRef, Element] | None:
+        """The list that a quantifier goes through, and what is in it."""
+        head, _, last = node.field.text.rpartition(".")
+        if last == ANCESTOR and node.field.index is None and (not head or head in self.names.bound):
+            alias = self.names.bound.get(head)
+            return FieldRef(ANCESTOR, Kind.TEXTS, head if alias and not alias.current else None), Element.PROCESS
+        found = self.field(node.field)
+        if found is None:
+            return None
+        info, ref = found
+        if ref.kind is not Kind.TEXTS:
+            message = f"`{node.word.text}` goes through a list, and {quote(info.name)} holds {kind_words(ref.kind)}"
+            self.sink.report("ER0301", node.field.span, message, help="lists are argv and ancestor")
+            return None
+        return ref, Element.TEXT
 
     # ---- single operands
 
@@ -58,15 +96,30 @@ class ConditionChecker(ComparisonChecker):
                 if info.kind is Kind.INT:
                     help_text = f"write {operand.text} != 0, or compare it with something else"
                 self._no_condition(node.span, help_text)
+            case ast.Call(name="truncated"):
+                return self._truncated(operand)
+            case ast.Call(name="basename"):
+                self._no_condition(node.span, "compare it with something")
             case ast.Call():
-                self.call(operand) if operand.name != "basename" else self._no_condition(
-                    node.span, "compare it with something"
-                )
+                self.call(operand)
             case ast.Bad():
                 pass
             case _:
                 self._no_condition(node.span, "a condition reads: field, operator, value")
         return None
+
+    def _truncated(self, call: ast.Call) -> Test | None:
+        if len(call.arguments) != 1 or not isinstance(call.arguments[0], ast.Name):
+            self.sink.report("ER0309", call.span, "`truncated` takes one field", help="for example truncated(content)")
+            return None
+        found = self.field(call.arguments[0])
+        if found is None:
+            return None
+        info, ref = found
+        if not info.can_be_cut:
+            self.sink.report("ER0320", call.span, f"{quote(info.name)} is never captured in part", help="leave it out")
+            return None
+        return Test(ref, Op.TRUNCATED, text=self.text_of(call.span))
 
     def _no_condition(self, span: Span, help: str) -> None:
         self.sink.report("ER0308", span, f"{quote(self.sink.source.snippet(span))} is not a condition", help=help)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from policyd.compiler.code_entry import Code
-from policyd.compiler.codes_meaning import AUTOMATON, LINTS, NAMES, TYPES
+from policyd.compiler.codes_meaning import NAMES, TYPES
 from policyd.compiler.codes_reading import LEXICAL, READING_LINTS, SYNTAX
+from policyd.compiler.codes_shape import AUTOMATON, LINTS
 
 __all__ = ["CODES", "PHASES", "Code", "explain"]
 

@@ -1,9 +1,8 @@
-"""Codes 02 (names) to 05 (lints): what can be read and makes no sense, or not the sense that was meant."""
+"""Codes 02 (names) and 03 (types): what can be read and means nothing."""
 
 from __future__ import annotations
 
 from policyd.compiler.code_entry import Code
-from policyd.compiler.diagnostics import Level
 
 NAMES: tuple[Code, ...] = (
     Code(
@@ -68,7 +67,7 @@ NAMES: tuple[Code, ...] = (
     Code(
         "ER0209",
         "unknown function",
-        "The only function is `basename(field)`, on the left of a comparison.",
+        "Functions are `basename(field)`, on the left of a comparison, and `truncated(field)`, a condition by itself.",
         'path "p" { open { dirname(path) = "/etc" } }\n',
         'path "p" { open { basename(path) = "shadow" } }\n',
     ),
@@ -93,6 +92,14 @@ NAMES: tuple[Code, ...] = (
         "An alias may not be the first part of a dotted field name, such as `proc`, `parent`, `old` or `target`.",
         'path "p" within 5s { open {} as target write { path = target.path } }\n',
         'path "p" within 5s { open {} as opened write { path = opened.path } }\n',
+    ),
+    Code(
+        "ER0213",
+        "`it` does not fit",
+        "Inside of `any`, `all` and `none`, `it` is the element in hand: of `argv` a text, of `ancestor` a process, which has "
+        "the fields of the actor. Elsewhere it means nothing.",
+        'path "p" { exec { any argv(it.exe = "-c") } }\n',
+        'path "p" { exec { any argv(it = "-c") and none ancestor(it.exe = "/usr/sbin/cron") } }\n',
     ),
 )
 
@@ -166,7 +173,8 @@ TYPES: tuple[Code, ...] = (
     Code(
         "ER0310",
         "the index does not fit",
-        "Only `argv` is a list: `argv[0]` is its first element, up to `argv[4095]`.",
+        "Only `argv` is a list: `argv[0]` is its first element, up to `argv[4095]`. `ancestor[1]` is the parent's parent, up to "
+        "`ancestor[63]`.",
         'path "p" { exec { exe[0] = "/bin/sh" } }\n',
         'path "p" { exec { argv[0] = "/bin/sh" } }\n',
     ),
@@ -206,166 +214,41 @@ TYPES: tuple[Code, ...] = (
         'list PORTS = [80, 443]\npath "p" { connect {} on match { notify "soc" with { ports = PORTS } } }\n',
         'path "p" { connect {} on match { notify "soc" with { port = dst.port, argv = argv } } }\n',
     ),
-)
-
-AUTOMATON: tuple[Code, ...] = (
     Code(
-        "ER0401",
-        "no step is required",
-        "Every step may be left out (`...`), so nothing at all would match.",
-        'path "p" { open {} ... }\n',
-        'path "p" { open {} .. }\n',
+        "ER0316",
+        "not a key",
+        "A key is a field of the event that meets the step, or several, up to 16, none of them a list; or one of the words "
+        "process, session, entry, container, user and host. `key tree` stands alone, for the whole policy.",
+        'path "p" key argv within 5s { exec {} exit {} }\n',
+        'path "p" within 5s { open {} by path exec {} by exe }\n',
     ),
     Code(
-        "ER0402",
-        "too many steps, blocks or handlers",
-        "A policy has at most 1024 steps, 1024 blocks, 256 handlers, and 64 times `notify` with 32 arguments each.",
-        "",
-        'path "p" { exit {} }\n',
+        "ER0317",
+        "the keys of two steps can't be equal",
+        "A partial is advanced by events whose key equals its own, part by part, so the keys of all steps have equally many "
+        "parts of the same kinds. A step without `by` has the policy's key, which is `process` unless it says otherwise.",
+        'path "p" within 5s { open {} by path exec {} by pid }\n',
+        'path "p" within 5s { open {} by path exec {} by exe }\n',
     ),
     Code(
-        "ER0403",
-        "a step that may be left out can't decide",
-        "The first step of a conditional decides which branch is taken, so it must happen.",
-        'path "p" within 5s { open {} ... ? write {} : connect {} }\n',
-        'path "p" within 5s { open {} .. ? write {} : connect {} }\n',
+        "ER0318",
+        "an exception without a condition",
+        "It would hold for every match, and the policy would never alert.",
+        'path "p" { exec {} except "backups" {} }\n',
+        'path "p" { exec {} except "backups" { exe = "/usr/bin/restic" } }\n',
     ),
     Code(
-        "ER0404",
-        "the other branch can be met by nothing",
-        "What follows `:` is taken when its first step happens, so one of its steps must be required. An empty branch means "
-        "that there is none.",
-        'path "p" within 5s { open {} ? write {} : connect {} ... }\n',
-        'path "p" within 5s { open {} ? write {} : connect {} .. }\n',
+        "ER0319",
+        "`distinct` takes one field",
+        "What is counted is how many values a field of the event has had in the window.",
+        'path "p" { exec {} times 5 distinct argv }\n',
+        'path "p" { exec {} times 5 distinct name }\n',
     ),
     Code(
-        "ER0405",
-        "the handler never runs",
-        "A handler in a block runs for matches that went through a step of that block, and this one has no step.",
-        'path "p" within 5s { open {} ? write {} : block "b" { on match { kill } } }\n',
-        'path "p" within 5s { open {} ? block "b" { write {} on match { alert } } : exec {} on match { log } }\n',
-    ),
-    Code(
-        "ER0406",
-        "the step is never reached",
-        "Of several alternatives the first in the text takes the event. One before this step takes every event that this "
-        "one would.",
-        'path "p" within 5s { open {} ? write {} : open {} }\n',
-        'path "p" within 5s { open { uid = 0 } ? write {} : open {} }\n',
-        Level.WARNING,
-    ),
-    Code(
-        "ER0407",
-        "`within` on a first step",
-        "On a step `within` limits the time since the step before it, and there is none.",
-        'path "p" within 9s { open {} within 5s write {} }\n',
-        'path "p" within 9s { open {} write {} within 5s }\n',
-    ),
-    Code(
-        "ER0408",
-        "a policy without a step",
-        "It compiles and never matches.",
-        'path "p" { ... }\n',
-        'path "p" { exit {} }\n',
-        Level.WARNING,
-    ),
-    Code(
-        "ER0409",
-        "a handler in a block without a label",
-        "A handler finds the matches that it runs for by the label of its block.",
-        'path "p" within 5s { open {} ? { write {} on match { alert } } : exec {} on match { log } }\n',
-        'path "p" within 5s { open {} ? block "w" { write {} on match { alert } } : exec {} on match { log } }\n',
-    ),
-    Code(
-        "ER0410",
-        "two blocks of one label, and a handler",
-        "The handler would run for both.",
-        'path "p" within 5s { open {} ? block "b" { write {} on match { kill } } : block "b" { exec {} } on match { log } }\n',
-        'path "p" within 5s { open {} ? block "b" { write {} on match { alert } } : block "c" { exec {} } on match { log } }\n',
-    ),
-)
-
-LINTS: tuple[Code, ...] = (
-    Code(
-        "ER0502",
-        "the window is the default",
-        "A policy of several steps without `within` forgets a sequence 5 minutes after its first step.",
-        'path "p" { open {} write {} }\n',
-        'path "p" within 30s { open {} write {} }\n',
-        Level.NOTE,
-    ),
-    Code(
-        "ER0503",
-        "`=` compares all the bits",
-        "`flags = O_RDWR` doesn't match a call that adds O_CLOEXEC, as most do.",
-        'path "p" { open { flags = O_RDWR } }\n',
-        'path "p" { open { flags has O_RDWR } }\n',
-        Level.NOTE,
-    ),
-    Code(
-        "ER0504",
-        "a kill that rests on `comm` alone",
-        "Any process can give itself any such name: to escape, or to be killed in another's place.",
-        'path "p" response enforce { exec { comm = "miner" } on match { kill } }\n',
-        'path "p" response enforce { exec { exe = "/tmp/miner" } on match { kill } }\n',
-        Level.WARNING,
-    ),
-    Code(
-        "ER0505",
-        "a capture that stays empty",
-        "A capture begun when the process is killed sees nothing that it sends.",
-        'path "p" response enforce within 5s { open {} connect {} on match { capture; kill } }\n',
-        'path "p" response enforce within 5s { open {} as o connect {} on step o { capture } on match { kill } }\n',
-        Level.WARNING,
-    ),
-    Code(
-        "ER0506",
-        "a branch called normal can alert",
-        "A match that goes through the branch is a match like any other. A branch that means no harm is left empty.",
-        'path "p" within 5s { open {} ? write {} : block "normal" { exec {} } }\n',
-        'path "p" within 5s { open {} ? write {} : block "normal" { ... } }\n',
-        Level.WARNING,
-    ),
-    Code(
-        "ER0509",
-        "`...` that changes nothing",
-        "A step that may be left out matters only between two others, where its events are added to the evidence.",
-        'path "p" { open {} write {} ... }\n',
-        'path "p" within 5s { open {} write {} ... connect {} }\n',
-        Level.WARNING,
-    ),
-    Code(
-        "ER0510",
-        "`within` for a single event",
-        "One event completes the policy, so there is no time to limit.",
-        'path "p" within 5s { open {} }\n',
-        'path "p" within 5s { open {} write {} }\n',
-        Level.NOTE,
-    ),
-    Code(
-        "ER0511",
-        "`kill` without `response enforce`",
-        "Policies only report until they say `response enforce`, and even then only where the host's mode is enforce: "
-        "the alert says `would_kill`.",
-        'path "p" { exec { exe = "/tmp/miner" } on match { kill } }\n',
-        'path "p" response enforce { exec { exe = "/tmp/miner" } on match { kill } }\n',
-        Level.NOTE,
-    ),
-    Code(
-        "ER0512",
-        "some matches do nothing",
-        "Every `on match` stands in a block, and there is a way through the policy that meets none of those blocks.",
-        'path "p" within 5s { open {} ? block "b" { write {} on match { alert } } : exec {} }\n',
-        'path "p" within 5s { open {} ? block "b" { write {} on match { alert } } : exec {} on match { log } }\n',
-        Level.WARNING,
-    ),
-    Code(
-        "ER0513",
-        "`notify` names a plug-in that isn't allowed",
-        "An action plug-in runs only where the host's configuration has it on the list `policyd.actions`; the examples suppose "
-        "that `soc` is on it. Elsewhere this `notify` does nothing, and the alert says so; all else in the policy works.",
-        'path "p" { exit {} on match { alert; notify "sok" } }\n',
-        'path "p" { exit {} on match { alert; notify "soc" } }\n',
-        Level.WARNING,
+        "ER0320",
+        "never captured in part",
+        "Only text that has a capture limit can be truncated: paths, arguments, content.",
+        'path "p" { open { truncated(uid) } }\n',
+        'path "p" { write { truncated(content) } }\n',
     ),
 )

@@ -140,8 +140,8 @@ SYNTAX: tuple[Code, ...] = (
         "not supported yet",
         "The construct belongs to the language, and this version can't run it. It is refused, because a policy that quietly "
         "did less than it says would be worse.",
-        'path "p" { either { exec {} } or { open {} } }\n',
-        'path "p" { exec|open {} }\n',
+        'path "p" within 5s { unordered { exec {} open {} } }\n',
+        'path "p" within 5s { exec {} open {} }\n',
     ),
     Code(
         "ER0111",
@@ -173,6 +173,13 @@ SYNTAX: tuple[Code, ...] = (
         "most 64.",
         'path "p" { exit {} on match { notify "The SOC" } }\n',
         'path "p" { exit {} on match { notify "soc" } }\n',
+    ),
+    Code(
+        "ER0115",
+        "dots behind a counted step",
+        "`times 5` says how often the step is met; `..` and `...` would say it again.",
+        'path "p" within 9s { open {} times 5 .. write {} }\n',
+        'path "p" within 9s { open {} times 5 write {} }\n',
     ),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policyd.compiler import ast
 from policyd.compiler.cursor import Cursor, Panic
-from policyd.compiler.diagnostics import Label, Level, quote
+from policyd.compiler.diagnostics import Label, Level
 from policyd.compiler.source import Span
 from policyd.compiler.tokens import T, Token
 
@@ -137,8 +137,7 @@ class ConditionParser(Cursor):
         opening = self.accept("(")
         if opening:
             return self._group(opening)
-        after = self.ahead()
-        if self.at_word(*_QUANTIFIERS) and after.kind is T.NAME and self.ahead(2).text == "(":
+        if self.at_word(*_QUANTIFIERS) and self.ahead().kind is T.NAME and self.ahead(2).text in ("(", "["):
             return self._quantifier()
         left = self._operand("a condition")
         return self._rel(left)
@@ -153,15 +152,17 @@ class ConditionParser(Cursor):
         return inner
 
     def _quantifier(self) -> ast.Expr:
+        """( "any" | "all" | "none" ) field "(" expr ")" ; element is called "it" """
         word = self.advance()
-        field = self.advance()
-        span = word.span.to(self.skip_balanced())
-        self.unsupported(
-            span,
-            f"`{word.text} {field.text}(...)`",
-            "a comparison with a list field holds when it holds for some element: argv contains ...",
+        field = self._field()
+        opening = self.expect(
+            "(", f"with a condition after `{word.text} {field.text}`", help='for example any argv(it = "-c")'
         )
-        return ast.Bad(span)
+        self.deeper(opening.span)
+        item = self.expr()
+        closing = self.expect(")", "to close the parenthesis")
+        self.shallower()
+        return ast.Quantified(Span(word.start, closing.end), ast.Ident(word.span, word.text), field, item)
 
     def _rel(self, left: ast.Operand) -> ast.Expr:
         """rel = comparison rhs | ( "=~" | "!~" ) ( STR | list ) | [ "not" ] WORDOP [ "any" | "all" ] rhs
@@ -298,27 +299,36 @@ class ConditionParser(Cursor):
         return ast.Bad(span)
 
     def _name_or_call(self) -> ast.Operand:
-        """field = ID { "." ID | "[" ( NUM | STR ) "]" } ; a call's "(" touches its name"""
-        token = self.advance()
-        span = token.span
-        if self.at("(") and self.token.touches:
-            return self._call(token)
-        if not (self.at("[") and self.token.touches):
-            return ast.Name(span, token.text)
+        """A call's "(" touches its name."""
+        after = self.ahead()
+        if after.text == "(" and after.touches:
+            return self._call(self.advance())
+        return self._field()
+
+    def _field(self) -> ast.Name:
+        """field = ID { "." ID | "[" ( NUM | STR ) "]" } ; an index's "[" touches the name"""
+        first = self.advance()
+        span, parts = first.span, [first.text]
+        index: int | None = None
+        while self.at("[") and self.token.touches:
+            if index is not None:
+                parts.append(f"[{index}]")
+            span, index = self._index(span)
+            if self.at(".") and self.token.touches and self.ahead().kind is T.NAME:
+                self.advance()
+                parts.append(f"[{index}].{self.token.text}")
+                index = None
+                span = span.to(self.advance().span)
+        return ast.Name(span, "".join(parts), index)
+
+    def _index(self, before: Span) -> tuple[Span, int]:
+        """Takes an index; returns the span of it all, from `before` on, and its number."""
         self.advance()
         index = self.token
-        if index.kind not in (T.NUMBER, T.STRING):
+        if index.kind is not T.NUMBER:
             raise self.fail("a number in the brackets", help="for example argv[0]")
         self.advance()
-        span = span.to(self.expect("]", "to close the index").span)
-        if index.kind is T.STRING or (self.at(".") and self.token.touches):
-            if self.accept("."):
-                span = span.to(self.advance().span)
-            self.unsupported(
-                span, f"the index in {quote(self._sink.source.snippet(span))}", "only argv[N] has an index"
-            )
-            return ast.Bad(span)
-        return ast.Name(span, token.text, index.value)
+        return before.to(self.expect("]", "to close the index").span), index.value
 
     def _call(self, name: Token) -> ast.Operand:
         opening = self.advance()

@@ -138,6 +138,8 @@ def _space(before: Token, token: Token) -> bool:
         return not token.touches
     if left == "|":
         return not before.touches
+    if "." in (left, right):
+        return not token.touches  # ancestor[1].exe
     return not (left.startswith("..") and token.kind is T.NUMBER and token.touches)
 
 

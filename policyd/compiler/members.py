@@ -1,4 +1,4 @@
-"""Parses what stands in a policy beside its steps: options, meta, declarations, handlers."""
+"""Parses what stands in a policy beside its steps: options, meta, declarations."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from policyd.compiler.source import Span
 from policyd.compiler.tokens import T, Token
 
 OPTIONS = frozenset(("key", "within", "response", "max_partials", "mode", "throttle"))
-_KEYS = ("process", "tree")
-_LATER_ACTIONS = frozenset(("deny", "suspend", "resume", "quarantine", "hash", "run", "set", "mark", "unmark"))
-_ACTIONS_HELP = "actions are alert, log, kill, capture and notify"
 
 
 class MemberParser(ConditionParser):
-    """The grammar's option, meta, decl and handler."""
+    """The grammar's option, keys, meta and decl."""
 
     # ---- small parts
 
@@ -47,13 +44,21 @@ class MemberParser(ConditionParser):
         """Takes a duration."""
         return self.number(T.DURATION, f"a duration after `{after}`", "for example 30s or 5m")
 
+    def twice(self, span: Span, what: str, first: Span) -> None:
+        """Reports something that may be given only once."""
+        self.report(
+            "ER0109",
+            span,
+            f"{what} is given twice",
+            labels=(Label(first, "first given here"),),
+            help="keep one of them",
+        )
+
     # ---- options
 
-    def option(self) -> ast.Option | None:
+    def option(self) -> ast.Option:
         """option = "key" keys | "within" DUR | "response" ( "audit" | "enforce" ) | "max_partials" NUM
         | "mode" ( "latest" | "first" | "all" NUM ) | "throttle" NUM "per" DUR [ "by" keys ] ;
-
-        None where the option is not supported yet, which is reported.
         """
         word = self.advance()
         match word.text:
@@ -70,7 +75,8 @@ class MemberParser(ConditionParser):
             case "throttle":
                 return self._throttle(word)
             case _:
-                return self._key(word)
+                keys = self.keys()
+                return ast.Option(word.span.to(keys.span), word.text, keys=keys)
 
     def _choice(self, word: Token, choices: tuple[str, ...]) -> ast.Option:
         expected = " or ".join(f"`{choice}`" for choice in choices)
@@ -81,44 +87,37 @@ class MemberParser(ConditionParser):
             )
         return ast.Option(word.span.to(value.span), word.text, value)
 
-    def _mode(self, word: Token) -> ast.Option | None:
-        if self.at_word("first", "all"):
-            mode = self.advance()
-            end = self.advance() if mode.text == "all" and self.token.kind is T.NUMBER else mode
-            self.unsupported(word.span.to(end.span), f"`mode {mode.text}`", "`mode latest` is the default")
-            return None
-        return self._choice(word, ("latest",))
+    def _mode(self, word: Token) -> ast.Option:
+        option = self._choice(word, ("latest", "first", "all"))
+        if option.word is None or option.word.text != "all":
+            return option
+        number = self.number(T.NUMBER, "a number after `mode all`", "for example mode all 4")
+        return ast.Option(word.span.to(number.span), word.text, option.word, number)
 
     def _throttle(self, word: Token) -> ast.Option:
         number = self.number(T.NUMBER, "a number after `throttle`", "for example throttle 1 per 5m")
         if not self.accept_word("per"):
             raise self.fail("`per` and a duration", help="for example throttle 1 per 5m")
         duration = self.duration("per")
-        if self.at_word("by"):
-            by = self.advance()
-            self.unsupported(by.span.to(self.keys()), "`throttle ... by`", "alerts are limited per process image")
-        return ast.Option(word.span.to(duration.span), word.text, number=number, duration=duration)
+        keys = self.keys() if self.accept_word("by") else None
+        span = word.span.to(self.previous.span)
+        return ast.Option(span, word.text, number=number, duration=duration, keys=keys)
 
-    def _key(self, word: Token) -> ast.Option | None:
-        token = self.token
-        if self.at_word(*_KEYS) and self.ahead().text != ",":
-            self.advance()
-            return ast.Option(word.span.to(token.span), word.text, ast.Ident(token.span, token.text))
-        span = word.span.to(self.keys())
-        what = quote(self._sink.source.snippet(span))
-        self.unsupported(span, what, "write `key process` (the default) or `key tree`")
-        return None
-
-    def keys(self) -> Span:
-        """keys = key { "," key } ; key = operand | "(" keys ")" ; returns where they stand: no key of this form runs yet"""
+    def keys(self) -> ast.Keys:
+        """keys = key { "," key } ; key = operand | "(" keys ")" ;"""
         start = self.token.span
+        parts: list[ast.Operand] = []
         while True:
-            if self.at("("):
-                self.skip_balanced()
+            opening = self.accept("(")
+            if opening:
+                self.deeper(opening.span)
+                parts.extend(self.keys().parts)
+                self.expect(")", "to close the parenthesis")
+                self.shallower()
             else:
-                self._operand("a key")
+                parts.append(self._operand("a key"))
             if not self.accept(","):
-                return start.to(self.previous.span)
+                return ast.Keys(start.to(self.previous.span), tuple(parts))
 
     # ---- meta
 
@@ -176,153 +175,3 @@ class MemberParser(ConditionParser):
         self.expr()
         self.unsupported(word.span.to(name.span), "`macro`", "write the condition out where it is used")
         return name.text
-
-    # ---- handlers
-
-    def handler(self) -> ast.Handler:
-        """handler = "on" ( "match" | "step" ID ) [ "if" expr ] "{" { action ( ";" | NEWLINE ) } "}" ;"""
-        word = self.advance()
-        step = None
-        if self.accept_word("step"):
-            step = self.plain_word("the alias of a step after `on step`")
-        elif not self.accept_word("match"):
-            raise self.fail("`match` or `step` after `on`", help="write `on match { ... }` or `on step ALIAS { ... }`")
-        condition = self.expr() if self.accept_word("if") else None
-        opening = self.expect("{", "with the actions", help="for example on match { alert }")
-        actions = self._actions(opening)
-        return ast.Handler(word.span.to(self.previous.span), step, condition, tuple(actions))
-
-    def _actions(self, opening: Token) -> list[ast.Action]:
-        actions: list[ast.Action] = []
-        depth = self._depth
-        while not self.accept("}"):
-            if self.token.kind is T.END:
-                self.report("ER0102", opening.span, "this brace is never closed", help="close the handler with `}`")
-                break
-            since = self._at
-            try:
-                if self.accept(";"):
-                    continue
-                action = self._action()
-                if action is not None:
-                    actions.append(action)
-                if not self.at("}", ";") and not self.token.newline:
-                    raise self.fail("`;` or a line break after the action")
-            except Panic:
-                self._depth = depth
-                self.skip_line(since, ";")
-        return actions
-
-    def _action(self) -> ast.Action | None:
-        """action = "alert" [ ID ] | "log" | "kill" [ "actor" ] | "capture" [ "net" ] { "for" DUR | "max" SIZE }
-        | "notify" STR [ "with" arguments ] ;
-
-        The other actions of the language are taken and reported as not supported yet.
-        """
-        token = self.token
-        name = self.word("an action", _ACTIONS_HELP)
-        if name.text in _LATER_ACTIONS:
-            self._skip_arguments()
-            self.unsupported(token.span, f"the action `{name.text}`", _ACTIONS_HELP)
-            return None
-        match name.text:
-            case "alert":
-                severity = self.word("a severity") if self._has_argument() else None
-                return ast.Action(self._since(token), name.text, severity)
-            case "kill" | "capture" | "notify":
-                return {"kill": self._kill, "capture": self._capture, "notify": self._notify}[name.text](token)
-            case "log":
-                return ast.Action(name.span, name.text)
-        self.report("ER0111", name.span, f"unknown action {quote(name.text)}", help=_ACTIONS_HELP)
-        self._skip_arguments()
-        return None
-
-    def _has_argument(self) -> bool:
-        return self.token.kind is not T.END and not self.token.newline and not self.at(";", "}")
-
-    def _since(self, first: Token) -> Span:
-        return first.span.to(self.previous.span)
-
-    def _skip_arguments(self) -> None:
-        while self._has_argument():
-            if self.at("{", "(", "["):
-                self.skip_balanced()
-            else:
-                self.advance()
-
-    def _kill(self, token: Token) -> ast.Action | None:
-        if not self._has_argument() or self.accept_word("actor"):
-            return ast.Action(self._since(token), "kill")
-        target = self.word("`actor`")
-        self.unsupported(
-            self._since(token), f"`kill {target.text}`", "`kill` ends the process behind the event at hand"
-        )
-        return None
-
-    def _capture(self, token: Token) -> ast.Action | None:
-        if self.at_word("file", "stack", "env") and self._has_argument():
-            what = self.token.text
-            self._skip_arguments()
-            self.unsupported(self._since(token), f"`capture {what}`", "`capture` records network traffic")
-            return None
-        self.accept_word("net")
-        duration = size = None
-        while self._has_argument():
-            if self.accept_word("for"):
-                self._once(duration, "for")
-                duration = self.duration("for")
-            elif self.accept_word("max"):
-                self._once(size, "max")
-                size = self.number(T.SIZE, "a size after `max`", "for example 4MiB")
-            else:
-                raise self.fail("`for` or `max`", help="for example capture net for 10s max 4MiB")
-        return ast.Action(self._since(token), "capture", None, duration, size)
-
-    def _notify(self, token: Token) -> ast.Action:
-        if self.token.kind is not T.STRING or self.token.newline:
-            raise self.fail("the name of an action plug-in in quotes", help='for example notify "pager"')
-        name = self.advance()
-        arguments = self._arguments() if self.accept_word("with") else []
-        plugin = ast.Text(name.span, name.text, name.verbatim)
-        return ast.Action(self._since(token), "notify", plugin=plugin, arguments=tuple(arguments))
-
-    def _arguments(self) -> list[ast.Argument]:
-        """arguments = "{" { ID "=" operand [ "," | ";" ] } "}" ;"""
-        opening = self.expect("{", "with the arguments after `with`", help="for example with { path = path }")
-        arguments: list[ast.Argument] = []
-        depth = self._depth
-        while not self.accept("}"):
-            if self.token.kind is T.END:
-                self.report("ER0102", opening.span, "this brace is never closed", help="close the arguments with `}`")
-                break
-            since = self._at
-            try:
-                arguments.append(self._argument(arguments))
-                self.accept(",", ";")
-            except Panic:
-                self._depth = depth
-                self.skip_line(since)
-        return arguments
-
-    def _argument(self, before: list[ast.Argument]) -> ast.Argument:
-        key = self.plain_word("the name of an argument", "for example with { path = path }")
-        self.expect("=", f"after `{key.text}`", help="an argument reads: name = value")
-        value = self.list_of() if self.at("[") else self._operand(f"a value for `{key.text}`")
-        earlier = next((argument.key for argument in before if argument.key.text == key.text), None)
-        if earlier is not None:
-            self.twice(key.span, quote(key.text), earlier.span)
-        return ast.Argument(key, value)
-
-    def _once(self, earlier: ast.Number | None, word: str) -> None:
-        if earlier is not None:
-            self.twice(self.previous.span, f"`{word}`", earlier.span)
-
-    def twice(self, span: Span, what: str, first: Span) -> None:
-        """Reports something that may be given only once."""
-        self.report(
-            "ER0109",
-            span,
-            f"{what} is given twice",
-            labels=(Label(first, "first given here"),),
-            help="keep one of them",
-        )

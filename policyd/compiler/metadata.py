@@ -11,7 +11,7 @@ from policyd.compiler.literals import plain_text
 from policyd.compiler.names import near
 from policyd.compiler.tokens import MALFORMED
 from policyd.compiler.typed import TypedPolicy
-from policyd.program import KeyKind, Meta, Response, Severity
+from policyd.program import Meta, Mode, Overlap, Response, Severity
 
 _TEXTS = ("id", "title", "description", "author", "status")
 _LISTS = ("attack", "references", "falsepositives", "tags")
@@ -24,6 +24,7 @@ _MS, _S, _DAY = 1_000_000, 1_000_000_000, 86_400_000_000_000
 _DURATION_RANGE = (_MS, 30 * _DAY)
 _MAX_PARTIALS = 20_000
 _MAX_THROTTLE = 10_000
+_MAX_COPIES = 1024
 
 
 def severity_of(word: ast.Ident, sink: Sink) -> Severity | None:
@@ -66,8 +67,11 @@ def apply_options(policy: TypedPolicy, sink: Sink) -> None:
                     policy.throttle = (count, period)
             case ast.Option(name="response", word=ast.Ident(text="enforce")):
                 policy.response = Response.ENFORCE
-            case ast.Option(name="key", word=ast.Ident(text="tree")):
-                policy.key = KeyKind.TREE
+            case ast.Option(name="mode", word=ast.Ident(text="first")):
+                policy.mode = Mode(Overlap.FIRST)
+            case ast.Option(name="mode", word=ast.Ident(text="all"), number=ast.Number() as number):
+                words = f"from 1 to {_MAX_COPIES} for each place and key"
+                policy.mode = Mode(Overlap.ALL, in_range(number, 1, _MAX_COPIES, words, sink) or 1)
 
 
 def check_meta(items: tuple[ast.MetaItem, ...], sink: Sink) -> Meta:

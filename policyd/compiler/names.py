@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import enum
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -12,7 +14,7 @@ from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EVENT_BY_
 from execray.schema.kinds import CONSTANTS, Kind
 from policyd.compiler import ast
 from policyd.compiler.source import Span
-from policyd.program import FieldRef
+from policyd.program import IT, FieldRef
 
 #: Events of the language that no sensor of this version sees.
 PLANNED_EVENTS = frozenset(
@@ -39,7 +41,7 @@ PLANNED_EVENTS = frozenset(
 #: Fields of the language, or their first parts, that no sensor of this version fills.
 PLANNED_FIELDS = frozenset(
     [
-        *("ancestor", "attr", "caps", "container", "cwd", "direction", "entry", "env", "fspath"),
+        *("attr", "caps", "container", "cwd", "direction", "entry", "env", "fspath"),
         *(
             "fsuid",
             "fstype",
@@ -58,8 +60,22 @@ PLANNED_FIELDS = frozenset(
 )
 _PLANNED_EXE = frozenset(("exe.file", "exe.memfd", "exe.overlay_upper", "exe.suid", "exe.uid", "proc.age"))
 #: Functions of the language that this version doesn't run.
-PLANNED_FUNCTIONS = frozenset(("entropy", "truncated", "novel", "lower", "upper"))
-FUNCTIONS = ("basename",)
+PLANNED_FUNCTIONS = frozenset(("entropy", "novel", "lower", "upper"))
+FUNCTIONS = ("basename", "truncated")
+#: What a key may be instead of fields, and the field that each means. No field: one key for the whole host.
+SCOPES: dict[str, tuple[str, ...]] = {
+    "process": ("proc.id",),
+    "session": ("session.id",),
+    "entry": ("entry.id",),
+    "container": ("container.id",),
+    "user": ("user.id",),
+    "host": (),
+}
+#: The list of an actor's creators, which only quantifiers go through.
+ANCESTOR = "ancestor"
+#: ancestor[N]: up to this.
+MAX_ANCESTOR = 63
+_OTHER_ACTOR = re.compile(r"(parent|ancestor\[(\d{1,5})\])\.(.+)\Z", re.ASCII | re.DOTALL)
 _CUTOFF = 0.72
 _LONGEST_SUGGESTED = 64
 _MOST_CANDIDATES = 500
@@ -74,6 +90,7 @@ class FieldInfo:
     constants: str
     events: tuple[str, ...]
     conflict: tuple[str, str] | None = None
+    can_be_cut: bool = False  # a value may be captured in part
 
     def ref(self, alias: str | None = None, index: int | None = None) -> FieldRef:
         """Returns the reference that the engine uses."""
@@ -89,16 +106,29 @@ class FieldInfo:
 _TID = Field("tid", Kind.INT, "The acting thread.")
 
 
+def actor_field(name: str) -> Field | None:
+    """Returns a field of a process by name; `id` is short for `proc.id`, as in `parent.id`."""
+    return ACTOR_FIELD_BY_NAME.get("proc.id" if name == "id" else name)
+
+
+def other_actor(name: str) -> tuple[str, str] | None:
+    """Splits `parent.FIELD` and `ancestor[N].FIELD` into the canonical prefix and the field; None for any other name."""
+    found = _OTHER_ACTOR.match(name)
+    if found is None:
+        return None
+    number = int(found[2] or 0)
+    return (f"{ANCESTOR}[{number}]." if number else "parent."), found[3]
+
+
 @lru_cache(maxsize=8192)
 def find_field(codes: tuple[int, ...], name: str) -> FieldInfo | None:
     """Returns what a name means in events of these codes, None where it means nothing in any of them."""
     found: list[tuple[str, Field]] = []
-    prefix = ""
+    prefix, rest = other_actor(name) or ("", name)
     if name == "tid":
         found = [(EVENT_BY_CODE[code].name, _TID) for code in codes]
-    elif name.startswith("parent."):
-        prefix = "parent."
-        field = ACTOR_FIELD_BY_NAME.get(name[len(prefix) :])
+    elif prefix:
+        field = actor_field(rest)
         found = [(EVENT_BY_CODE[code].name, field) for code in codes] if field else []
     else:
         for code in codes:
@@ -115,7 +145,23 @@ def find_field(codes: tuple[int, ...], name: str) -> FieldInfo | None:
         other = next(event for event, field in found if field.kind is not first.kind or field.name != first.name)
         conflict = (first_event, other)
     family = first.constants if len({field.constants for _, field in found}) == 1 else ""
-    return FieldInfo(prefix + first.name, kind, family, tuple(event for event, _ in found), conflict)
+    cut = any(field.cut_by for _, field in found)
+    return FieldInfo(prefix + first.name, kind, family, tuple(event for event, _ in found), conflict, cut)
+
+
+class Element(enum.Enum):
+    """What `it` is inside of a quantifier."""
+
+    TEXT = "a text"
+    PROCESS = "a process"
+
+
+def find_element(element: Element, name: str) -> FieldInfo | None:
+    """Returns what `it` or `it.FIELD` means, None where it means nothing."""
+    if name == IT:
+        return FieldInfo(IT, Kind.BYTES, "", ()) if element is Element.TEXT else None
+    field = actor_field(name.removeprefix(f"{IT}.")) if element is Element.PROCESS else None
+    return FieldInfo(f"{IT}.{field.name}", field.kind, field.constants, (), None, bool(field.cut_by)) if field else None
 
 
 def field_names(codes: Iterable[int]) -> list[str]:
@@ -128,12 +174,12 @@ def field_names(codes: Iterable[int]) -> list[str]:
 def dotted_heads() -> frozenset[str]:
     """Returns the first parts of dotted field names, such as `proc` and `old`."""
     names = [name for event in EVENT_BY_NAME.values() for name in event.by_name]
-    return frozenset(name.partition(".")[0] for name in names if "." in name) | {"parent"}
+    return frozenset(name.partition(".")[0] for name in names if "." in name) | {"parent", ANCESTOR, IT}
 
 
 def is_planned_field(name: str) -> bool:
     """Whether the language has a field that this version doesn't."""
-    name = name.removeprefix("parent.")
+    _, name = other_actor(name) or ("", name.removeprefix(f"{IT}."))
     head, _, rest = name.partition(".")
     return head in PLANNED_FIELDS or f"{head}.{rest.partition('.')[0]}" in _PLANNED_EXE
 
@@ -191,10 +237,14 @@ class AliasInfo:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Everything a condition may refer to. bound: aliases of steps before it; aliases: all of the policy."""
+    """Everything a condition may refer to. bound: aliases of steps before it; aliases: all of the policy.
+
+    element: what `it` is, inside of a quantifier.
+    """
 
     codes: tuple[int, ...]
     declared: Mapping[str, Declared]
     bound: Mapping[str, AliasInfo]
     aliases: Mapping[str, Span]
     macros: frozenset[str] = frozenset()
+    element: Element | None = None

@@ -110,10 +110,11 @@ class Parser(StatementParser):
             tuple(body.options),
             tuple(body.meta),
             tuple(body.declarations),
-            ast.Body(span, tuple(body.statements), tuple(body.handlers)),
+            ast.Body(span, tuple(body.statements), tuple(body.handlers), tuple(body.untils)),
             self.broken,
             self.incomplete,
             frozenset(body.macros),
+            tuple(body.exceptions),
         )
 
 

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import replace
 
 from execray.schema.catalog import EVENT_BY_NAME
 from policyd.compiler import ast
 from policyd.compiler.checker import ConditionChecker
-from policyd.compiler.diagnostics import Label, Sink, quote
+from policyd.compiler.counts import check_times, refuse_modifiers
+from policyd.compiler.diagnostics import Label, Level, Sink, quote
+from policyd.compiler.keys import check_keys, check_throttle_key
 from policyd.compiler.lexer import strip_comments
 from policyd.compiler.literals import plain_text
-from policyd.compiler.metadata import apply_options, check_meta, duration_ns, in_range, severity_of
+from policyd.compiler.metadata import apply_options, check_meta, duration_ns
 from policyd.compiler.names import (
     PLANNED_EVENTS,
     AliasInfo,
     Declared,
     Names,
     dotted_heads,
-    family_of,
     near,
 )
-from policyd.compiler.notices import NotifyChecker
+from policyd.compiler.reactions import Reactions
+from policyd.compiler.scope import declare
 from policyd.compiler.source import Span
 from policyd.compiler.typed import (
+    Benign,
     Choice,
+    Either,
+    Guarded,
     One,
     Seq,
     Shape,
@@ -33,44 +37,22 @@ from policyd.compiler.typed import (
     TypedHandler,
     TypedPolicy,
     TypedStep,
+    TypedUntil,
+    ends,
+    first_benign,
     last_steps,
+    nullable,
 )
-from policyd.program import Action, Alert, And, Capture, Expr, Handler, Kill, Log, Notify, Place, Step
+from policyd.program import And, Expr, Place, Step
 
 #: A policy may have this many steps, and as many blocks.
 MAX_STEPS = 1024
 MAX_HANDLERS = 256
-MAX_NOTICES = 64
+MAX_EXCEPTIONS = 256
 _MAX_NAME = 200
 _MAX_STEP_TEXT = 200
-_DEFAULT_CAPTURE_NS = 5_000_000_000
-_DEFAULT_CAPTURE_BYTES = 1 << 20
-_CAPTURE_NS = (100_000_000, 3_600_000_000_000)
-_CAPTURE_BYTES = (1 << 10, 1 << 30)
 
-_Bound = Mapping[str, tuple[int, ...]]  # alias -> codes of the steps it may stand for
-
-
-def declare(
-    declarations: tuple[ast.Declaration, ...], outer: MutableMapping[str, Declared], sink: Sink
-) -> MutableMapping[str, Declared]:
-    """Returns the declared names of a scope over those of the scope around it; reports doubles."""
-    own: dict[str, Declared] = {}
-    for declaration in declarations:
-        name = declaration.name
-        if name.text in own:
-            sink.report(
-                "ER0208",
-                name.span,
-                f"{quote(name.text)} is declared twice",
-                labels=(Label(own[name.text].span, "first declared here"),),
-                help="give one of them another name",
-            )
-            continue
-        if family_of(name.text) is not None:
-            sink.report("ER0208", name.span, f"{quote(name.text)} is a constant already", help="choose another name")
-        own[name.text] = Declared(name.span, declaration.value)
-    return ChainMap(own, outer)  # not a copy: there may be many policies under many lists
+_Bound = Mapping[str, AliasInfo]  # the steps that lie before a place, by alias
 
 
 class PolicyChecker:
@@ -85,11 +67,13 @@ class PolicyChecker:
         line, column = sink.source.position(node.span.start)
         self._policy = TypedPolicy(node, plain_text(node.name), Place(sink.source.name, line, column))
         self._aliases: dict[str, Span] = {}  # all of the policy, with their first place
-        self._alias_codes: dict[str, tuple[int, ...]] = {}
+        self._known: dict[str, AliasInfo] = {}  # all of the policy met so far
         self._labels: tuple[str, ...] = ()
-        self._notices = 0
         self._full = False  # a bound was reached and reported
         self._handlers: list[tuple[ast.Handler, tuple[str, ...], tuple[int, ...] | None]] = []
+        self._cancelling: list[
+            tuple[int, ast.Until]
+        ] = []  # the steps of `until`, to be typed once all aliases are known
 
     def check(self) -> TypedPolicy:
         """Returns the typed policy."""
@@ -99,13 +83,38 @@ class PolicyChecker:
         apply_options(policy, self._sink)
         self._collect_aliases(policy.node.body.statements)
         policy.shape, _ = self._body(policy.node.body, {}, None)
+        self._check_benign(policy.shape)
+        policy.untils = self._untils(policy.node.body)
+        self._type_untils()
+        check_keys(policy, self._everything, self._sink)
+        self._react()
+        return policy
+
+    def _everything(self, codes: tuple[int, ...]) -> Names:
+        """What may be named where every step of the policy is known."""
+        return self._names(codes, self._known)
+
+    def _names(self, codes: tuple[int, ...], known: Mapping[str, AliasInfo]) -> Names:
+        return Names(codes, self._declared, known, self._aliases, self._macros)
+
+    def _react(self) -> None:
+        policy = self._policy
         last = last_steps(policy.shape)
         final = tuple(dict.fromkeys(code for number in sorted(last) for code in policy.steps[number].step.codes))
+        reactions = Reactions(self._names, self._known, final, self._sink)
         for node, labels, steps in self._handlers:
-            handler = self._handler(node, labels, final)
+            handler = reactions.handler(node, labels)
             if handler is not None:
                 policy.handlers.append(TypedHandler(handler, node, steps))
-        return policy
+        if len(policy.node.exceptions) > MAX_EXCEPTIONS:
+            self._too_many(policy.node.exceptions[MAX_EXCEPTIONS].span, f"more than {MAX_EXCEPTIONS} exceptions")
+        for exception in policy.node.exceptions[:MAX_EXCEPTIONS]:
+            exemption = reactions.exemption(exception)
+            if exemption is not None:
+                policy.exemptions.append(exemption)
+        for option in policy.node.options:
+            if option.name == "throttle" and option.keys is not None:
+                policy.throttle_by = check_throttle_key(option.keys, self._everything(final), self._sink)
 
     def _check_name(self) -> None:
         name, span = self._policy.name, self._policy.node.name.span
@@ -128,14 +137,21 @@ class PolicyChecker:
                     self._collect_aliases(body.statements)
                 case ast.Conditional(test=test, then=then, other=other):
                     self._collect_aliases((test, then, other))
+                case ast.Either(branches=branches):
+                    self._collect_aliases(branches)
                 case ast.Unsupported(parts=parts):
                     self._collect_aliases(parts)
 
     def _body(self, body: ast.Body, bound: _Bound, block_steps_from: int | None) -> tuple[Shape, _Bound]:
         shapes: list[Shape] = []
+        ended = False
         for statement in body.statements:
+            if ended and not isinstance(statement, ast.Empty):
+                self._never_reached(statement)
+                ended = False  # once is enough
             shape, bound = self._statement(statement, bound)
             shapes.append(shape)
+            ended = ended or ends(shape)
         steps = None
         if block_steps_from is not None:
             steps = tuple(range(block_steps_from, len(self._policy.steps)))
@@ -146,6 +162,15 @@ class PolicyChecker:
             self._handlers.append((handler, self._labels, steps))
         return Seq(tuple(shapes)), bound
 
+    def _never_reached(self, statement: ast.Stmt) -> None:
+        self._sink.report(
+            "ER0406",
+            statement.span,
+            "this step is never reached",
+            level=Level.WARNING,
+            help="every way to it ends in `benign`",
+        )
+
     def _statement(self, node: ast.Stmt | None, bound: _Bound) -> tuple[Shape, _Bound]:
         match node:
             case ast.Step():
@@ -154,6 +179,10 @@ class PolicyChecker:
                 return self._block(node, bound)
             case ast.Conditional():
                 return self._conditional(node, bound)
+            case ast.Either():
+                return self._either(node, bound)
+            case ast.Benign(span=span):
+                return Benign(span), bound
             case ast.Unsupported(parts=parts):
                 after = dict(bound)
                 for part in parts:
@@ -165,11 +194,33 @@ class PolicyChecker:
         test, with_test = self._step(node.test, bound)
         then, after_then = self._statement(node.then, with_test)
         other, after_other = self._statement(node.other, bound)
-        joined = {
-            alias: tuple(dict.fromkeys((*after_then.get(alias, ()), *after_other.get(alias, ()))))
-            for alias in (*after_then, *after_other)
-        }
-        return Choice(test, then, other), joined
+        self._check_benign(other)
+        return Choice(test, then, other), _joined([(then, after_then), (other, after_other)], bound)
+
+    def _either(self, node: ast.Either, bound: _Bound) -> tuple[Shape, _Bound]:
+        ways = []
+        for branch in node.branches:
+            shape, after = self._statement(branch, bound)
+            ways.append((shape, after))
+            if nullable(shape):
+                self._sink.report(
+                    "ER0412",
+                    branch.span,
+                    "this branch of `either` can be met by nothing",
+                    help="put a step into it; where it has one with `...`, write `..`",
+                )
+            self._check_benign(shape)
+        return Either(tuple(shape for shape, _ in ways)), _joined(ways, bound)
+
+    def _check_benign(self, shape: Shape) -> None:
+        found = first_benign(shape)
+        if found is not None:
+            self._sink.report(
+                "ER0411",
+                found.span,
+                "`benign` needs a step before it that decides",
+                help="write the harmless step first: open { ... } benign",
+            )
 
     def _block(self, node: ast.Block, bound: _Bound) -> tuple[Shape, _Bound]:
         outer, first = self._labels, len(self._policy.steps)
@@ -190,32 +241,65 @@ class PolicyChecker:
                 "a handler cannot stand in a block without a label",
                 help='write block "label" { ... } around it',
             )
+        untils = self._untils(node.body)
+        self._policy.block_untils += untils
         self._labels = outer
-        return shape, bound
+        return Guarded(shape, tuple(until.step for until in untils)) if untils else shape, bound
+
+    def _untils(self, body: ast.Body) -> list[TypedUntil]:
+        """Numbers the steps of a body's `until`; their conditions come later."""
+        found = []
+        for until in body.untils:
+            if self._has_too_many_steps(until.span):
+                break
+            refuse_modifiers(until, self._sink)
+            number = self._add_step(until.step, self._codes(until.step), And(()), None)
+            self._cancelling.append((number, until))
+            found.append(TypedUntil(number, until.span))
+        return found
+
+    def _type_untils(self) -> None:
+        for number, until in self._cancelling:
+            typed = self._policy.steps[number]
+            codes = typed.step.codes
+            condition = self._typed(until.step.condition, codes, self._known) if codes else None
+            step = replace(typed.step, condition=condition or And(()), alias=None, within_ns=None)
+            self._policy.steps[number] = TypedStep(step, typed.node)
 
     def _step(self, node: ast.Step, bound: _Bound) -> tuple[One, _Bound]:
-        number = len(self._policy.steps)
-        if number >= MAX_STEPS:
-            self._too_many(node.span, f"more than {MAX_STEPS} steps")
-            return One(number - 1, node.repeat), bound
+        if self._has_too_many_steps(node.span):
+            return One(len(self._policy.steps) - 1, node.repeat), bound
         codes = self._codes(node)
-        known = {alias: AliasInfo(alias_codes) for alias, alias_codes in bound.items()}
-        condition = self._typed(node.condition, codes, known) if codes else None
+        condition = self._typed(node.condition, codes, bound) if codes else None
+        names = self._names(codes, bound)
+        number = self._add_step(node, codes, condition or And(()), names)
         if node.alias:
             bound = self._bind(node.alias, codes, bound)
-        within = duration_ns(node.within, self._sink) if node.within else None
+        return One(number, node.repeat), bound
+
+    def _has_too_many_steps(self, span: Span) -> bool:
+        if len(self._policy.steps) < MAX_STEPS:
+            return False
+        self._too_many(span, f"more than {MAX_STEPS} steps")
+        return True
+
+    def _add_step(self, node: ast.Step, codes: tuple[int, ...], condition: Expr, names: Names | None) -> int:
+        """Numbers a step. names: what its count may name, None where it can't count."""
+        times = check_times(node, names, self._sink) if names is not None else None
+        within = duration_ns(node.within, self._sink) if node.within and not node.times else None
         line, column = self._sink.source.position(node.span.start)
         step = Step(
             codes=codes,
-            condition=condition or And(()),
+            condition=condition,
             text=self._one_line(node.span),
             place=Place(self._sink.source.name, line, column),
             alias=node.alias.text if node.alias else None,
             labels=self._labels,
             within_ns=within,
+            times=times,
         )
         self._policy.steps.append(TypedStep(step, node))
-        return One(number, node.repeat), bound
+        return len(self._policy.steps) - 1
 
     def _too_many(self, span: Span, what: str) -> None:
         if not self._full:
@@ -258,66 +342,25 @@ class PolicyChecker:
                 f"the alias `{alias.text}` would hide the fields `{alias.text}.*`",
                 help="choose another alias",
             )
-        all_codes = (*self._alias_codes.get(alias.text, ()), *codes)
-        self._alias_codes[alias.text] = tuple(dict.fromkeys(all_codes))
-        return {**bound, alias.text: codes}
+        self._known[alias.text] = _either_of(self._known.get(alias.text), AliasInfo(codes))
+        return {**bound, alias.text: AliasInfo(codes)}
 
     def _typed(self, node: ast.Expr, codes: tuple[int, ...], known: Mapping[str, AliasInfo]) -> Expr | None:
-        names = Names(codes, self._declared, known, self._aliases, self._macros)
-        return ConditionChecker(self._sink, names).condition(node)
+        return ConditionChecker(self._sink, self._names(codes, known)).condition(node)
 
-    # ---- handlers
 
-    def _handler(self, node: ast.Handler, labels: tuple[str, ...], final: tuple[int, ...]) -> Handler | None:
-        known = {alias: AliasInfo(codes) for alias, codes in self._alias_codes.items()}
-        if node.step is not None:
-            if node.step.text not in known:
-                close = near(node.step.text, known)
-                self._sink.report(
-                    "ER0204",
-                    node.step.span,
-                    f"unknown step {quote(node.step.text)}",
-                    help=f"did you mean `{close}`?" if close else "give the step a name with `as`",
-                )
-                return None
-            codes = known[node.step.text].codes
-            known[node.step.text] = replace(known[node.step.text], current=True)
-        else:
-            codes = final
-        names = Names(codes, self._declared, known, self._aliases, self._macros)
-        condition = ConditionChecker(self._sink, names).condition(node.condition) if node.condition else None
-        actions = [self._action(action, names) for action in node.actions]
-        if node.condition and condition is None:
-            return None
-        done = tuple(action for action in actions if action is not None)
-        return Handler(done, node.step.text if node.step else None, condition, labels)
+def _joined(ways: Iterable[tuple[Shape, _Bound]], before: _Bound) -> _Bound:
+    """The aliases that may be read behind a choice: those of every way that goes on."""
+    joined = dict(before)
+    for shape, after in ways:
+        if after is not before and not ends(shape):
+            for alias, info in after.items():
+                joined[alias] = _either_of(joined.get(alias), info)
+    return joined
 
-    def _action(self, node: ast.Action, names: Names) -> Action | None:
-        match node.name:
-            case "alert":
-                return Alert(severity_of(node.severity, self._sink) if node.severity else None)
-            case "kill":
-                return Kill()
-            case "capture":
-                return self._capture(node)
-            case "notify":
-                return self._notify(node, names)
-        return Log()
 
-    def _notify(self, node: ast.Action, names: Names) -> Notify | None:
-        self._notices += 1
-        if self._notices > MAX_NOTICES:
-            self._too_many(node.span, f"more than {MAX_NOTICES} times `notify`")
-            return None
-        return NotifyChecker(self._sink, names).notify(node)
-
-    def _capture(self, node: ast.Action) -> Capture:
-        duration = size = None
-        if node.duration:
-            duration = in_range(node.duration, *_CAPTURE_NS, "captures last from 100ms to 1h", self._sink)
-        if node.size:
-            size = in_range(node.size, *_CAPTURE_BYTES, "captures hold from 1KiB to 1GiB", self._sink)
-        return Capture(duration or _DEFAULT_CAPTURE_NS, size or _DEFAULT_CAPTURE_BYTES)
+def _either_of(one: AliasInfo | None, other: AliasInfo) -> AliasInfo:
+    return AliasInfo(tuple(dict.fromkeys((*(one.codes if one else ()), *other.codes))))
 
 
 def _events_help() -> str:

@@ -7,10 +7,10 @@ from policyd.compiler.cursor import Panic
 from policyd.compiler.diagnostics import Level, quote
 from policyd.compiler.members import OPTIONS, MemberParser
 from policyd.compiler.source import Span
+from policyd.compiler.steps import StepParser
 from policyd.compiler.tokens import T, Token
 
 POLICY_WORDS = ("path", "policy")
-_STEP_MODIFIERS = ("as", "by", "within", "times")
 
 
 class Members:
@@ -24,10 +24,10 @@ class Members:
         self.meta_span: Span | None = None
         self.declarations: list[ast.Declaration] = []
         self.macros: set[str] = set()
+        self.untils: list[ast.Until] = []
+        self.exceptions: list[ast.Except] = []
 
-    def add_option(self, parser: MemberParser, option: ast.Option | None) -> None:
-        if option is None:
-            return
+    def add_option(self, parser: MemberParser, option: ast.Option) -> None:
         earlier = next((o for o in self.options if o.name == option.name), None)
         if earlier:
             parser.twice(option.span, f"`{option.name}`", earlier.span)
@@ -35,8 +35,8 @@ class Members:
             self.options.append(option)
 
 
-class StatementParser(MemberParser):
-    """The grammar's member, body, stmt and step."""
+class StatementParser(StepParser):
+    """The grammar's member, body and stmt."""
 
     def members(self, body: Members, opening: Token, whole_policy: bool) -> None:
         """Reads statements and members up to the closing brace, which is taken."""
@@ -70,9 +70,9 @@ class StatementParser(MemberParser):
         elif token.text == "on" and after.kind is T.NAME:
             body.handlers.append(self.handler())
         elif token.text == "until" and after.kind is T.NAME:
-            body.statements.append(self._guard("cancelling with `until`"))
+            body.untils.append(self._until())
         elif token.text == "except":
-            self._except()
+            self._except(body, whole_policy)
         elif token.text == "meta" and opens:
             self._meta(body, whole_policy)
         elif token.text in OPTIONS or (token.text in ("let", "list", "macro") and after.kind is T.NAME):
@@ -94,7 +94,7 @@ class StatementParser(MemberParser):
             after_step = token.text == "within" and bool(body.statements) and self.previous.text != ";"
             option = self.option()
             body.add_option(self, option)
-            if after_step and option:
+            if after_step:
                 self._sink.report(
                     "ER0508",
                     option.span,
@@ -120,12 +120,18 @@ class StatementParser(MemberParser):
             body.meta_span = word.span
             body.meta.extend(items)
 
-    def _except(self) -> None:
+    def _except(self, body: Members, whole_policy: bool) -> None:
+        """ "except" [ STR ] "{" conds "}" """
         word = self.advance()
+        reason = None
         if self.token.kind is T.STRING:
-            self.advance()
-        self.conditions(self.expect("{", "with the conditions of `except`"))
-        self.unsupported(word.span, "`except`", "put the condition into the step, with `not`")
+            token = self.advance()
+            reason = ast.Text(token.span, token.text, token.verbatim)
+        condition = self.conditions(self.expect("{", "with the conditions of `except`"))
+        if not whole_policy:
+            self.report("ER0106", word.span, "`except` does not belong in a block", help="move it to the policy")
+            return
+        body.exceptions.append(ast.Except(word.span.to(condition.span), reason, condition))
 
     # ---- statements
 
@@ -138,18 +144,23 @@ class StatementParser(MemberParser):
             return self._punctuated()
         if token.kind is not T.NAME:
             raise self.fail("a step", help="a step is an event with conditions: open { ... }")
+        return self._worded(token, after) or self._step_or_conditional()
+
+    def _worded(self, token: Token, after: Token) -> ast.Stmt | None:
+        """A statement that begins with a word of the language; None where a step stands here."""
         match token.text:
-            case "either" | "unordered" if after.text == "{":
-                return self._group_of_bodies(token.text)
+            case "either" if after.text == "{":
+                return self._either()
+            case "unordered" if after.text == "{":
+                return self._unordered()
             case "block" if after.kind is T.STRING or after.text == "{":
                 return self._labelled_block()
             case "no" if after.kind is T.NAME:
-                return self._guard("forbidding a step with `no`")
+                return self._no()
             case "benign" if after.text != "{":
                 self.advance()
-                self.unsupported(token.span, "`benign`", "leave the branch empty, {}")
-                return ast.Unsupported(token.span)
-        return self._step_or_conditional()
+                return ast.Benign(token.span)
+        return None
 
     def _punctuated(self) -> ast.Stmt:
         token = self.token
@@ -175,8 +186,8 @@ class StatementParser(MemberParser):
         label = self.advance()
         return self._block(word, ast.Ident(label.span, label.text))
 
-    def _block(self, first: Token, label: ast.Ident | None) -> ast.Block:
-        opening = self.expect("{", "after the block's label")
+    def _block(self, first: Token, label: ast.Ident | None, after: str = "the block's label") -> ast.Block:
+        opening = self.expect("{", f"after {after}")
         body = self._body(opening)
         return ast.Block(first.span.to(body.span), label, body)
 
@@ -187,29 +198,40 @@ class StatementParser(MemberParser):
         self.members(collected, opening, whole_policy=False)
         self.shallower()
         span = opening.span.to(self.previous.span)
-        return ast.Body(span, tuple(collected.statements), tuple(collected.handlers))
+        return ast.Body(span, tuple(collected.statements), tuple(collected.handlers), tuple(collected.untils))
 
-    def _group_of_bodies(self, word: str) -> ast.Stmt:
-        """ "either" body { "or" body } | "unordered" body"""
+    def _either(self) -> ast.Either:
+        """ "either" body { "or" body }"""
         first = self.advance()
-        parts: list[ast.Stmt] = [self._block(self.token, None)]
-        while word == "either" and self.accept_word("or"):
-            parts.append(self._block(self.token, None))
-        help_text = "write the alternatives as step ? statement : statement" if word == "either" else ""
-        self.unsupported(first.span, f"`{word}`", help_text)
-        return ast.Unsupported(first.span.to(self.previous.span), tuple(parts))
+        branches = [self._block(self.token, None, "`either`")]
+        while self.accept_word("or"):
+            branches.append(self._block(self.token, None, "`or`"))
+        return ast.Either(first.span.to(self.previous.span), tuple(branches))
 
-    def _guard(self, what: str) -> ast.Stmt:
-        """ "until" step | "no" step"""
+    def _unordered(self) -> ast.Unsupported:
+        """ "unordered" body"""
+        first = self.advance()
+        block = self._block(self.token, None, "`unordered`")
+        self.unsupported(first.span, "`unordered`")
+        return ast.Unsupported(first.span.to(self.previous.span), (block,))
+
+    def _until(self) -> ast.Until:
+        """ "until" step"""
         word = self.advance()
-        step = self._step()
-        self.unsupported(word.span, what)
+        step = self.step()
+        return ast.Until(word.span.to(step.span), step)
+
+    def _no(self) -> ast.Unsupported:
+        """ "no" step"""
+        word = self.advance()
+        step = self.step()
+        self.unsupported(word.span, "forbidding a step with `no`")
         # Its alias can't be read elsewhere, so the step itself is not kept.
         return ast.Unsupported(word.span.to(step.span))
 
     def _step_or_conditional(self) -> ast.Stmt:
         """step [ "?" stmt [ ":" stmt ] ]"""
-        step = self._step()
+        step = self.step()
         question = self.accept("?")
         if question is None:
             return step
@@ -229,71 +251,3 @@ class StatementParser(MemberParser):
             other = self._stmt()
         self.shallower()
         return ast.Conditional(step.span.to(self.previous.span), step, then, other)
-
-    def _step(self) -> ast.Step:
-        """step = ID { "|" ID } "{" conds "}" { stepmod } ;"""
-        first = self.word("an event", "a step is an event with conditions: open { ... }")
-        events = [first]
-        while self.accept("|"):
-            events.append(self.word("an event after `|`"))
-        if not self.at("{"):
-            help_text = "a step is an event with conditions in braces, also when there are none: exit {}"
-            self.report(
-                "ER0107", first.span, f"expected `{{` after {quote(events[-1].text)}", help=help_text, label="a step?"
-            )
-            raise Panic
-        condition = self.conditions(self.advance())
-        return self._modified(first, tuple(events), condition)
-
-    def _modified(self, first: ast.Ident, events: tuple[ast.Ident, ...], condition: ast.AndExpr) -> ast.Step:
-        """stepmod = "as" ID | "by" keys | "within" DUR | "times" NUM [ "distinct" operand ] | ".." | "..." ;
-
-        `..`, `...` and `within` belong to a step only on the line of its closing brace: on a line of its own `within` is
-        the policy's, and dots are an empty statement.
-        """
-        alias: ast.Ident | None = None
-        within: ast.Number | None = None
-        same_line = True
-        while self.at_word(*_STEP_MODIFIERS):
-            same_line = same_line and not self.token.newline
-            word = self.token
-            if word.text == "within" and not same_line:
-                break
-            self.advance()
-            match word.text:
-                case "as":
-                    name = self.plain_word("an alias after `as`")
-                    if alias:
-                        self.twice(name.span, "the alias", alias.span)
-                    alias = name
-                case "within":
-                    duration = self.duration("within")
-                    if within:
-                        self.twice(word.span, "`within`", within.span)
-                    within = duration
-                case "by":
-                    self.unsupported(
-                        word.span.to(self.keys()),
-                        "a key for one step with `by`",
-                        "the policy's key holds for every step",
-                    )
-                case _:
-                    self._times(word)
-        repeat = self.accept("..", "...") if same_line and not self.token.newline else None
-        if repeat and self.at("..", "...") and not self.token.newline:
-            self.twice(self.advance().span, "the repetition", repeat.span)
-        return ast.Step(
-            first.span.to(self.previous.span),
-            events,
-            condition,
-            alias,
-            within,
-            repeat.text if repeat else "",
-            repeat.span if repeat else None,
-        )
-
-    def _times(self, word: Token) -> None:
-        self.number(T.NUMBER, "a number after `times`", "for example times 5")
-        if self.accept_word("distinct"):
-            self._operand("a field after `distinct`")
-        self.unsupported(word.span.to(self.previous.span), "counting with `times`")

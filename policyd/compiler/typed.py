@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from policyd.compiler import ast
 from policyd.compiler.source import Span
-from policyd.program import Handler, KeyKind, Meta, Place, Response, Step
+from policyd.program import Exemption, FieldRef, Handler, KeyKind, Meta, Mode, Place, Response, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,29 @@ class Choice:
     other: Shape
 
 
-Shape: TypeAlias = One | Seq | Choice
+@dataclass(frozen=True, slots=True)
+class Either:
+    """The branch whose first step comes first; of two that one event begins, the first in the text."""
+
+    branches: tuple[Shape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Benign:
+    """The end of the partial, in silence. span: where the author says so."""
+
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A block in which an event that meets one of the steps in `untils` cancels the partial."""
+
+    body: Shape
+    untils: tuple[int, ...]
+
+
+Shape: TypeAlias = One | Seq | Choice | Either | Benign | Guarded
 
 
 def nullable(shape: Shape) -> bool:
@@ -44,13 +66,51 @@ def nullable(shape: Shape) -> bool:
             return repeat == "..."
         case Seq(items=items):
             return all(nullable(item) for item in items)
-        case Choice():
-            return False
+        case Guarded(body=body):
+            return nullable(body)
+        case Either(branches=branches):
+            return any(nullable(branch) for branch in branches)
+    return False
 
 
 def is_empty(shape: Shape) -> bool:
     """Whether it holds no step at all."""
-    return isinstance(shape, Seq) and all(is_empty(item) for item in shape.items)
+    match shape:
+        case Seq(items=items):
+            return all(is_empty(item) for item in items)
+        case Guarded(body=body):
+            return is_empty(body)
+    return False
+
+
+def ends(shape: Shape) -> bool:
+    """Whether every way through it ends in `benign`, so that nothing can follow."""
+    match shape:
+        case Benign():
+            return True
+        case Seq(items=items):
+            return any(ends(item) for item in items)
+        case Guarded(body=body):
+            return ends(body)
+        case Either(branches=branches):
+            return all(ends(branch) for branch in branches)
+        case Choice(then=then, other=other):
+            return ends(then) and (is_empty(other) or ends(other))
+    return False
+
+
+def first_benign(shape: Shape) -> Benign | None:
+    """Returns the `benign` that stands before any step of the shape, if one does."""
+    match shape:
+        case Benign():
+            return shape
+        case Seq(items=items):
+            return next((first_benign(item) for item in items if not is_empty(item)), None)
+        case Guarded(body=body):
+            return first_benign(body)
+        case Either(branches=branches):
+            return next((found for found in map(first_benign, branches) if found), None)
+    return None
 
 
 def last_steps(shape: Shape) -> frozenset[int]:
@@ -58,12 +118,17 @@ def last_steps(shape: Shape) -> frozenset[int]:
     match shape:
         case One(step=step, repeat=repeat):
             return frozenset() if repeat == "..." else frozenset((step,))
-        case Seq(items=items):
+        case Seq(items=items) if not ends(shape):
             required = next((item for item in reversed(items) if not nullable(item)), None)
             return last_steps(required) if required is not None else frozenset()
+        case Guarded(body=body):
+            return last_steps(body)
+        case Either(branches=branches):
+            return frozenset(step for branch in branches for step in last_steps(branch))
         case Choice(test=test, then=then, other=other):
             first = last_steps(test) if nullable(then) else last_steps(then)
             return first | last_steps(other)
+    return frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +146,14 @@ class TypedBlock:
     labels: tuple[str, ...]
     span: Span
     steps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TypedUntil:
+    """until step: the step's number, and where it stands."""
+
+    step: int
+    span: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +176,15 @@ class TypedPolicy:
     steps: list[TypedStep] = field(default_factory=list)
     blocks: list[TypedBlock] = field(default_factory=list)
     handlers: list[TypedHandler] = field(default_factory=list)
+    untils: list[TypedUntil] = field(default_factory=list)  # of the whole policy; blocks have theirs in the shape
+    block_untils: list[TypedUntil] = field(default_factory=list)
+    exemptions: list[Exemption] = field(default_factory=list)
     meta: Meta = field(default_factory=Meta)
     key: KeyKind = KeyKind.PROCESS
+    key_text: str = "process"
+    mode: Mode = field(default_factory=Mode)
     within_ns: int | None = None
     response: Response = Response.AUDIT
     max_partials: int = 1024
-    throttle: tuple[int, int] = (1, 60_000_000_000)
+    throttle: tuple[int, int] | None = None  # None: the default
+    throttle_by: tuple[FieldRef, ...] | None = None

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from execray.schema.catalog import EVENT_BY_CODE
 from execray.schema.kinds import CONSTANTS, Kind
 from policyd.compiler import ast
-from policyd.compiler.diagnostics import Label, Sink, quote
+from policyd.compiler.diagnostics import Label, quote
+from policyd.compiler.fields import FieldChecker, like_reference
 from policyd.compiler.literals import address, plain_text, quoted_number, text_bytes
 from policyd.compiler.names import (
     FUNCTIONS,
     PLANNED_FUNCTIONS,
     FieldInfo,
-    Names,
-    dotted_heads,
     family_of,
     family_words,
     field_names,
     find_constant,
-    find_field,
     is_planned_field,
     near,
 )
 from policyd.compiler.source import Span
 from policyd.program import Constant, FieldRef, Network
-
-_MAX_INDEX = 4095
 
 _KIND_WORDS = {
     Kind.INT: "a number",
@@ -44,109 +39,8 @@ def kind_words(kind: Kind) -> str:
     return _KIND_WORDS[kind]
 
 
-class ValueChecker:
+class ValueChecker(FieldChecker):
     """Resolves operands. Every method that returns None has reported why, or met what was reported before."""
-
-    def __init__(self, sink: Sink, names: Names) -> None:
-        self.sink = sink
-        self.names = names
-
-    # ---- fields
-
-    def field(self, node: ast.Name) -> tuple[FieldInfo, FieldRef] | None:
-        """Returns the field that a name means, at hand or of an earlier step; reports an unknown one."""
-        found = self.find(node)
-        if found is not None:
-            return self._indexed(node, *found)
-        head, _, rest = node.text.partition(".")
-        if rest and head in self.names.aliases:
-            self._bad_reference(node, head, rest)
-        else:
-            self._unknown_field(node)
-        return None
-
-    def find(self, node: ast.Name) -> tuple[FieldInfo, str | None] | None:
-        """Returns what field a name means and the alias it is read through; None, silently, if none."""
-        info = find_field(self.names.codes, node.text)
-        if info is not None:
-            return info, None
-        head, _, rest = node.text.partition(".")
-        alias = self.names.bound.get(head)
-        if alias is None or not rest:
-            return None
-        info = find_field(alias.codes, rest)
-        return None if info is None else (info, None if alias.current else head)
-
-    def _indexed(self, node: ast.Name, info: FieldInfo, alias: str | None) -> tuple[FieldInfo, FieldRef] | None:
-        if info.conflict:
-            first, second = info.conflict
-            message = f"{quote(node.text)} means different things in `{first}` and `{second}`"
-            self.sink.report("ER0303", node.span, message, help="write one step for each event")
-            return None
-        if node.index is None:
-            return info, info.ref(alias)
-        if info.kind is not Kind.TEXTS:
-            self.sink.report("ER0310", node.span, f"{quote(info.name)} is not a list", help="leave out the index")
-            return None
-        if node.index > _MAX_INDEX:
-            self.sink.report("ER0310", node.span, f"the index {node.index} is too large", help=f"up to {_MAX_INDEX}")
-            return None
-        ref = info.ref(alias, node.index)
-        return FieldInfo(info.name, Kind.BYTES, "", info.events), ref
-
-    def _bad_reference(self, node: ast.Name, head: str, rest: str) -> None:
-        if head not in self.names.bound:
-            self.sink.report(
-                "ER0205",
-                node.span,
-                f"the step `{head}` does not come before this place",
-                labels=(Label(self.names.aliases[head], "declared here"),),
-                help="a condition reads steps that lie before it on the same way through the policy",
-            )
-            return
-        codes = self.names.bound[head].codes
-        if codes:  # otherwise its event was reported
-            self._report_unknown_field(node, codes, rest, f"{head}.")
-
-    def _unknown_field(self, node: ast.Name) -> None:
-        head = node.text.partition(".")[0]
-        if not self.names.codes:
-            return  # the event was reported
-        if node.text in self.names.declared:
-            self.sink.report(
-                "ER0309",
-                node.span,
-                f"{quote(node.text)} is a declared value, not a field",
-                help="put the field on the left and the list or value on the right",
-            )
-        elif family_of(node.text) is not None or node.text in ("true", "false"):
-            self.sink.report(
-                "ER0309", node.span, f"{quote(node.text)} is a constant, not a field", help="put the field on the left"
-            )
-        elif _like_reference(node.text):
-            self._unknown_step(node, head)
-        else:
-            self._report_unknown_field(node, self.names.codes, node.text, "")
-
-    def _unknown_step(self, node: ast.Name, head: str) -> None:
-        close = near(head, self.names.aliases)
-        help_text = f"did you mean `{close}`?" if close else "give the earlier step a name with `as`"
-        self.sink.report("ER0204", node.span, f"unknown step {quote(head)}", help=help_text)
-
-    def _report_unknown_field(self, node: ast.Name, codes: tuple[int, ...], name: str, prefix: str) -> None:
-        events = " or ".join(f"`{EVENT_BY_CODE[code].name}`" for code in codes)
-        close = near(name, field_names(codes))
-        if is_planned_field(name) and not close:
-            self.sink.report(
-                "ER0211", node.span, f"the field {quote(name)} is not observed yet", help="leave it out for now"
-            )
-            return
-        if close:
-            help_text = f"did you mean `{prefix}{close}`?"
-        else:
-            own = [field.name for code in codes for field in EVENT_BY_CODE[code].fields]
-            help_text = f"besides the fields of the actor it has {', '.join(dict.fromkeys(own))}" if own else ""
-        self.sink.report("ER0201", node.span, f"{events} has no field {quote(name)}", help=help_text)
 
     # ---- values
 
@@ -252,7 +146,7 @@ class ValueChecker:
             return self._constant(name, constant, left)
         found = self.find(name)
         if found is not None and not name.negative:
-            checked = self._indexed(name, *found)
+            checked = self.indexed(name, *found)
             return self._other_field(name, *checked, left, left_span) if checked else None
         family = family_of(name.text)
         if family is not None:
@@ -310,15 +204,15 @@ class ValueChecker:
     def _unknown_value(self, name: ast.Name, left: FieldInfo) -> None:
         head, _, rest = name.text.partition(".")
         if rest and head in self.names.aliases:
-            self._bad_reference(name, head, rest)
+            self.bad_reference(name, head, rest)
             return
         if not self.names.codes:
             return  # the event was reported
         if is_planned_field(name.text):
-            self._report_unknown_field(name, self.names.codes, name.text, "")
+            self.report_unknown_field(name, self.names.codes, name.text, "")
             return
-        if _like_reference(name.text):
-            self._unknown_step(name, head)
+        if like_reference(name.text):
+            self.unknown_step(name, head)
             return
         candidates = [*CONSTANTS.get(left.constants, ()), *self.names.declared, *field_names(self.names.codes)]
         close = near(name.text, candidates)
@@ -329,7 +223,9 @@ class ValueChecker:
         """Reports a call that can't stand here."""
         if call.name in self.names.macros:
             return  # the macro itself was reported as not supported yet
-        if call.name in PLANNED_FUNCTIONS:
+        if call.name == "truncated":
+            self.sink.report("ER0309", call.span, "`truncated(...)` is a condition by itself", help="write it alone")
+        elif call.name in PLANNED_FUNCTIONS:
             self.sink.report(
                 "ER0110", call.span, f"`{call.name}(...)` is not supported yet", help="leave it out for now"
             )
@@ -342,14 +238,8 @@ class ValueChecker:
             )
         else:
             close = near(call.name, FUNCTIONS)
-            help_text = f"did you mean `{close}`?" if close else "the only function is basename(field)"
+            help_text = f"did you mean `{close}`?" if close else "functions are basename(field) and truncated(field)"
             self.sink.report("ER0209", call.span, f"unknown function {quote(call.name)}", help=help_text)
-
-
-def _like_reference(name: str) -> bool:
-    """Whether a name that means nothing looks like a field of an earlier step."""
-    head, _, rest = name.partition(".")
-    return bool(rest) and head not in dotted_heads() and not is_planned_field(name)
 
 
 def _help_for(left: FieldInfo) -> str:

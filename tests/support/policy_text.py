@@ -10,7 +10,7 @@ _WORDS = (
     "capture log notify with net for max actor exec open write connect ptrace setuid exit fork chmod openat execve "
     "nonsense uid path argv content flags ret comm exe proc.id dst.ip old.uid parent.exe dl.path O_CREAT "
     "PTRACE_ATTACH EPERM READ true false A SHELLS and or not in contains startswith like glob has hasany "
-    "ieq exists is null any all basename"
+    "ieq exists is null any all none it ancestor basename truncated benign distinct first session host tree or except"
 )
 _SIGNS = "{ } ( ) [ ] = == != =~ !~ < <= > >= , ; : ? | || && ! - . .. ... $ += + * & @ ` ' “"
 _LITERALS = ['"x"', '"a(b"', r'"\."', 'r"x"', '"""x"""', '"', '"two\nlines"', "0", "1", "0755", "0x1f", "5s", "1MiB"]
