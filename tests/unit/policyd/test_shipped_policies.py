@@ -13,7 +13,7 @@ import pytest
 from policyd.compiler import Level, compile_set
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import Match
-from policyd.program import CompiledPolicy, Kill, Response
+from policyd.program import Alert, CompiledPolicy, Response
 from tests.support.playbook import Play, Proc
 
 FOLDER = Path(__file__).parents[3] / "policies"
@@ -29,7 +29,7 @@ def matches(play: Play) -> list[str]:
 
 
 def test_they_compile_without_errors_and_warnings() -> None:
-    assert len(FILES) == 4
+    assert len(POLICIES) >= 25
     assert [found.message for found in COMPILED.diagnostics if found.level is not Level.NOTE] == []
 
 
@@ -39,7 +39,8 @@ def test_each_is_in_audit_and_says_what_it_is(policy: CompiledPolicy) -> None:
     assert policy.response is Response.AUDIT
     assert meta.id and meta.title and meta.description and meta.attack and meta.falsepositives
     assert len(policy.steps) == 1 or policy.within_ns is not None
-    assert any(isinstance(action, Kill) for handler in policy.handlers for action in handler.actions)
+    assert any(isinstance(action, Alert) for handler in policy.handlers for action in handler.actions)
+    assert policy.within_ns is None or policy.within_ns <= 15 * 60 * 1_000_000_000
 
 
 def test_ids_are_unique() -> None:
@@ -285,3 +286,8 @@ def test_less_than_all_of_it_is_none_of_it(parts: tuple[Callable[[Play, Proc], N
     for part in parts:
         part(play, process)
     assert matches(play) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_each_file_has_vectors_beside_it(path: Path) -> None:
+    assert path.with_name(path.stem + ".test.yaml").exists()
