@@ -14,7 +14,7 @@ from execray.schema.catalog import ACTOR_FIELDS, Field
 from execray.schema.event import Actor, Event, Value, actor_get, value_to_json
 from execray.schema.kinds import Kind
 from policyd.engine.outputs import Finding, Match, StepEvidence
-from policyd.program import CompiledPolicy, Place, Severity
+from policyd.program import CompiledPolicy, KeyKind, Place, Severity
 from policyd.throttle import LossSum
 
 Json: TypeAlias = dict[str, Any]
@@ -76,6 +76,7 @@ def finding_alert(
         "attack": list(policy.meta.attack),
         "falsepositives": list(policy.meta.falsepositives),
         "tags": list(policy.meta.tags),
+        "key": {"by": policy.key_text, "values": _key(finding)},
         "started_ns": finding.started_ns,
         "time_ns": finding.time_ns,
         "trail": [_evidence(step) for step in finding.trail],
@@ -193,6 +194,14 @@ def _put_fields(out: Json, values: Iterable[tuple[Field, Value]]) -> None:
             at = at.setdefault(name, {})
         shown = value_to_json(field, value)
         at[leaf] = str(shown) if field.kind is Kind.INT and field.ecs.endswith(_TEXT_LEAVES) else shown
+
+
+def _key(finding: Finding) -> list[object]:
+    """Returns what the events of a sequence share, as JSON shows it: a process, or the values of the last step's key."""
+    refs = finding.trail[-1].step.key
+    kinds = [ref.kind for ref in refs] if finding.policy.key is KeyKind.FIELDS else [Kind.PROCESS]
+    values = finding.key if finding.policy.key is KeyKind.FIELDS else (finding.key,)
+    return [value_to_json(Field("", kind, ""), value) for kind, value in zip(kinds, values, strict=True)]
 
 
 def _evidence(step: StepEvidence) -> Json:

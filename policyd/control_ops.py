@@ -80,6 +80,7 @@ class ControlOps:
             "engine": parts.machine.stats(),
             "alerts": {
                 "matches": stats.matches,
+                "excepted": stats.excepted,
                 "raised": stats.raised,
                 "suppressed": throttle.suppressed,
                 "duplicates": stats.duplicates,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final
 
 from execray.schema.event import actor_get
+from policyd.engine.conditions import read
+from policyd.engine.keys import compact
 from policyd.engine.outputs import Finding, Match, StepDone, handler_applies
 from policyd.program import Alert, Capture, Kill, Log, Notify, Severity
 from policyd.throttle import Throttle
@@ -60,10 +63,18 @@ class Admission:
     def admit(self, finding: Finding, plan: Plan) -> int | None:
         """Returns how many were held back since the last one let through, or None: hold this one back too."""
         limit, per_ns = finding.policy.throttle
-        if finding.policy.throttle == DEFAULT_THROTTLE:
+        if finding.policy.throttle == DEFAULT_THROTTLE and finding.policy.throttle_by is None:
             limit, per_ns = self._default
         # An alert of a match that could not be acted on must not hold back the one that tells of the kill; nor what only a
         # plug-in is told, an alert.
         kinds = (plan.kill and not finding.partial_evidence, plan.severity is None)
-        image = (finding.policy.name, type(finding), finding.actor.id, actor_get(finding.actor, "exe"), kinds)
-        return self.throttle.admit(image, limit, per_ns, finding.time_ns)
+        key = (finding.policy.name, isinstance(finding, Match), kinds, *_throttle_key(finding))
+        return self.throttle.admit(key, limit, per_ns, finding.time_ns)
+
+
+def _throttle_key(finding: Finding) -> tuple[Hashable, ...]:
+    """Returns what alerts are counted by: the values the policy names, of the completing event; else the process image."""
+    by = finding.policy.throttle_by
+    if by is None:
+        return finding.actor.id, actor_get(finding.actor, "exe")
+    return tuple(compact(read(ref, finding.event, finding.bindings)) for ref in by)

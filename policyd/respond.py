@@ -78,8 +78,8 @@ class ResponseStats:
     """Counts since start."""
 
     matches: int = 0
-    raised: int = 0
     excepted: int = 0  # matches that an exception held back
+    raised: int = 0
     duplicates: int = 0  # on file already: the batch came again after a restart
     sensor_loss: int = 0
     kills: dict[str, int] = field(default_factory=dict)  # by result
@@ -123,10 +123,14 @@ class Responder:
         """Sends the orders that the outputs call for, and returns the alerts to be, in order."""
         pending = []
         for output in outputs:
-            if isinstance(output, Excepted):
-                self.stats.excepted += 1
-                continue
-            made = self._loss(output, origin) if isinstance(output, SensorLoss) else self._finding(output, origin)
+            match output:
+                case SensorLoss():
+                    made = self._loss(output, origin)
+                case Excepted():
+                    self.stats.excepted += 1
+                    continue
+                case _:
+                    made = self._finding(output, origin)
             if made is not None:
                 pending.append(made)
         self.notices.send()  # only now: what a plug-in is told keeps no order waiting

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from execray.process import ProcessKey
@@ -78,15 +80,18 @@ class Event:
     slots: tuple[Value, ...]
 
     def get(self, name: str) -> Value:
-        """Returns a field by canonical name, None when missing. `tid` and `parent.FIELD` are names too.
+        """Returns a field by canonical name, None when missing. `tid`, `parent.FIELD` and `ancestor[N].FIELD` are names too.
 
         Raises KeyError for a name that neither this event nor its actor has.
         """
         if name == "tid":
             return self.tid
-        if name.startswith("parent."):
-            parent = self.actor.parent
-            return actor_get(parent, name[7:]) if parent else None
+        if (of_creator := creator_field(name)) is not None:
+            steps, name = of_creator
+            creator: Actor | None = self.actor
+            while creator is not None and steps:
+                creator, steps = creator.parent, steps - 1
+            return actor_get(creator, name) if creator else None
         field = self.type.by_name[name]
         slot = field.derived or field.name
         if slot in self.type.slot_of:
@@ -111,6 +116,21 @@ class Event:
         if self.flags:
             out["capture_flags"] = [flag.name.lower() for flag in Flag if flag in self.flags and flag.name]
         return out
+
+
+_ANCESTOR: Final = re.compile(r"ancestor\[(\d+)\]\.(.+)")
+
+
+@lru_cache(maxsize=1024)
+def creator_field(name: str) -> tuple[int, str] | None:
+    """Splits the name of a creator's field: how many steps up from the actor, and which field; None for any other name.
+
+    `parent.exe` is one step up, `ancestor[N].exe` N steps beyond that.
+    """
+    if name.startswith("parent."):
+        return 1, name.removeprefix("parent.")
+    found = _ANCESTOR.fullmatch(name)
+    return (int(found[1]) + 1, found[2]) if found else None
 
 
 def actor_get(actor: Actor, name: str) -> Value:

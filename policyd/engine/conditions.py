@@ -62,6 +62,19 @@ def fields_of(expr: Expr) -> Iterator[FieldRef]:
             yield from (ref for ref in fields_of(item) if not is_element(ref))
 
 
+def quantifiers_of(expr: Expr) -> Iterator[Quantified]:
+    """Yields every quantifier in the expression, the outer before the inner."""
+    match expr:
+        case Not(item):
+            yield from quantifiers_of(item)
+        case And(items) | Or(items):
+            for item in items:
+                yield from quantifiers_of(item)
+        case Quantified(item=item):
+            yield expr
+            yield from quantifiers_of(item)
+
+
 def is_element(ref: FieldRef) -> bool:
     """Whether it means the element in hand of a quantifier."""
     return ref.alias is None and (ref.name == IT or ref.name.startswith(_IT_FIELD))
@@ -248,7 +261,9 @@ def _membership(test: Test) -> Predicate:
 def _is_truncated(ref: FieldRef, event: Event, bindings: Bindings) -> bool:
     source = event if ref.alias is None else bindings.get(ref.alias)
     field = source.type.by_name.get(ref.name) if isinstance(source, Event) else None
-    return field is not None and isinstance(source, Event) and bool(source.flags & field.cut_by)
+    if field is None or not isinstance(source, Event) or not source.flags & field.cut_by:
+        return False
+    return source.get(field.name) is not None
 
 
 def _comparison(test: Test, left: FieldRef, right: FieldRef) -> Condition:
@@ -272,7 +287,7 @@ def _comparison(test: Test, left: FieldRef, right: FieldRef) -> Condition:
 
 def _quantified(field: FieldRef, item: Condition, every: bool) -> Condition:
     def holds(event: Event, bindings: Bindings) -> bool:
-        found = (item(event, {**bindings, IT: element}) for element in _members(field, event, bindings))
+        found = (item(event, {**bindings, IT: element}) for element in members(field, event, bindings))
         if not every:
             return any(found)
         first = next(found, False)
@@ -281,7 +296,7 @@ def _quantified(field: FieldRef, item: Condition, every: bool) -> Condition:
     return holds
 
 
-def _members(field: FieldRef, event: Event, bindings: Bindings) -> Iterator[bytes | Actor]:
+def members(field: FieldRef, event: Event, bindings: Bindings) -> Iterator[bytes | Actor]:
     """Yields the elements of a list: texts, or the creators of the actor, nearest first."""
     if field.name != ANCESTOR:
         value = read(field, event, bindings)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from execray.errors import PeerError
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, ACTOR_SLOTS, EVENT_BY_CODE, Flag
+from execray.schema.catalog import ACTOR_SLOT_OF, ACTOR_SLOTS, EVENT_BY_CODE, Flag
 from execray.schema.event import Actor, Event, ProcessId, Value
 from execray.schema.kinds import Kind
 from execray.wire.frames import Batch
-from policyd.engine.conditions import Bindings, condition, fields_of
 from policyd.engine.rows import check_value
-from policyd.program import And, Expr, FieldRef, Not, Or, Quantified, Test
 
 #: What a partial's weight counts in, in bytes of text; a partial without any weighs one.
 WEIGHT_BYTES: Final = 256
@@ -19,7 +17,6 @@ WEIGHT_BYTES: Final = 256
 _ACTOR_ENTRIES: Final = 8192
 _ACTOR_TEXTS: Final = tuple(at for at, field in enumerate(ACTOR_SLOTS) if field.kind.is_text)
 _ACTOR_ARGV: Final = ACTOR_SLOT_OF["argv"]
-_UNKNOWN: Final = Flag.UNREADABLE | Flag.OLD_CREDS_UNKNOWN
 
 
 class ActorCache:
@@ -135,15 +132,16 @@ def lineage(batch: Batch, index: int) -> tuple[ProcessId, ...]:
 
 def weight_of(event: Event) -> int:
     """Returns what keeping an event costs, in units of WEIGHT_BYTES of text, rounded up; ancestors' text included."""
-    total = _text_bytes(event.slots)
+    total = text_bytes(event.slots)
     actor: Actor | None = event.actor
     while actor is not None:
-        total += _text_bytes(actor.slots)
+        total += text_bytes(actor.slots)
         actor = actor.parent
     return -(-total // WEIGHT_BYTES)
 
 
-def _text_bytes(values: tuple[Value, ...]) -> int:
+def text_bytes(values: tuple[Value, ...]) -> int:
+    """Returns the bytes of text in some values."""
     total = 0
     for value in values:
         if type(value) is bytes:
@@ -153,43 +151,3 @@ def _text_bytes(values: tuple[Value, ...]) -> int:
                 if type(item) is bytes:
                     total += len(item)
     return total
-
-
-def is_doubtful(expr: Expr, event: Event, bindings: Bindings) -> bool:
-    """Whether it can't be said for sure that the expression holds or doesn't, since some value it reads isn't wholly known."""
-    return _truth(expr, event, bindings) is None
-
-
-def is_unsure(ref: FieldRef, event: Event, bindings: Bindings) -> bool:
-    """Whether a value was cut off, or could not be read, when the event was captured.
-
-    Every process has what an actor's fields say: one that is missing is unknown. So are a parent's whose end came before us.
-    """
-    source = event if ref.alias is None else bindings.get(ref.alias)
-    if not isinstance(source, Event):
-        return False
-    field = source.type.by_name.get(ref.name)
-    if field is None:  # a parent's: the flags speak of the event and its actor only
-        return ref.name.startswith("parent.") and source.get(ref.name) is None
-    if source.flags and source.flags & field.cut_by:
-        return True
-    # The flags first: most events have none, and to look at one is slow.
-    unread = field.name in ACTOR_FIELD_BY_NAME or bool(source.flags and source.flags & _UNKNOWN)
-    return unread and source.get(field.name) is None
-
-
-def _truth(expr: Expr, event: Event, bindings: Bindings) -> bool | None:
-    # Three-valued: of `a or b`, what is sure of `a` may be enough, whatever `b` is.
-    match expr:
-        case Test() | Quantified():
-            unsure = any(is_unsure(ref, event, bindings) for ref in fields_of(expr))
-            return None if unsure else condition(expr)(event, bindings)
-        case Not(item):
-            inner = _truth(item, event, bindings)
-            return None if inner is None else not inner
-        case And(items):
-            found = {_truth(item, event, bindings) for item in items}
-            return False if False in found else None if None in found else True
-        case Or(items):
-            found = {_truth(item, event, bindings) for item in items}
-            return True if True in found else None if None in found else False

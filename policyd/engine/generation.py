@@ -12,9 +12,10 @@ from execray.schema.event import Value
 from execray.schema.kinds import Kind
 from execray.wire.frames import Batch
 from policyd.engine.conditions import fields_of
+from policyd.engine.keys import KeyFunction
 from policyd.engine.rows import SlotRows
-from policyd.engine.table import ACTOR, PARENT, PARENT_ACTOR, UNCACHED, PolicyTable, SlotKey
-from policyd.program import CompiledPolicy, Expr, FieldRef, Notify
+from policyd.engine.table import ACTOR, PARENT, PARENT_ACTOR, UNCACHED, PolicyTable, SlotKey, key_fields
+from policyd.program import CompiledPolicy, Expr, FieldRef, KeyKind, Notify
 
 # How a slot's value is got from what the stream carries.
 RAW: Final = 0
@@ -56,7 +57,9 @@ class Generation:
         self.first = 0
         for table in self.tables:
             self.first |= table.first
-        self.tree_bits = _union(table.bits for table in self.tables if table.is_tree)
+        self.tree_bits = _union(table.bits for table in self.tables if table.policy.key is KeyKind.TREE)
+        self.field_bits = _union(table.bits for table in self.tables if table.policy.key is KeyKind.FIELDS)
+        self.key_functions = _key_functions(self.tables)
         self.owners = [index for index, table in enumerate(self.tables) for _ in range(table.width)]
         self._row_entries = row_entries
         self.rows: dict[SlotKey, SlotRows] = {}
@@ -137,6 +140,16 @@ class Generation:
         return CodePlan(mask, tuple(f for f in fields if f[0] not in late), tuple(f for f in fields if f[0] in late))
 
 
+def _key_functions(tables: list[PolicyTable]) -> list[tuple[KeyFunction, int]]:
+    """Returns the different keys over fields, each with the bits of the steps that have it."""
+    found: dict[tuple[FieldRef, ...], int] = {}
+    for table in tables:
+        if table.policy.key is KeyKind.FIELDS:
+            for index, step in enumerate(table.policy.steps):
+                found[step.key] = found.get(step.key, 0) | 1 << (table.base + index)
+    return [(KeyFunction(refs), bits) for refs, bits in found.items()]
+
+
 def _union(masks: Iterator[int]) -> int:
     out = 0
     for mask in masks:
@@ -155,7 +168,10 @@ def _mode(kind: Kind) -> int:
 def _reads_content(policy: CompiledPolicy) -> bool:
     conditions: list[Expr] = [step.condition for step in policy.steps]
     conditions += [handler.condition for handler in policy.handlers if handler.condition is not None]
+    conditions += [exemption.condition for exemption in policy.exemptions]
     refs = [ref for expr in conditions for ref in fields_of(expr)]
+    refs += [ref for step in policy.steps for ref in key_fields(step)]
+    refs += policy.throttle_by or ()
     notices = [action for handler in policy.handlers for action in handler.actions if isinstance(action, Notify)]
     refs += [value for notice in notices for _, value in notice.arguments if isinstance(value, FieldRef)]
     return any(ref.name in UNCACHED for ref in refs)

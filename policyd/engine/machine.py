@@ -8,13 +8,15 @@ from typing import Any, Final
 
 from execray.errors import PeerError
 from execray.schema.catalog import EVENT_BY_NAME, LOST
-from execray.schema.event import ProcessId
 from execray.wire.frames import Batch
 from policyd.engine.evidence import ActorCache, Resolver, lineage
 from policyd.engine.generation import TEXT, TEXTS, Generation, Needs
+from policyd.engine.keys import Key
+from policyd.engine.moment import Keyed, Moment
 from policyd.engine.outputs import Output, SensorLoss, loss_id
-from policyd.engine.partials import Limits, PolicyRun, Scope, Store
-from policyd.engine.sequence import Moment, Sequencer
+from policyd.engine.partials import Limits, PolicyRun
+from policyd.engine.sequence import Sequencer
+from policyd.engine.store import Scope, Store
 from policyd.program import CompiledPolicy, KeyKind
 
 _EXIT: Final = EVENT_BY_NAME["exit"].code
@@ -115,8 +117,9 @@ class Machine:
 
         Now: policies, steps, partials, evidence_bytes, row_cache_entries, actor_cache_entries. Since the start: events (rows
         taken), fired (met a step that was awaited), late (before the clock), lost (by any hop before, and malformed ones),
-        malformed (events that weren't what the catalogue says); of partials, started, advanced, completed, expired,
-        replaced (by a newer one in the same place), evicted (a bound was reached), retired (their policy went);
+        malformed (events that weren't what the catalogue says); of partials, started, advanced, completed, excepted (all but
+        complete, and an exception held), cancelled (by `until`), ended (in a `benign` branch), expired, replaced (one of two in
+        the same place had to go, as the policy's mode says), evicted (a bound was reached), retired (their policy went);
         row_cache_misses and row_cache_clears.
         """
         store, rows = self._store, self._generation.rows.values()
@@ -130,6 +133,9 @@ class Machine:
             "started": self._sequencer.started,
             "advanced": self._sequencer.advanced,
             "completed": self._sequencer.completed,
+            "excepted": self._sequencer.excepted,
+            "cancelled": self._sequencer.cancelled,
+            "ended": self._sequencer.ended,
             "expired": store.expired,
             "replaced": store.replaced,
             "evicted": store.evicted,
@@ -152,11 +158,12 @@ class Machine:
         """
         outputs: list[Output] = []
         generation, store = self._generation, self._store
-        plans, first, tree_bits = generation.plans, generation.first, generation.tree_bits
+        plans, first = generation.plans, generation.first
+        tree_bits, field_bits = generation.tree_bits, generation.field_bits
         process_scopes, tree_scopes = store.scopes[KeyKind.PROCESS], store.scopes[KeyKind.TREE]
         strings, actors, resolver = batch.strings, batch.actors, Resolver(batch, self._actors)
         actor_rows: list[int | None] = [None] * len(actors)
-        lines: dict[int, tuple[ProcessId, ...]] = {}
+        lines: dict[int, tuple[Key, ...]] = {}
         now, wake = self._now_ns, store.wake_ns
 
         for position, row in enumerate(batch.events):
@@ -207,6 +214,12 @@ class Machine:
                     trees = [tree for key in line if (tree := tree_scopes.get(key)) is not None]
                     for tree in trees:
                         awaited |= tree.mask
+                keyed: list[Keyed] = []
+                if bits & field_bits:
+                    bits, keyed = self._keyed(batch, row, bits)
+                    for steps, _, waiting in keyed:
+                        if waiting is not None:
+                            awaited |= waiting.mask & steps
                 fire = bits & awaited
                 if fire and plan is not None:
                     for at, _, _, rows in plan.late_fields:
@@ -219,11 +232,24 @@ class Machine:
                 outputs.append(self._refuse(batch.first_id + position, time_ns))
                 continue
             self._fired += 1
-            self._dispatch(fire, Moment(event, now, generation.number, self._gaps, scope, trees), outputs)
+            self._dispatch(fire, Moment(event, now, generation.number, self._gaps, scope, trees, keyed), outputs)
             wake = store.wake_ns
         self._events += len(batch.events)
         self._now_ns = now
         return outputs
+
+    def _keyed(self, batch: Batch, row: tuple[Any, ...], bits: int) -> tuple[int, list[Keyed]]:
+        """Returns the event's keys over fields, and the bits without those of steps for which it has none."""
+        keyed = []
+        scopes = self._store.scopes[KeyKind.FIELDS]
+        for function, steps in self._generation.key_functions:
+            if steps & bits:
+                key = function.key(batch, row)
+                if key is None:
+                    bits &= ~steps
+                else:
+                    keyed.append(Keyed(steps & bits, key, scopes.get(key)))
+        return bits, keyed
 
     def _dispatch(self, fire: int, moment: Moment, outputs: list[Output]) -> None:
         # Policies in the order in which they were loaded.

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from execray.schema.event import Actor, Event, ProcessId
+from execray.schema.event import Actor, Event, Value, text
 from policyd.engine.conditions import condition
-from policyd.program import CompiledPolicy, Exemption, Handler, Step
+from policyd.engine.keys import Key
+from policyd.program import CompiledPolicy, Exemption, Handler, KeyKind, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class StepEvidence:
     """The events behind one step of a finding.
 
     events: the one that met the step first, then those repeats of it that were kept. count: all of them, kept or not.
+    Of a step that counts: the first and the last of the events that were counted, as far as kept, and how many that were, or
+    how many distinct values.
     """
 
     step: Step
@@ -27,18 +30,18 @@ class StepEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What Match and StepDone have in common.
+    """What Match, Excepted and StepDone have in common.
 
-    key: the process, or the root of the tree, in which the sequence ran. trail: the evidence in the order in which the steps
-    were met. bindings: the events by their steps' aliases. started_ns and time_ns: on the engine's clock (CLOCK_BOOTTIME).
-    tainted: the sensor lost events since it began. degraded: partials of this policy were evicted meanwhile.
-    partial_evidence: a value that decided was cut off or unreadable; never to be acted on. id: the same in every run that
-    is fed the same events.
+    key: what its events share: (pid, start_ns) of the process, or of the root of the tree; or the values of the last step's
+    key fields. trail: the evidence in the order in which the steps were met. bindings: the events by their steps' aliases.
+    started_ns and time_ns: on the engine's clock (CLOCK_BOOTTIME). tainted: the sensor lost events since it began. degraded:
+    partials of this policy were evicted meanwhile. partial_evidence: a value that decided was cut off or unreadable; never to
+    be acted on. id: the same in every run that is fed the same events.
     """
 
     policy: CompiledPolicy
     generation: int
-    key: ProcessId
+    key: Key
     actor: Actor
     event: Event
     trail: tuple[StepEvidence, ...]
@@ -63,7 +66,7 @@ class Match(Finding):
 
 @dataclass(frozen=True, slots=True)
 class Excepted(Finding):
-    """A match that an exemption held back."""
+    """A match that an exception of the policy held back; the sequence waits on for another event to complete it."""
 
     exemption: Exemption
 
@@ -104,7 +107,7 @@ def handler_applies(handler: Handler, output: Output) -> bool:
         case StepDone():
             if handler.step is None or handler.step != output.step.alias:
                 return False
-        case SensorLoss():
+        case SensorLoss() | Excepted():
             return False
     depth = len(handler.labels)
     if depth and all(evidence.step.labels[:depth] != handler.labels for evidence in output.trail):
@@ -112,15 +115,26 @@ def handler_applies(handler: Handler, output: Output) -> bool:
     return handler.condition is None or condition(handler.condition)(output.event, output.bindings)
 
 
-def finding_id(kind: str, policy: CompiledPolicy, key: ProcessId, events: Iterable[Event]) -> str:
+def finding_id(kind: str, policy: CompiledPolicy, key: Key, events: Iterable[Event]) -> str:
     """Returns 20 hex digits from what a finding is about: the policy, the key, and the events that met its steps."""
-    parts = [kind, policy.name, policy.hash, f"{key[0]}-{key[1]}", *(f"{e.id}@{e.time_ns}" for e in events)]
-    return _digest(parts)
+    shown = [_shown(value) for value in key]
+    keys = ["-".join(shown)] if policy.key is not KeyKind.FIELDS else [str(len(shown)), *shown]
+    return _digest([kind, policy.name, policy.hash, *keys, *(f"{e.id}@{e.time_ns}" for e in events)])
 
 
 def loss_id(where: str, count: int, since_ns: int, row_id: int) -> str:
     """Returns 20 hex digits from what a loss is about."""
     return _digest(["loss", where, str(count), str(since_ns), str(row_id)])
+
+
+def _shown(value: Value) -> str:
+    match value:
+        case bytes():
+            return text(value)
+        case tuple():
+            return "-".join(map(_shown, value))
+        case _:
+            return str(value)
 
 
 def _digest(parts: list[str]) -> str:

@@ -1,51 +1,48 @@
-"""What one event does to the partials of one policy: advance, repeat, start, complete."""
+"""What one event does to the partials of one policy: cancel, advance, count, repeat, start, complete."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeAlias
 
 from execray.schema.catalog import ACTOR_SLOT_OF
 from execray.schema.event import Event
-from policyd.engine.evidence import weight_of
-from policyd.engine.outputs import Match, Output, StepDone, StepEvidence, finding_id
-from policyd.engine.partials import Partial, PolicyRun, Scope, Store
-from policyd.program import KeyKind, State, Transition
-
-F = TypeVar("F", Match, StepDone)
+from policyd.engine.conditions import Bindings, read
+from policyd.engine.findings import excepted, match, step_done
+from policyd.engine.moment import Moment
+from policyd.engine.outputs import Output
+from policyd.engine.partials import Partial, PolicyRun
+from policyd.engine.store import Scope, Store
+from policyd.engine.table import PolicyTable
+from policyd.engine.tally import Counted, Gaps
+from policyd.program import Exemption, KeyKind, State, Transition
 
 _UID: Final = ACTOR_SLOT_OF["uid"]
 
+#: Partials in one place, with the steps of each that the event may meet, in the order in which they are tried: it takes one.
+Candidates: TypeAlias = "list[tuple[Partial, int]]"
 
-@dataclass(slots=True)
-class Moment:
-    """An event in its surroundings.
 
-    now_ns: the clock. scope: what waits in the actor's process. trees: what waits in the trees that the actor is in, its own
-    first. losses: how many gaps there have been so far.
-    """
+class Move(NamedTuple):
+    """What an event does to a partial. exemption: it would complete a match, but for this. doubtful: that one can't be judged."""
 
-    event: Event
-    now_ns: int
-    generation: int
-    losses: int
-    scope: Scope | None
-    trees: list[Scope] = field(default_factory=list)
-    weight: int = field(init=False)  # of the event as evidence: one event may begin many partials
-
-    def __post_init__(self) -> None:
-        self.weight = weight_of(self.event)
+    partial: Partial
+    transition: Transition
+    exemption: Exemption | None
+    doubtful: bool
 
 
 class Sequencer:
-    """Moves partials. Keeps no state but the order in which they began."""
+    """Moves partials. Keeps no state but the order in which they began, and counts."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.started = 0
         self.advanced = 0
         self.completed = 0
+        self.excepted = 0
+        self.cancelled = 0
+        self.ended = 0
 
     def take(self, run: PolicyRun, fired: int, moment: Moment, outputs: list[Output]) -> None:
         """Does what the event means for one policy.
@@ -53,125 +50,209 @@ class Sequencer:
         fired: bit s set where the event meets the rows of step s, and something in reach awaits it. Advances and repeats
         are decided on the state before the event, from the last place to the first; a start comes after them.
         """
-        moves: list[tuple[Partial, Transition]] = []
+        table = run.table
+        reach = moment.reach(table, fired)
+        if fired & table.until_steps:
+            self._cancel(run, reach, moment)
+        moves: list[Move] = []
+        counted: list[Partial] = []
         repeats: list[tuple[Partial, int]] = []
-        states = run.table.policy.states
-        for state, partials in _waiting(run, moment):
-            for partial in partials:
-                transition = _transition(partial, states[state], fired, moment)
+        for state, candidates in _waiting(run, reach):
+            for partial, steps in candidates:
+                transition = _met(table, table.states[state], steps, moment, partial)
                 if transition is not None:
-                    moves.append((partial, transition))
+                    if self._count(partial, transition.step, moment, counted):
+                        moves.append(_move(partial, transition, moment.event))
                     break
             else:
-                repeats += _repeat(partials, states[state], fired, moment)
+                repeats += _repeat(candidates, table.states[state], moment)
+        self._apply(moves, moment, outputs)
+        for partial, step in repeats:
+            if self._store.holds(partial):  # not replaced or evicted by what has just arrived
+                self._store.add_repeat(partial, step, moment.event, moment.weight)
+        self._start(run, fired, moment, counted, {partial for partial, _ in repeats}, outputs)
+
+    def _cancel(self, run: PolicyRun, reach: list[tuple[Scope, int]], moment: Moment) -> None:
+        untils = run.table.untils
+        for scope, fired in reach:
+            waiting = [(state, partial) for state, held in scope.places.get(run, {}).items() for partial in held]
+            for state, partial in waiting:
+                if any(fired >> step & 1 and _ends(partial, step, moment) for step in untils[state]):
+                    self._store.remove(partial)
+                    self.cancelled += 1
+
+    def _count(self, partial: Partial, step: int, moment: Moment, counted: list[Partial]) -> bool:
+        """Counts the event where the step is a count. Returns whether the step is met now."""
+        table = partial.run.table
+        times = table.policy.steps[step].times
+        if times is None:
+            return True
+        counted.append(partial)
+        bindings = partial.bindings
+        value = read(times.distinct, moment.event, bindings) if times.distinct is not None else None
+        doubtful = table.doubtful(step, moment.event, bindings)
+        gaps = Gaps(moment.losses, partial.run.evicted)
+        return self._store.count(
+            partial, step, Counted(moment.event, moment.weight, moment.now_ns, value, doubtful, gaps)
+        )
+
+    def _apply(self, moves: list[Move], moment: Moment, outputs: list[Output]) -> None:
         # All of them leave before the first arrives: what arrives then replaces only what stays.
-        for partial, _ in moves:
-            self._store.remove(partial)
-        for partial, transition in moves:
+        arriving = [self._leave(move) for move in moves]
+        for partial, (origin, transition, exemption, doubtful) in zip(arriving, moves, strict=True):
+            partial.doubtful |= doubtful
+            if exemption is not None:
+                self._except(partial, transition, exemption, moment, outputs)
+                continue
             self.advanced += 1
             self._meet(partial, transition, moment, outputs)
-        for partial, step in repeats:
-            if partial.heap_index >= 0:  # not replaced or evicted by what has just arrived
-                self._store.add_repeat(partial, step, moment.event)
-        self._start(run, fired, moment, {partial for partial, _ in repeats}, outputs)
+            times = partial.run.table.policy.steps[transition.step].times
+            if times is not None and times.distinct is not None and self._store.holds(origin) and origin is not partial:
+                self._store.forget_count(origin, transition.step)
 
-    def _start(self, run: PolicyRun, fired: int, moment: Moment, repeated: set[Partial], outputs: list[Output]) -> None:
+    def _leave(self, move: Move) -> Partial:
+        """Returns the partial that goes on: the one in the place, or a copy where that one stays."""
+        partial = move.partial
+        if move.exemption is not None or partial.run.table.copies or partial.run.table.goes_on:
+            return partial.copy()
+        if self._store.holds(partial):  # it may have been evicted for what another one has counted
+            self._store.remove(partial)
+        return partial
+
+    def _start(
+        self,
+        run: PolicyRun,
+        fired: int,
+        moment: Moment,
+        counted: list[Partial],
+        repeated: set[Partial],
+        outputs: list[Output],
+    ) -> None:
         table = run.table
-        event = moment.event
-        for transition in table.policy.states[0].transitions:
-            if fired >> transition.step & 1 and table.holds(transition.step, event, {}):
-                break
-        else:
+        transition = _met(table, table.policy.states[0], fired, moment, None)
+        if transition is None:
             return
-        key = event.actor.id
-        if repeated:
-            # `X ..` takes a further X as evidence: it must not begin anew in the same place, and so restart the window.
-            scope = self._store.scopes[table.policy.key].get(key)
-            if scope is not None and scope.places.get(run, {}).get(transition.target) in repeated:
-                return
-        uid = event.actor.slots[_UID]
+        key = moment.start_key(table, transition.step)
+        if not table.copies and any(partial.key == key for partial in counted):
+            return
+        # `X ..` takes a further X as evidence: it must not begin anew in the same place, and so restart the window.
+        if repeated and not repeated.isdisjoint(self._store.at(run, key, transition.target)):
+            return
+        uid = moment.event.actor.slots[_UID]
         self.started += 1
         partial = Partial(run, key, uid if isinstance(uid, int) else -1, moment.now_ns, self.started, moment.losses)
-        self._meet(partial, transition, moment, outputs)
+        if transition.step in table.counting:
+            partial.state = table.counting[transition.step]
+            if not self._count(partial, transition.step, moment, counted):
+                self._store.add(partial)
+                return
+        move = _move(partial, transition, moment.event)
+        partial.doubtful |= move.doubtful
+        if move.exemption is not None:
+            self._except(partial, transition, move.exemption, moment, outputs)
+        else:
+            self._meet(partial, transition, moment, outputs)
 
     def _meet(self, partial: Partial, transition: Transition, moment: Moment, outputs: list[Output]) -> None:
         # The partial is not in the store here.
-        table, event = partial.run.table, moment.event
-        partial.meet(transition.step, transition.target, event, moment.weight, moment.now_ns)
-        if not partial.doubtful:
-            bindings = partial.bindings if table.refers[transition.step] else {}
-            partial.doubtful = table.doubtful(transition.step, event, bindings)
+        table = partial.run.table
+        _advance(partial, transition, moment)
+        target = table.policy.states[transition.target]
+        if target.transitions and not self._store.add(partial):
+            return
         if table.reports_step[transition.step]:
-            outputs.append(_finding(StepDone, partial, moment))
-        if table.policy.states[transition.target].accepting:
+            outputs.append(step_done(partial, moment))
+        if target.accepting:
             self.completed += 1
-            outputs.append(_finding(Match, partial, moment))
+            outputs.append(match(partial, moment))
+        elif not target.transitions:
+            self.ended += 1
+
+    def _except(
+        self, partial: Partial, transition: Transition, exemption: Exemption, moment: Moment, outputs: list[Output]
+    ) -> None:
+        # A copy, which shows what the match would have been.
+        self.excepted += 1
+        _advance(partial, transition, moment)
+        outputs.append(excepted(partial, moment, exemption))
+
+
+def _advance(partial: Partial, transition: Transition, moment: Moment) -> None:
+    table, event = partial.run.table, moment.event
+    step = transition.step
+    if table.policy.steps[step].times is None and not partial.doubtful:
+        partial.doubtful = table.doubtful(step, event, partial.bindings if table.refers[step] else {})
+    partial.meet(step, transition.target, event, moment.weight, moment.now_ns)
+
+
+def _waiting(run: PolicyRun, reach: list[tuple[Scope, int]]) -> Iterable[tuple[int, Candidates]]:
+    # The partials that the event may reach, from the last place to the first. Of those in one place of several trees it
+    # takes the latest begun, and only that; but every copy.
+    table = run.table
+    found: dict[int, Candidates] = {}
+    for scope, fired in reach:
+        for state, held in scope.places.get(run, {}).items():
+            found.setdefault(state, []).extend([(partial, fired) for partial in held])
+    one_of_all = table.policy.key is KeyKind.TREE and not table.copies
+    for state in sorted(found, key=table.rank, reverse=True):
+        if one_of_all:
+            yield state, sorted(found[state], key=lambda candidate: -candidate[0].begun)
         else:
-            self._store.add(partial)
+            for candidate in found[state]:
+                yield state, [candidate]
 
 
-def _waiting(run: PolicyRun, moment: Moment) -> Iterable[tuple[int, list[Partial]]]:
-    # The partials that the event may reach, from the last place to the first; in one place the latest begun first.
-    if run.table.policy.key is KeyKind.PROCESS:
-        places = moment.scope.places.get(run) if moment.scope is not None else None
-        return [(state, [places[state]]) for state in sorted(places, reverse=True)] if places else ()
-    found: dict[int, list[Partial]] = {}
-    for tree in moment.trees:
-        for state, partial in tree.places.get(run, {}).items():
-            found.setdefault(state, []).append(partial)
-    for partials in found.values():
-        partials.sort(key=lambda partial: -partial.begun)
-    return sorted(found.items(), reverse=True)
-
-
-def _transition(partial: Partial, state: State, fired: int, moment: Moment) -> Transition | None:
-    # The first in the text that the event meets.
-    table = partial.run.table
+def _met(table: PolicyTable, state: State, fired: int, moment: Moment, partial: Partial | None) -> Transition | None:
+    # The first in the text that the event meets. partial: who waits there; None: it would begin.
+    bindings: Bindings = {}
     for transition in state.transitions:
-        if not fired >> transition.step & 1:
+        step = transition.step
+        if not fired >> step & 1:
             continue
-        within_ns = table.policy.steps[transition.step].within_ns
-        if within_ns is not None and moment.now_ns - partial.last_ns > within_ns:
+        if partial is not None:
+            within_ns = table.policy.steps[step].within_ns
+            if within_ns is not None and moment.now_ns - partial.last_ns > within_ns:
+                continue
+            if not bindings and table.refers[step]:
+                bindings = partial.bindings
+        if not table.holds(step, moment.event, bindings):
             continue
-        if _holds(partial, transition.step, moment):
+        times = table.policy.steps[step].times
+        if times is None or times.distinct is None or read(times.distinct, moment.event, bindings) is not None:
             return transition
     return None
 
 
-def _repeat(partials: list[Partial], state: State, fired: int, moment: Moment) -> list[tuple[Partial, int]]:
+def _move(partial: Partial, transition: Transition, event: Event) -> Move:
+    table = partial.run.table
+    if not table.policy.exemptions or not table.policy.states[transition.target].accepting:
+        return Move(partial, transition, None, False)
+    bindings = partial.bindings
+    alias = table.policy.steps[transition.step].alias
+    if alias is not None:
+        bindings[alias] = event
+    return Move(partial, transition, *table.exempted(event, bindings))
+
+
+def _repeat(candidates: Candidates, state: State, moment: Moment) -> list[tuple[Partial, int]]:
     # The first partial, if any, whose place takes the event as a repeat, with the repeated step.
-    steps = [step for step in state.repeats if fired >> step & 1]
-    for partial in partials:
-        for step in steps:
-            if _holds(partial, step, moment):
+    for partial, fired in candidates:
+        for step in state.repeats:
+            if fired >> step & 1 and _holds(partial, step, moment):
                 return [(partial, step)]
     return []
 
 
+def _ends(partial: Partial, step: int, moment: Moment) -> bool:
+    """Whether an `until` step's event ends the partial. What isn't sure ends nothing: padding must not buy an exclusion."""
+    if not _holds(partial, step, moment):
+        return False
+    if partial.run.table.doubtful(step, moment.event, partial.bindings):
+        partial.doubtful = True
+        return False
+    return True
+
+
 def _holds(partial: Partial, step: int, moment: Moment) -> bool:
     table = partial.run.table
-    if table.plans[step, moment.event.type.code].residual is None:
-        return True
-    return table.holds(step, moment.event, partial.bindings)
-
-
-def _finding(kind: type[F], partial: Partial, moment: Moment) -> F:
-    run = partial.run
-    policy, bindings = run.table.policy, partial.bindings
-    trail = tuple(StepEvidence(policy.steps[t.step], t.step, tuple(t.events), t.count) for t in partial.trail)
-    met = [t.events[0] for t in partial.trail if t.met]
-    return kind(
-        policy=policy,
-        generation=moment.generation,
-        key=partial.key,
-        actor=moment.event.actor,
-        event=moment.event,
-        trail=trail,
-        bindings=bindings,
-        started_ns=partial.started_ns,
-        time_ns=moment.now_ns,
-        tainted=partial.losses_before != moment.losses,
-        degraded=partial.evicted_before != run.evicted,
-        partial_evidence=partial.doubtful or run.table.handlers_doubtful(moment.event, bindings),
-        id=finding_id(kind.__name__, policy, partial.key, met),
-    )
+    return table.holds(step, moment.event, partial.bindings if table.refers[step] else {})

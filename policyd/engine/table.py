@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EventType
-from execray.schema.event import Event
+from execray.schema.event import Event, creator_field
 from policyd.engine.conditions import (
+    ANCESTOR,
     FALSE,
     TRUE,
     Bindings,
@@ -17,8 +19,22 @@ from policyd.engine.conditions import (
     fields_of,
     without,
 )
-from policyd.engine.evidence import is_doubtful, is_unsure
-from policyd.program import And, CompiledPolicy, Expr, FieldRef, KeyKind, Not, Op, Or, Quantified, Test
+from policyd.engine.doubt import Judged, is_unsure
+from policyd.program import (
+    And,
+    CompiledPolicy,
+    Exemption,
+    Expr,
+    FieldRef,
+    Not,
+    Op,
+    Or,
+    Overlap,
+    Quantified,
+    State,
+    Step,
+    Test,
+)
 
 PARENT: Final = "parent."
 
@@ -53,7 +69,10 @@ def slot_of(ref: FieldRef, kind: EventType) -> SlotKey | None:
 
 def is_missing(ref: FieldRef, kind: EventType) -> bool:
     """Whether no event of this kind has the field."""
-    return ref.alias is None and ref.name != "tid" and slot_of(ref, kind) is None
+    if ref.alias is not None or ref.name in ("tid", ANCESTOR) or slot_of(ref, kind) is not None:
+        return False
+    of_creator = creator_field(ref.name)
+    return of_creator is None or of_creator[1] not in ACTOR_FIELD_BY_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +127,38 @@ class PolicyTable:
         self.base = base
         self.width = len(policy.steps)
         self.bits = ((1 << self.width) - 1) << base
-        self.first = _steps_mask(policy, 0, False) << base
-        self.awaits = tuple(_steps_mask(policy, state, True) << base for state in range(len(policy.states)))
-        self.step_windows = tuple(_step_window(policy, state) for state in range(len(policy.states)))
+        self.first = _mask(t.step for t in policy.states[0].transitions) << base
+        #: The places, and behind them one for each count that the policy may begin with: before it is reached, no step is met.
+        self.states, self.counting = _with_counting(policy)
+        #: By place: the `until` steps that end what waits there.
+        self.untils = tuple(_untils(policy, state) for state in range(len(self.states)))
+        self.until_steps = _mask(until.step for until in policy.untils)
+        self.awaits = tuple(self._awaits(state) << base for state in range(len(self.states)))
+        self.step_windows = tuple(_step_window(policy, state) for state in self.states)
+        self.count_windows = tuple(_count_window(policy, step) for step in range(len(policy.steps)))
         self.plans = {
             (index, code): plan_step(step.condition, code)
             for index, step in enumerate(policy.steps)
             for code in step.codes
         }
-        self.is_tree = policy.key is KeyKind.TREE
+        self.copies = policy.mode.copies if policy.mode.overlap is Overlap.ALL else 0
+        #: It is one counted step and nothing else, so its partials outlive their matches.
+        self.goes_on = _goes_on(policy)
         reported = {handler.step for handler in policy.handlers if handler.step is not None}
         self.reports_step = tuple(step.alias in reported for step in policy.steps)
+        self._judged = tuple(Judged(step.condition) for step in policy.steps)
+        self._keys = tuple(key_fields(step) for step in policy.steps)
         #: Steps that read earlier ones.
-        self.refers = tuple(any(r.alias is not None for r in fields_of(s.condition)) for s in policy.steps)
-        self._reads = tuple(tuple(dict.fromkeys(fields_of(step.condition))) for step in policy.steps)
-        self._handler_conditions = [h.condition for h in policy.handlers if h.condition is not None]
+        self.refers = tuple(
+            any(ref.alias is not None for ref in (*fields_of(step.condition), *key_fields(step)))
+            for step in policy.steps
+        )
+        self._exemptions = tuple((exemption, Judged(exemption.condition)) for exemption in policy.exemptions)
+        self._handlers = tuple(Judged(h.condition) for h in policy.handlers if h.condition is not None)
+
+    def rank(self, state: int) -> int:
+        """Orders the places as the text has them: whoever counts towards a first step stands in the start place."""
+        return state if state < len(self.policy.states) else 0
 
     def holds(self, step: int, event: Event, bindings: Bindings) -> bool:
         """Whether what the rows left undecided of a step holds, given that its bit fired."""
@@ -130,27 +166,76 @@ class PolicyTable:
         return residual is None or residual(event, bindings)
 
     def doubtful(self, step: int, event: Event, bindings: Bindings) -> bool:
-        """Whether the event met the step on a value that is known in part only."""
-        for ref in self._reads[step]:
-            if is_unsure(ref, event, bindings):
-                return is_doubtful(self.policy.steps[step].condition, event, bindings)
-        return False
+        """Whether the event met the step, or under this key, on a value that is known in part only."""
+        if self._judged[step].is_doubtful(event, bindings):
+            return True
+        return any(is_unsure(ref, event, bindings) for ref in self._keys[step])
 
     def handlers_doubtful(self, event: Event, bindings: Bindings) -> bool:
         """Whether the `if` of some handler reads a value that is known in part only."""
-        return any(is_doubtful(expr, event, bindings) for expr in self._handler_conditions)
+        return any(handler.is_doubtful(event, bindings) for handler in self._handlers)
+
+    def exempted(self, event: Event, bindings: Bindings) -> tuple[Exemption | None, bool]:
+        """Returns the exemption that holds for a match, if any; and whether one can't be judged.
+
+        event: the one that would complete it, which is among the bindings where its step has an alias.
+        """
+        doubtful = False
+        for exemption, condition_ in self._exemptions:
+            found = condition_.truth(event, bindings)
+            if found:
+                return exemption, False
+            doubtful |= found is None
+        return None, doubtful
+
+    def _awaits(self, state: int) -> int:
+        place = self.states[state]
+        return _mask([*(t.step for t in place.transitions), *place.repeats, *self.untils[state]])
 
 
-def _steps_mask(policy: CompiledPolicy, state: int, repeats: bool) -> int:
-    place = policy.states[state]
+def _with_counting(policy: CompiledPolicy) -> tuple[tuple[State, ...], dict[int, int]]:
+    states, counting = list(policy.states), {}
+    for transition in policy.states[0].transitions:
+        if policy.steps[transition.step].times is not None:
+            counting[transition.step] = len(states)
+            states.append(State((transition,)))
+    return tuple(states), counting
+
+
+def _untils(policy: CompiledPolicy, state: int) -> tuple[int, ...]:
+    place = state if state < len(policy.states) else 0
+    return tuple(until.step for until in policy.untils if place in until.states)
+
+
+def _goes_on(policy: CompiledPolicy) -> bool:
+    transitions = policy.states[0].transitions
+    if len(transitions) != 1 or not policy.states[transitions[0].target].accepting:
+        return False
+    return policy.steps[transitions[0].step].times is not None
+
+
+def _mask(steps: Iterable[int]) -> int:
     mask = 0
-    for step in (*(t.step for t in place.transitions), *(place.repeats if repeats else ())):
+    for step in steps:
         mask |= 1 << step
     return mask
 
 
-def _step_window(policy: CompiledPolicy, state: int) -> int | None:
+def key_fields(step: Step) -> tuple[FieldRef, ...]:
+    """Returns the fields whose values say where an event that meets the step belongs, and towards what it counts."""
+    distinct = step.times.distinct if step.times is not None else None
+    return step.key if distinct is None else (*step.key, distinct)
+
+
+def _step_window(policy: CompiledPolicy, state: State) -> int | None:
     # The longest that an event may still move a partial waiting here, by the steps' own windows.
-    windows = [policy.steps[t.step].within_ns for t in policy.states[state].transitions]
+    windows = [policy.steps[t.step].within_ns for t in state.transitions]
     known = [window for window in windows if window is not None]
     return max(known) if known and len(known) == len(windows) else None
+
+
+def _count_window(policy: CompiledPolicy, step: int) -> int | None:
+    times = policy.steps[step].times
+    own = times.within_ns if times is not None else None
+    windows = [window for window in (own, policy.within_ns) if window is not None]
+    return min(windows, default=None)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from execray.schema.catalog import EVENT_BY_NAME, EVENTS
+from execray.schema.event import creator_field
 from execray.schema.kinds import Kind
 from policyd.program import (
     And,
     CompiledPolicy,
+    Exemption,
     Expr,
     FieldRef,
     Handler,
     KeyKind,
+    Mode,
     Op,
     Place,
     State,
     Step,
     Test,
+    Times,
     Transition,
 )
 
@@ -29,8 +34,9 @@ HERE = Place("test.policy", 1, 1)
 def ref(name: str) -> FieldRef:
     """`path`, `argv[0]`, `parent.exe`; `dl:path` for the field of an earlier step."""
     alias, _, name = name.rpartition(":")
-    name, _, index = name.partition("[")
-    kind = Kind.INT if name == "tid" else _KINDS[name.removeprefix("parent.")]
+    name, _, index = name.partition("[") if not name.startswith("ancestor[") else (name, "", "")
+    of_creator = creator_field(name)
+    kind = Kind.INT if name == "tid" else _KINDS[of_creator[1] if of_creator else name]
     return FieldRef(name, kind, alias or None, int(index[:-1]) if index else None)
 
 
@@ -77,12 +83,42 @@ def policy(
     states: tuple[State, ...] | None = None,
     handlers: tuple[Handler, ...] = (),
     max_partials: int = 1024,
+    mode: Mode = Mode(),  # noqa: B008  # immutable
     version: int = 1,
+    **options: Any,
 ) -> CompiledPolicy:
     """A policy of these steps in a row, or over the states given. version stands for what else decides its hash."""
     places = states or chain(len(steps))
     window = None if within_s is None else round(within_s * 1e9)
-    digest = hashlib.sha256(repr((steps, places, key, window, max_partials, version)).encode()).hexdigest()
+    facts = (steps, places, key, window, max_partials, mode, version, sorted(options.items()))
     return CompiledPolicy(
-        name, HERE, digest, steps, places, handlers, key=key, within_ns=window, max_partials=max_partials
+        name,
+        HERE,
+        hashlib.sha256(repr(facts).encode()).hexdigest(),
+        steps,
+        places,
+        handlers,
+        key=key,
+        within_ns=window,
+        max_partials=max_partials,
+        mode=mode,
+        **options,
     )
+
+
+def keyed(by: str, *steps: Step) -> tuple[Step, ...]:
+    """The steps with a key: `path`, or `path, uid`; for each step another, `path > exe`."""
+    names = by.split(" > ")
+    keys = [tuple(ref(name) for name in one.split(", ") if name) for one in names]
+    return tuple(replace(step, key=keys[min(index, len(keys) - 1)]) for index, step in enumerate(steps))
+
+
+def times(one: Step, count: int, within_s: float | None = None, distinct: str | None = None) -> Step:
+    """`one times count distinct FIELD within SECONDS`."""
+    window = None if within_s is None else round(within_s * 1e9)
+    return replace(one, times=Times(count, window, ref(distinct) if distinct else None))
+
+
+def exemption(condition: Expr, reason: str = "known") -> Exemption:
+    """`except REASON { condition }`."""
+    return Exemption(condition, reason, HERE)

@@ -7,47 +7,12 @@ from typing import Any
 import pytest
 
 from execray.schema.catalog import Flag
-from policyd.engine.machine import Machine
-from policyd.engine.outputs import Match, Output, SensorLoss, StepDone, handler_applies
+from policyd.engine.outputs import Match, SensorLoss, StepDone, handler_applies
 from policyd.engine.partials import Limits
-from policyd.program import Alert, And, CompiledPolicy, Expr, Handler, Log, Not, Op, Or, State, Transition
+from policyd.program import Alert, And, Expr, Handler, Log, Not, Op, Or, State, Transition
 from tests.support.playbook import Play
 from tests.support.programs import chain, eq, policy, step, test
-
-A = step("open", eq("path", "/a"), alias="a")
-B = step("open", eq("path", "/b"), alias="b")
-C = step("open", eq("path", "/c"), alias="c")
-
-
-def machine(*policies: CompiledPolicy, limits: Limits | None = None) -> Machine:
-    fresh = Machine(limits)
-    fresh.load(policies, 1)
-    return fresh
-
-
-def matches(outputs: list[Output]) -> list[Match]:
-    return [output for output in outputs if isinstance(output, Match)]
-
-
-def trails(outputs: list[Output]) -> list[list[tuple[str | None, int]]]:
-    return [[(e.step.alias, e.events[0].id) for e in match.trail] for match in matches(outputs)]
-
-
-class Story:
-    """Opens of one-letter paths, at seconds, by one process."""
-
-    def __init__(self) -> None:
-        self.play = Play()
-        self.proc = self.play.process()
-
-    def opens(self, *names: str) -> Story:
-        for name in names:
-            path, _, at = name.partition("@")
-            self.play.event("open", self.proc, path=f"/{path}", at=float(at) if at else None)
-        return self
-
-    def told_to(self, engine: Machine) -> list[Output]:
-        return engine.feed(self.play.batch())
+from tests.support.stories import A, B, C, Story, machine, matches, trails
 
 
 def test_single_event_policy_matches_at_once_and_keeps_nothing() -> None:

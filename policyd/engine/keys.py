@@ -1,0 +1,107 @@
+"""Keys over fields: what the events of one sequence have in common, read from a batch's rows without making Events of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable
+from typing import Any, Final, TypeAlias
+
+from execray.errors import PeerError
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, EVENT_BY_CODE, EventType, Field
+from execray.schema.event import DERIVE, Value, creator_field
+from execray.wire.frames import Batch
+from policyd.engine.conditions import pick
+from policyd.engine.evidence import resolve
+from policyd.program import FieldRef
+
+#: A process and its start, or the values of a step's key fields.
+Key: TypeAlias = tuple[Any, ...]
+
+_Row: TypeAlias = tuple[Any, ...]
+_Read: TypeAlias = Callable[[Batch, _Row], Value]
+
+_DIGEST_BYTES: Final = 32
+_EVENT_HEAD: Final = 5  # elements of an event's row before its slots
+_ACTOR_HEAD: Final = 1
+
+
+def compact(value: Value) -> Hashable:
+    """Returns a value to count by: of a long one its digest, so that what is held stays within a bound."""
+    # A digest stands in a tuple, so that no text can be taken for the digest of another.
+    if isinstance(value, bytes) and len(value) > _DIGEST_BYTES:
+        return (hashlib.blake2b(value, digest_size=_DIGEST_BYTES).digest(),)
+    if isinstance(value, tuple) and any(isinstance(item, bytes) for item in value):
+        joined = b"".join(len(item).to_bytes(4) + item for item in value if isinstance(item, bytes))
+        return (hashlib.blake2b(joined, digest_size=_DIGEST_BYTES).digest(),)
+    return value
+
+
+class KeyFunction:
+    """Computes the key of an event, as one step has it."""
+
+    def __init__(self, refs: tuple[FieldRef, ...]) -> None:
+        self._refs = refs
+        self._reads: dict[int, tuple[_Read, ...] | None] = {}
+
+    def key(self, batch: Batch, row: _Row) -> Key | None:
+        """Returns the values; None where one is missing, also because this kind of event has no such field.
+
+        Raises PeerError for a value that isn't what the catalogue says.
+        """
+        code = row[0]
+        if code not in self._reads:
+            self._reads[code] = _readers(self._refs, EVENT_BY_CODE[code])
+        reads = self._reads[code]
+        if reads is None:
+            return None
+        values = tuple([read(batch, row) for read in reads])
+        return None if None in values else values
+
+
+def _readers(refs: tuple[FieldRef, ...], kind: EventType) -> tuple[_Read, ...] | None:
+    reads = [_reader(ref, kind) for ref in refs]
+    found = tuple(read for read in reads if read is not None)
+    return found if len(found) == len(reads) else None
+
+
+def _reader(ref: FieldRef, kind: EventType) -> _Read | None:
+    if ref.name == "tid":
+        return lambda batch, row: row[3]
+    of_creator = creator_field(ref.name)
+    if of_creator is not None:
+        steps, name = of_creator
+        creators = ACTOR_FIELD_BY_NAME.get(name)
+        return _of_actor(ref, creators, steps) if creators is not None else None
+    field = kind.by_name.get(ref.name)
+    if field is None:
+        return None
+    slot = field.derived or field.name
+    if slot not in kind.slot_of:
+        return _of_actor(ref, field, 0)
+    position, stored = _EVENT_HEAD + kind.slot_of[slot], kind.by_name[slot].kind
+    derive = _derivation(field)
+    return lambda batch, row: pick(ref, derive(resolve(stored, row[position], batch.strings)))
+
+
+def _of_actor(ref: FieldRef, field: Field, steps: int) -> _Read:
+    slot = field.derived or field.name
+    position, stored = _ACTOR_HEAD + ACTOR_SLOT_OF[slot], ACTOR_FIELD_BY_NAME[slot].kind
+    derive = _derivation(field)
+
+    def read(batch: Batch, row: _Row) -> Value:
+        actor = batch.actors[row[2]]
+        if steps > len(batch.actors):
+            return None
+        for _ in range(steps):
+            if actor[0] is None:
+                return None
+            if type(actor[0]) is not int or not 0 <= actor[0] < len(batch.actors):
+                raise PeerError(f"batch {batch.seq} refers to actor {actor[0]!r}")
+            actor = batch.actors[actor[0]]
+        return pick(ref, derive(resolve(stored, actor[position], batch.strings)))
+
+    return read
+
+
+def _derivation(field: Field) -> Callable[[Value], Value]:
+    return DERIVE[field.name] if field.derived else lambda value: value

@@ -1,0 +1,188 @@
+"""Counting steps: the events, or the distinct values, that lie in a sliding window. Never more of them than the step asks for."""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from execray.schema.event import Event, Value
+from policyd.engine.keys import compact
+from policyd.program import Times
+
+_NUMBER_BITS: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """How many losses and evictions there had been at some moment."""
+
+    losses: int
+    evicted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An event to be counted."""
+
+    event: Event
+    weight: int
+    now_ns: int
+    value: Value  # of the field whose distinct values are counted
+    doubtful: bool  # whether it met the step is not sure
+    gaps: Gaps
+
+
+class Kept(NamedTuple):
+    """A counted event that is kept as evidence; of each distinct value the last."""
+
+    number: int
+    event: Event
+    weight: int
+    value: Hashable
+
+
+class Window(Protocol):
+    """What lies in a window, oldest first. Times never decrease; entries are numbered as they come."""
+
+    def __len__(self) -> int: ...
+
+    def oldest(self) -> tuple[int, int]:
+        """Returns the time and the number of the first. There must be one."""
+        ...
+
+    def add(self, now_ns: int, number: int, value: Hashable) -> bool:
+        """Takes one in; returns whether it is a value that was there."""
+        ...
+
+    def drop(self) -> None:
+        """Forgets the oldest."""
+        ...
+
+
+class Moments:
+    """The times of the last events, at most a given number, in 8 bytes each."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._times = array("q")
+        self._first = 0  # index of the oldest
+        self._last_number = 0
+
+    def __len__(self) -> int:
+        return len(self._times) - self._first
+
+    def oldest(self) -> tuple[int, int]:
+        return self._times[self._first], self._last_number - len(self) + 1
+
+    def add(self, now_ns: int, number: int, value: Hashable) -> bool:
+        self._times.append(now_ns)
+        self._last_number = number
+        if len(self) > self._limit:
+            self.drop()
+        return False
+
+    def drop(self) -> None:
+        self._first += 1
+        if self._first > 32 and self._first * 2 > len(self._times):
+            del self._times[: self._first]
+            self._first = 0
+
+
+class Values:
+    """Distinct values by the time when each was last seen, the longest unseen first, at most a given number."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._seen: OrderedDict[Hashable, int] = OrderedDict()  # time and number in one int: half the memory of a pair
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def oldest(self) -> tuple[int, int]:
+        both = next(iter(self._seen.values()))
+        return both >> _NUMBER_BITS, both & ((1 << _NUMBER_BITS) - 1)
+
+    def add(self, now_ns: int, number: int, value: Hashable) -> bool:
+        known = value in self._seen
+        self._seen[value] = now_ns << _NUMBER_BITS | number
+        self._seen.move_to_end(value)
+        if len(self._seen) > self._limit:
+            self.drop()
+        return known
+
+    def drop(self) -> None:
+        self._seen.popitem(last=False)
+
+
+class Tally:
+    """What one partial has counted towards one step.
+
+    kept: the first and the last of the counted events that are in the window, within a bound.
+    """
+
+    __slots__ = ("_doubtful_number", "_gaps", "_keep", "_number", "_times", "_window", "_window_ns", "kept", "last_ns")
+
+    def __init__(self, times: Times, window_ns: int | None, keep: int) -> None:
+        """window_ns: how long an event counts; None: for ever. keep: how many events are kept as evidence, at least 2."""
+        self._times = times
+        self._window_ns = window_ns
+        self._keep = max(2, keep)
+        self._number = 0
+        self._window: Window = Moments(times.count) if times.distinct is None else Values(times.count)
+        self._gaps: deque[tuple[int, Gaps]] = deque()  # where they changed, by the number of the event counted
+        self._doubtful_number = 0
+        self.kept: list[Kept] = []
+        self.last_ns = 0
+
+    def __len__(self) -> int:
+        return len(self._window)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the step is met."""
+        return len(self._window) >= self._times.count
+
+    @property
+    def oldest_ns(self) -> int:
+        """The time of the oldest that counts. There must be one."""
+        return self._window.oldest()[0]
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether some that counts may have met the step on a value that is known in part only."""
+        return len(self._window) > 0 and self._doubtful_number >= self._window.oldest()[1]
+
+    @property
+    def gaps(self) -> Gaps:
+        """The losses and evictions that there had been when the oldest that counts came."""
+        return self._gaps[0][1]
+
+    @property
+    def weight(self) -> int:
+        """What the kept events weigh."""
+        return sum(kept.weight for kept in self.kept)
+
+    def add(self, counted: Counted) -> None:
+        """Counts an event."""
+        now_ns, value, window = counted.now_ns, compact(counted.value), self._window
+        if self._window_ns is not None:
+            while len(window) and window.oldest()[0] < now_ns - self._window_ns:
+                window.drop()
+        self._number += 1
+        again = window.add(now_ns, self._number, value)
+        self.last_ns = now_ns
+        if counted.doubtful:
+            self._doubtful_number = self._number
+        _, oldest = window.oldest()
+        if not self._gaps or self._gaps[-1][1] != counted.gaps:
+            self._gaps.append((self._number, counted.gaps))
+        while len(self._gaps) > 1 and self._gaps[1][0] <= oldest:
+            self._gaps.popleft()
+        if self.kept and (again or self.kept[0].number < oldest):
+            self.kept = [kept for kept in self.kept if kept.number >= oldest and not (again and kept.value == value)]
+        self.kept.append(Kept(self._number, counted.event, counted.weight, value))
+        if len(self.kept) > self._keep:
+            del self.kept[self._keep // 2]

@@ -1,0 +1,131 @@
+"""What becomes of the engine's outputs: by which values alerts are throttled, how a key is shown, what an exception leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from execray.wire.orders import Order, Outcome
+from policyd.alerts import Origin
+from policyd.enforcer_client import ClientStats
+from policyd.engine.machine import Machine
+from policyd.engine.outputs import Output
+from policyd.program import CompiledPolicy, KeyKind
+from policyd.respond import Responder
+from tests.support.playbook import Play
+from tests.support.programs import eq, exemption, keyed, policy, ref, step
+
+ORIGIN = Origin("boot", "stream")
+OPEN = step("open", alias="o")
+
+
+class _NoEnforcer:
+    """None of these policies orders anything."""
+
+    stats = ClientStats()
+
+    async def run(self) -> None:
+        raise AssertionError
+
+    def kill(self, order: Order) -> Coroutine[Any, Any, Outcome]:
+        raise AssertionError(order)
+
+    async def capture(self, order: Order) -> Outcome:
+        raise AssertionError(order)
+
+
+def _never(call: Coroutine[Any, Any, Outcome]) -> asyncio.Task[Outcome]:
+    raise AssertionError(call)
+
+
+def responder() -> Responder:
+    return Responder(
+        _NoEnforcer(),
+        _never,
+        lambda _: False,
+        logging.getLogger("test"),
+        host_mode="audit",
+        order_timeout_s=0.1,
+        default_throttle=(1, 60_000_000_000),
+    )
+
+
+def alerts(made: Responder, *outputs: Output) -> list[dict[str, Any]]:
+    return [pending.build({}) for pending in made.respond(outputs, ORIGIN)]
+
+
+def machine(*policies: CompiledPolicy) -> Machine:
+    engine = Machine()
+    engine.load(policies, 1)
+    return engine
+
+
+def test_throttle_counts_by_the_values_that_the_policy_names() -> None:
+    by_path = policy("p", OPEN, within_s=None, throttle=(1, 10_000_000_000), throttle_by=(ref("path"), ref("uid")))
+    engine, made, play = machine(by_path), responder(), Play()
+    for uid, path in ((1, "/x"), (1, "/y"), (1, "/x"), (2, "/x"), (1, "/x" * 2000), (1, "/x" * 2000)):
+        play.event("open", play.process(uid=uid), path=path)
+    shown = alerts(made, *engine.feed(play.batch()))
+    assert [(a["file"]["path"][:4], a["user"]["id"], a["execray"]["suppressed"]) for a in shown] == [
+        ("/x", "1000", 0),
+        ("/y", "1000", 0),
+        ("/x", "1000", 0),
+        ("/x/x", "1000", 0),
+    ]
+    assert made.admission.throttle.suppressed == 2
+    play.event("open", play.process(uid=1), path="/x", at=20)
+    assert [a["execray"]["suppressed"] for a in alerts(made, *engine.feed(play.batch()))] == [1]
+
+
+def test_host_default_of_one_a_minute_leaves_a_throttle_by_values_alone() -> None:
+    minute = policy("p", OPEN, within_s=None, throttle_by=(ref("path"),))
+    engine, play = machine(minute), Play()
+    made = Responder(
+        _NoEnforcer(),
+        _never,
+        lambda _: False,
+        logging.getLogger("test"),
+        host_mode="audit",
+        order_timeout_s=0.1,
+        default_throttle=(100, 1),
+    )
+    proc = play.process()
+    for _ in range(3):
+        play.event("open", proc, path="/x")
+    assert len(alerts(made, *engine.feed(play.batch()))) == 1
+
+
+def test_excepted_match_raises_nothing_and_is_counted() -> None:
+    engine, made, play = (
+        machine(policy("p", OPEN, within_s=None, exemptions=(exemption(eq("uid", 7)),))),
+        responder(),
+        Play(),
+    )
+    play.event("open", play.process(uid=7), path="/x")
+    play.event("open", play.process(), path="/x")
+    assert len(alerts(made, *engine.feed(play.batch()))) == 1
+    assert (made.stats.excepted, made.stats.matches) == (1, 1)
+
+
+def test_alert_shows_the_key_by_its_values() -> None:
+    fields = keyed("proc.id, argv[0], uid", OPEN)
+    destination = keyed("dst.ip, argv", step("connect"))
+    engine = machine(
+        policy("f", *fields, key=KeyKind.FIELDS, key_text="by proc.id, argv[0], uid"),
+        policy("d", *destination, key=KeyKind.FIELDS, key_text="by dst.ip, argv"),
+        policy("p", OPEN),
+        policy("t", OPEN, key=KeyKind.TREE, key_text="tree"),
+    )
+    made, play = responder(), Play()
+    proc = play.process(argv=[b"a\xff", "b"])
+    play.event("open", proc, path="/x")
+    play.event("connect", proc, dst_ip="192.0.2.1")
+    process = f"{proc.id[0]}-{proc.id[1]}"
+    assert [a["execray"]["key"] for a in alerts(made, *engine.feed(play.batch()))] == [
+        {"by": "by proc.id, argv[0], uid", "values": [process, "a\udcff", 1000]},
+        {"by": "process", "values": [process]},
+        {"by": "tree", "values": [process]},
+        {"by": "by dst.ip, argv", "values": ["192.0.2.1", ["a\udcff", "b"]]},
+    ]
