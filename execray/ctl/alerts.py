@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from execray.ctl.context import Context, as_map, as_maps, command_errors, json_option, print_json
+from execray.ctl.lazy import LazyGroup
 from execray.terminal import safe, use_color
 from execray.timeline import render, summary
 from execray.wire.control import encode_line
@@ -39,7 +40,7 @@ class Since(_TextParam):
             self.fail(f"{text!r} is neither a span like 10m, 2h, 1d nor a time like 2026-01-31T12:00", param, ctx)
 
 
-@click.group()
+@click.group(cls=LazyGroup, lazy={"why": "execray.ctl.why:why"})
 def alerts() -> None:
     """Read alerts: as they happen, those on file, or one with its whole story.
 

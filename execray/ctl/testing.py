@@ -12,6 +12,7 @@ import click
 
 from execray.ctl.context import EXIT_FAILED, command_errors, json_option, paint, print_json
 from execray.ctl.policyfiles import compile_or_exit
+from execray.ctl.why import values_of
 from execray.errors import OperatorError
 from execray.terminal import safe
 from execray.wire.control import encode_line
@@ -254,12 +255,5 @@ def _show_verdict(verdict: Verdict) -> None:
             f"{paint('not met', 'bad')}  {safe(name)}: of {verdict.count} events, {event.id} came nearest; it lacks"
         )
         for failed in verdict.failed:
-            click.echo(f"             {safe(failed, 400)}{_values(failed, event)}")
+            click.echo(f"             {safe(failed, 400)}{values_of(failed, event.to_json())}")
     click.echo(f"           {paint(safe(verdict.step.text, 400), 'dim')}")
-
-
-def _values(failed: str, event: Event) -> str:
-    """Returns what the event has in the fields that a condition names."""
-    shown = event.to_json()
-    named = [name for name in shown if name in failed.split() or f"{name} " in failed]
-    return "".join(f"   [{name} is {safe(shown[name])}]" for name in named)

@@ -65,7 +65,7 @@ def _judge(number: int, step: Step, stream: Sequence[Event], bindings: Bindings)
     best: tuple[int, Event, tuple[str, ...]] | None = None
     candidates = [event for event in stream if event.type.code in step.codes]
     for event in candidates:
-        failed = tuple(describe(part) for part in conjuncts(step.condition) if not condition(part)(event, bindings))
+        failed = tuple(text for text, holds in judged(step, event, bindings) if not holds)
         if best is None or len(failed) < best[0]:
             best = len(failed), event, failed
         if not failed:
@@ -73,6 +73,11 @@ def _judge(number: int, step: Step, stream: Sequence[Event], bindings: Bindings)
     if best is None:
         return Verdict(number, step, None, (), 0)
     return Verdict(number, step, best[1], best[2], len(candidates))
+
+
+def judged(step: Step, event: Event, bindings: Bindings) -> list[tuple[str, bool]]:
+    """Returns each condition of a step as text, with whether it holds for an event."""
+    return [(describe(part), condition(part)(event, bindings)) for part in conjuncts(step.condition)]
 
 
 def describe(expr: Expr) -> str:

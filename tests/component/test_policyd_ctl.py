@@ -272,3 +272,22 @@ async def test_a_bad_request_is_answered_and_the_daemon_lives(policyd: Policyd, 
     await writer.wait_closed()
     assert reply["ok"] is False and reply["error"] and reply["hint"]
     assert (await policyd.ask("status"))["policies"] == 2
+
+
+async def test_alerts_why_judges_every_condition_by_the_evidence(
+    policyd: Policyd, config: Config, tmp_path: Path
+) -> None:
+    (alert,) = await raise_alerts(policyd, 1)
+    number = alert["execray"]["alert_id"]
+    file = tmp_path / "execray.yaml"
+    file.write_text(json.dumps({"policyd": {"policy_dirs": [str(policyd.policies)]}}))
+    file.chmod(0o600)
+    found = json.loads((await ctl(config, "--config", file, "alerts", "why", number, "--json")).stdout)
+    assert found["unchanged"] and found["policy"] == "theft" and len(found["steps"]) == len(alert["execray"]["trail"])
+    assert [c for step in found["steps"] for c in step["conditions"] if not c["holds"]] == [], found
+    shown = (await ctl(config, "--config", file, "alerts", "why", number[:6])).stdout
+    assert "holds  path = " in shown and "[path is /etc/shadow]" in shown and "fails" not in shown
+    write_policy(policyd.policies / "a.policy", 'path "theft" { exit { } }')
+    changed = await ctl(config, "--config", file, "alerts", "why", number)
+    assert changed.exit_code == 0 and "changed or removed since" in changed.stdout and "holds" not in changed.stdout
+    assert (await ctl(config, "--config", file, "alerts", "why", "0000000000")).exit_code == 1
