@@ -116,10 +116,12 @@ golden: dev ## rewrite golden files, to be read in review
 docs: dev ## regenerate the reference pages
 	$(Q)$(PY) -m execray.schema.reference > docs/reference/events.md
 	$(Q)$(PY) -m policyd.compiler.reference > docs/reference/diagnostics.md
+	$(Q)$(PY) -m execray.logreference > docs/reference/logs.md
 
 docs-check: dev ## the same as a comparison
 	$(Q)$(PY) -m execray.schema.reference | cmp - docs/reference/events.md
 	$(Q)$(PY) -m policyd.compiler.reference | cmp - docs/reference/diagnostics.md
+	$(Q)$(PY) -m execray.logreference | cmp - docs/reference/logs.md
 
 clean: ## remove what was built, the venv included
 	$(Q)rm -rf $(OUT) $(VENV) .execray bench.json *.egg-info

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ import click
 from enforcer.daemon import run
 from execray import config as configuration
 from execray.errors import OperatorError
-from execray.service import setup_logging
+from execray.logs import give_up, setup_logging
 from execray.version import VERSION
 
 
@@ -36,10 +35,7 @@ def main(config_path: Path | None, runtime_dir: Path | None, state_dir: Path | N
         config = dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # each under its own name
         run(config, setup_logging("enforcer", config.log_level))
     except OperatorError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(1)
+        give_up("enforcer", error)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ class OrderServer:
             await asyncio.wait(self._work, timeout=DRAIN_TIMEOUT_S)
 
     def _refusal(self, reason: str, peer: Peer) -> bytes:
-        self._log.warning("order peer refused", extra={"kv": {"reason": reason, "uid": peer.uid, "pid": peer.pid}})
+        self._log.warning("order peer refused", extra={"kv": {"reason": reason, "uid": peer.uid, "peer": peer.pid}})
         self._audit.refused_peer(peer, reason)
         return encode_error(reason)
 
@@ -133,7 +133,7 @@ class OrderServer:
             line = raw
             return decode_order(line)
         except PeerError as error:
-            self._log.warning("bad order", extra={"kv": {"reason": error, "uid": peer.uid, "pid": peer.pid}})
+            self._log.warning("bad order", extra={"kv": {"reason": error, "uid": peer.uid, "peer": peer.pid}})
             self._audit.bad_line(peer, str(error), line)
             await send(writer, encode_error(str(error)))
             raise

@@ -109,7 +109,7 @@ class ControlServer:
         return gid is not None and in_group(peer, gid)
 
     def _refusal(self, reason: str, peer: Peer) -> bytes:
-        self._log.warning("control peer refused", extra={"kv": {"reason": reason, "uid": peer.uid, "pid": peer.pid}})
+        self._log.warning("control peer refused", extra={"kv": {"reason": reason, "uid": peer.uid, "peer": peer.pid}})
         hint = f"be root, or a member of the group `{self._group}`" if reason == NOT_PERMITTED else "try again later"
         return _failure(reason, hint)
 
@@ -124,7 +124,9 @@ class ControlServer:
                     return
                 request = decode_request(line)
             except PeerError as error:
-                self._log.warning("bad control request", extra={"kv": {"peer": peer.pid, "reason": error}})
+                self._log.warning(
+                    "bad control request", extra={"kv": {"reason": error, "uid": peer.uid, "peer": peer.pid}}
+                )
                 await send(writer, _failure(str(error), f"this is {self._daemon} {VERSION}"))
                 raise
             handler = self._handlers.get(request.op)

@@ -42,7 +42,7 @@ class Registration:
             except (OSError, PeerError, OperationFailed, TimeoutError) as error:
                 if not self._complained:
                     self._complained = True
-                    self._log.info("not registered with tracerd yet", extra={"kv": {"reason": error}})
+                    self._log.info("not registered", extra={"kv": {"reason": error}})
             await asyncio.sleep(RETRY_S)
 
     async def _register(self) -> None:
@@ -60,7 +60,7 @@ class Registration:
             if reply.get("ok") is not True:
                 raise OperationFailed(str(reply.get("error")), str(reply.get("hint", "")))
             self.registered, self._complained = True, False
-            self._log.info("registered with tracerd")
+            self._log.info("registered")
             while await read_line(reader) is not None:
                 pass
             self._log.info("tracerd went away")

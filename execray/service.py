@@ -1,4 +1,4 @@
-"""What all three daemons need of the operating system: sockets, peers, readiness, logs."""
+"""What all three daemons need of the operating system: folders, sockets, peers, readiness."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pwd
 import socket
 import stat
 import struct
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -155,24 +154,9 @@ def notify(state: str, wait_s: float = 1.0) -> bool:
         try:
             sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
         except OSError as error:
-            logging.getLogger("execray").warning("notify failed", extra={"kv": {"error": error}})
+            logging.getLogger("execray").warning("notify failed", extra={"kv": {"reason": error}})
             return False
     return True
-
-
-def escape(value: object) -> str:
-    """Returns one log value on one line: what could end the line, the value or fool a terminal is escaped."""
-    text = str(value)
-    if text and all(c.isprintable() and c not in ' "\\=' for c in text):
-        return text
-    return (
-        '"'
-        + "".join(
-            c if c.isprintable() and c not in '"\\' else c.encode("unicode_escape").decode() if c != '"' else '\\"'
-            for c in text
-        )
-        + '"'
-    )
 
 
 def settle_memory() -> None:
@@ -183,28 +167,6 @@ def settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-class KeyValueFormatter(logging.Formatter):
-    """`level=info event="batch refused" peer=4711`: the message is the event, `extra={"kv": {...}}` the rest."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        pairs = {
-            "level": record.levelname.lower(),
-            "daemon": record.name,
-            "event": record.getMessage(),
-            **getattr(record, "kv", {}),
-        }
-        line = " ".join(f"{key}={escape(value)}" for key, value in pairs.items())
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-def setup_logging(daemon: str, level: str) -> logging.Logger:
-    """Logs go to stderr, which systemd takes into the journal."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(KeyValueFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    return logging.getLogger(daemon)
 
 
 async def close_writer(writer: asyncio.StreamWriter, timeout_s: float = 1.0) -> None:

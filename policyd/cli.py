@@ -15,7 +15,7 @@ import click
 from execray.config import Config, load
 from execray.errors import OperatorError
 from execray.guard import OwnProcesses
-from execray.service import setup_logging
+from execray.logs import give_up, setup_logging
 from execray.version import VERSION
 from execray.wire.orders import Outcome
 from policyd.privileges import account
@@ -70,10 +70,7 @@ def main(
         )
         _run(config)
     except OperatorError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(1)
+        give_up("policyd", error)
 
 
 def _run(config: Config) -> None:
@@ -98,8 +95,17 @@ def _run(config: Config) -> None:
 
 
 def _captured(log: logging.Logger, outcome: Outcome) -> None:
-    facts = {"order_id": outcome.order_id, "file": outcome.file, "packets": outcome.packets, "bytes": outcome.bytes}
-    log.info("captured", extra={"kv": {name: fact for name, fact in facts.items() if fact is not None}})
+    log.info(
+        "captured",
+        extra={
+            "kv": {
+                "order_id": outcome.order_id,
+                "file": outcome.file,
+                "packets": outcome.packets,
+                "bytes": outcome.bytes,
+            }
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -147,8 +147,10 @@ class Daemon:
             ]
             loop.add_signal_handler(signal.SIGHUP, self._hangup)
             notify("READY=1")
-            kv = {"version": VERSION, "mode": self._config.mode, "policies": len(self._store.policies)}
-            self._log.info("started", extra={"kv": kv})
+            self._log.info(
+                "started",
+                extra={"kv": {"version": VERSION, "mode": self._config.mode, "policies": len(self._store.policies)}},
+            )
             await self._stop.wait()
             notify("STOPPING=1")
             reading.cancel()
@@ -165,7 +167,7 @@ class Daemon:
                 await self._writer.put(Item(self._responder.rest_of_losses(self._origin())))
                 await self._writer.drain(DRAIN_S)
         except TimeoutError:
-            self._log.error("alerts were not written in time")
+            self._log.error("alerts not written in time")
 
     # --- the stream's receiver ----------------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class EnforcerClient:
                 reason = str(error)
             if reason != self._complained:
                 self._complained = reason
-                self._log.warning("no enforcer: kills go the direct way", extra={"kv": {"reason": reason}})
+                self._log.warning("no enforcer", extra={"kv": {"reason": reason}})
             attempt = 0 if self.stats.connects > connects else attempt + 1
             await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
 

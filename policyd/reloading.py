@@ -80,11 +80,14 @@ class Reloader:
                 self._on_loaded()
             report |= {"policies": len(self._store.policies), "generation": self._store.generation}
             report["ms"] = round((time.perf_counter() - started) * 1000, 1)
-        kv = {name: report[name] for name in ("generation", "policies", "ms")}
+        generation, policies, ms = (report[name] for name in ("generation", "policies", "ms"))
         if report["ok"]:
+            kv = {"generation": generation, "policies": policies, "ms": ms}
             self._log.info("policies loaded", extra={"kv": kv})
         else:
-            self._log.error("policies refused", extra={"kv": kv | {"why": report["rendered"][:_TOLD_CHARS]}})
+            why = report["rendered"][:_TOLD_CHARS]
+            kv = {"generation": generation, "policies": policies, "ms": ms, "reason": why}
+            self._log.error("policies refused", extra={"kv": kv})
         return report
 
     async def preview(self) -> dict[str, Any]:

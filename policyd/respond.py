@@ -187,8 +187,9 @@ class Responder:
                 self._kill(finding, origin, pending)
             pending.capture = self._capture(finding, plan, origin)
         if plan.log:
-            extra = {"policy": finding.policy.name, "process": ProcessKey(*finding.actor.id, origin.boot_id)}
-            self._log.info("policy log", extra={"kv": extra})
+            pid, start_ns = finding.actor.id
+            kv = {"policy": finding.policy.name, "pid": pid, "start_ns": start_ns}
+            self._log.info("policy log", extra={"kv": kv})
         if plan.severity is None and not plan.notices:
             return None
         # A repeated one goes through the throttle too: what it held back the first time is then held back again.
@@ -248,8 +249,9 @@ class Responder:
             return  # the task group that it runs in deals with that
         outcome = task.result()
         self._count_kill(outcome.result.value)
-        extra = {"order_id": outcome.order_id, "result": outcome.result.value, "by": outcome.by, "reason": outcome.text}
-        self._log.warning("kill", extra={"kv": extra})
+        reason = outcome.text or None
+        kv = {"order_id": outcome.order_id, "result": outcome.result.value, "by": outcome.by, "reason": reason}
+        self._log.warning("kill", extra={"kv": kv})
 
     def _count_kill(self, result: str) -> None:
         self.stats.kills[result] = self.stats.kills.get(result, 0) + 1

@@ -213,7 +213,7 @@ class StreamClient:
         self.stats.connects += 1
         now = time.monotonic()
         self.link = Link(True, "", facts, heartbeat_at=now, frame_at=now)
-        self._log.info("event stream connected", extra={"kv": {"stream": stream_id, "tracerd": facts.get("pid", "?")}})
+        self._log.info("event stream connected", extra={"kv": {"stream": stream_id, "tracerd": facts.get("pid")}})
 
     async def _read(self, reader: asyncio.StreamReader, decoder: Decoder, frames: list[Frame]) -> None:
         while True:
@@ -289,8 +289,10 @@ class StreamClient:
             age = time.monotonic() - self.link.heartbeat_at
             if self.live is not self._was_live:
                 self._was_live = self.live
-                words = "sensor live again" if self.live else "sensor not live"
-                self._log.warning(words, extra={"kv": {"silent_s": f"{age:.1f}"}})
+                if self.live:
+                    self._log.warning("sensor live again")
+                else:
+                    self._log.warning("sensor not live", extra={"kv": {"silent_s": f"{age:.1f}"}})
             if age > SILENT_HEARTBEATS * self._heartbeat_s:
                 self._writer.transport.abort()  # the reader sees the end, and reconnects
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import signal
-import sys
 from pathlib import Path
 
 import click
 
 from execray import config as configuration
 from execray.errors import OperatorError
-from execray.service import setup_logging
+from execray.logs import give_up, setup_logging
 from execray.version import VERSION
 from tracerd.objects import OBJECT_DIR
 
@@ -46,10 +45,7 @@ def main(config_path: Path | None, runtime_dir: Path | None, object_dir: Path) -
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it would hand that on
         asyncio.run(Tracerd(config, log, object_dir).run())
     except OperatorError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(1)
+        give_up("tracerd", error)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ class Tracerd:
             extra={"kv": {"peer": peer.pid, "events": len(self._sensor.wanted), "content": wanted.content}},
         )
         for message in refused:
-            self._log.error("hook refused", extra={"kv": {"error": message}})
+            self._log.error("hook refused", extra={"kv": {"reason": message}})
 
     def _hide(self, peer: Peer, *, children: bool) -> Process | None:
         """Drops the events of one of our own; its exact start time comes from the table, once the ring is read up.
@@ -183,7 +183,7 @@ class Tracerd:
                 return None
             self._sensor.hide(process.pid, process.start_ns, children=children)
         except OSError as error:
-            self._log.error("can't hide", extra={"kv": {"peer": peer.pid, "error": error}})
+            self._log.error("can't hide", extra={"kv": {"peer": peer.pid, "reason": error}})
             return None
         return process
 

@@ -239,7 +239,7 @@ class _Connection(asyncio.Protocol):
         except PeerError as error:
             self._server.bad_peers += 1
             self._server.log.warning(
-                "subscriber broke the protocol", extra={"kv": {"peer": self._peer.pid, "error": error}}
+                "subscriber broke the protocol", extra={"kv": {"peer": self._peer.pid, "reason": error}}
             )
             self._fail(str(error))
 
@@ -270,7 +270,7 @@ class _Connection(asyncio.Protocol):
             self.pump()
         elif isinstance(frame, Error):
             server.log.warning(
-                "subscriber reports", extra={"kv": {"peer": self._peer.pid, "error": frame.message[:200]}}
+                "subscriber reports", extra={"kv": {"peer": self._peer.pid, "reason": frame.message[:200]}}
             )
             self.close()
         else:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from execray.wire.control import encode_line
 
 Alert: TypeAlias = Mapping[str, Any]  # the JSON object of docs/alerts.md
+
+#: What processes wrote, and their arguments, by every name that an alert has for it.
+SECRET: Final = frozenset({"content", "argv", "cmdline", "args", "command_line"})
 
 
 class Sink(Protocol):
@@ -46,3 +49,16 @@ class SinkStats:
 def alert_line(alert: Alert) -> bytes:
     """Returns the alert as one line of ASCII JSON, its newline included."""
     return encode_line(dict(alert))
+
+
+def without_secrets(alert: Alert) -> dict[str, Any]:
+    """Returns an alert for where more people read than may see it: what processes wrote, and their arguments, are left out."""
+    found = _without_secrets(alert)
+    assert isinstance(found, dict)
+    return found
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(item) for key, item in value.items() if key.rpartition(".")[2] not in SECRET}
+    return [_without_secrets(item) for item in value] if isinstance(value, list) else value

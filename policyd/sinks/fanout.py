@@ -53,7 +53,7 @@ class Lane:
                 self.sink.write(alert)
             except OSError as error:
                 if not self.stats.failed:
-                    self._log.error("alert sink failed", extra={"kv": {"sink": self.sink.name, "error": error}})
+                    self._log.error("alert sink failed", extra={"kv": {"sink": self.sink.name, "reason": error}})
                 self.stats.failed += 1
                 self.stats.last_error = str(error)
             else:
@@ -86,7 +86,7 @@ class Fanout:
                 await asyncio.to_thread(self.file.write_all, alerts)
             except OSError as error:
                 waiting = self.file.unwritten
-                self._log.error("alert file refused", extra={"kv": {"error": error, "waiting": waiting}})
+                self._log.error("alert file refused", extra={"kv": {"reason": error, "waiting": waiting}})
 
     def holds(self, alert_id: str) -> bool:
         """Whether the file has an alert of that id."""

@@ -1,4 +1,7 @@
-"""Alerts in the systemd journal, by its native datagram protocol: every field can be asked for with journalctl."""
+"""Alerts in the systemd journal, by its native datagram protocol: every field can be asked for with journalctl.
+
+Without what processes wrote and their arguments: the journal has other readers than alerts, and goes to other places.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ import struct
 from pathlib import Path
 from typing import Any, Final
 
-from policyd.sinks.base import Alert, alert_line
+from execray.terminal import safe
+from policyd.sinks.base import Alert, alert_line, without_secrets
 
 SOCKET: Final = Path("/run/systemd/journal/socket")
 #: Marks an alert of ours: `journalctl MESSAGE_ID=...`.
 MESSAGE_ID: Final = "b3d5f6c81a0e4f0c9d0b6d1d5f1c7e2a"
+MAX_MESSAGE: Final = 1000  # characters
 _PRIORITY: Final = {"critical": 2, "high": 3, "medium": 4, "low": 5, "informational": 6}
 _LENGTH: Final = struct.Struct("<Q")
 
@@ -50,14 +55,14 @@ def entry(alert: Alert) -> dict[str, str]:
     own: Any = alert.get("execray", {})
     severity = str(own.get("severity", ""))
     return {
-        "MESSAGE": str(alert.get("message", "alert")),
+        "MESSAGE": safe(alert.get("message", "alert"), MAX_MESSAGE),  # journalctl shows it as lines of a terminal
         "PRIORITY": str(_PRIORITY.get(severity, 4)),
         "SYSLOG_IDENTIFIER": "execray",
         "MESSAGE_ID": MESSAGE_ID,
         "EXECRAY_ALERT_ID": str(own.get("alert_id", "")),
         "EXECRAY_POLICY": str(own.get("policy", "")),
         "EXECRAY_SEVERITY": severity,
-        "EXECRAY_ALERT": alert_line(alert).decode("ascii").rstrip("\n"),
+        "EXECRAY_ALERT": alert_line(without_secrets(alert)).decode("ascii").rstrip("\n"),
     }
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+from execray.logs import in_journal
 from execray.timeline import render
-from policyd.sinks.base import Alert, alert_line
+from policyd.sinks.base import Alert, alert_line, without_secrets
 
 
 class StdoutSink:
@@ -17,10 +18,14 @@ class StdoutSink:
     def __init__(self, fd: int | None = None) -> None:
         self._fd = sys.stdout.fileno() if fd is None else fd
         self._terminal = os.isatty(self._fd)
+        self._journal = in_journal(self._fd)
 
     def write(self, alert: Alert) -> None:
         """Writes one alert, and blocks while the reader doesn't read. Raises OSError when it has gone."""
-        text = render(alert, color=True).encode("utf-8", "replace") + b"\n" if self._terminal else alert_line(alert)
+        if self._terminal:
+            text = render(alert, color=True).encode("utf-8", "replace") + b"\n"
+        else:
+            text = alert_line(without_secrets(alert) if self._journal else alert)
         while text:
             text = text[os.write(self._fd, text) :]
 

@@ -83,8 +83,9 @@ class Arena:
 
         eventually(watching, timeout_s)
 
-    def attack(self, port: int) -> Attack:
-        attack = Attack(self, port)
+    def attack(self, port: int, *arguments: str) -> Attack:
+        """arguments: more of them for the attacker, which makes nothing of them."""
+        attack = Attack(self, port, *arguments)
         self._attacks.append(attack)
         return attack
 
@@ -108,9 +109,9 @@ class Arena:
 class Attack:
     """One attacker, a step at a time."""
 
-    def __init__(self, arena: Arena, port: int) -> None:
+    def __init__(self, arena: Arena, port: int, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [arena.attacker, "-c", ATTACK, "attack", str(port)],
+            [arena.attacker, "-c", ATTACK, "attack", str(port), *arguments],
             cwd=arena.dir,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

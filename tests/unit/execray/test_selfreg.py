@@ -104,5 +104,5 @@ async def test_refusal_is_told_once_and_tried_again(
         for _ in range(3):
             await asyncio.wait_for(tracerd.roles.get(), DEADLINE_S)
         assert not registration.registered
-    told = [record for record in caplog.records if record.getMessage() == "not registered with tracerd yet"]
+    told = [record for record in caplog.records if record.getMessage() == "not registered"]
     assert len(told) == 1

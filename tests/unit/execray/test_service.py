@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import grp
-import logging
 import os
 import pwd
-import re
 import socket
 import stat
 import subprocess
@@ -16,14 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from execray.errors import OperatorError
 from execray.service import (
-    KeyValueFormatter,
     Peer,
-    escape,
     in_group,
     listen_unix,
     notify,
@@ -189,19 +183,3 @@ def test_notify_sends_to_the_socket_that_systemd_names(run_dir: Path, monkeypatc
 def test_notify_does_nothing_outside_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notify("READY=1")
-
-
-@given(st.text())
-def test_escaped_value_stays_one_word_on_one_line(text: str) -> None:
-    escaped = escape(text)
-    assert escaped and escaped.isprintable()
-    assert re.fullmatch(r'[^ "\\=]+|"([^"\\]|\\.)*"', escaped)
-
-
-def test_log_line_cannot_be_forged_by_attacker_text() -> None:
-    record = logging.LogRecord("enforcer", logging.WARNING, "f", 1, "order refused", None, None)
-    record.kv = {"policy": 'x"\nlevel=info event="all is well', "pid": 7}
-    line = KeyValueFormatter().format(record)
-    assert line.splitlines() == [line]
-    assert line.startswith('level=warning daemon=enforcer event="order refused" policy="x\\"')
-    assert line.endswith("pid=7")

@@ -21,7 +21,9 @@ from typing import Any
 
 import pytest
 
-from policyd.sinks.base import Alert, alert_line
+from execray.schema.catalog import ACTOR_FIELDS, EVENTS
+from execray.schema.kinds import Kind
+from policyd.sinks.base import SECRET, Alert, alert_line, without_secrets
 from policyd.sinks.fanout import Fanout, Lane
 from policyd.sinks.journal import JournalSink, encode, entry
 from policyd.sinks.jsonl import MAX_UNWRITTEN, AlertFile, id_of, read_newest_first
@@ -329,14 +331,44 @@ def test_journal_entry_has_the_alert_and_its_fields(journal: tuple[socket.socket
     fields = fields_of(sock.recv(1 << 20))
     sink.close()
     assert fields["EXECRAY_POLICY"] == b"credential_access" and fields["PRIORITY"] == b"3"
-    assert json.loads(fields["EXECRAY_ALERT"]) == sample_alert()
+    assert json.loads(fields["EXECRAY_ALERT"]) == without_secrets(sample_alert())
+
+
+def test_what_processes_wrote_and_their_arguments_stay_out_of_the_journal(
+    journal: tuple[socket.socket, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whichever way an alert gets there."""
+    text = json.dumps(sample_alert())
+    assert "root:$6$" in text and "--now" in text
+    sock, path = journal
+    sink = JournalSink(path)
+    sink.write(sample_alert())
+    sink.close()
+    with (tmp_path / "stdout").open("wb") as file:
+        found = os.fstat(file.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        StdoutSink(file.fileno()).write(sample_alert())
+        monkeypatch.delenv("JOURNAL_STREAM")
+        StdoutSink(file.fileno()).write(sample_alert())
+    to_journal, to_file = (tmp_path / "stdout").read_text().splitlines()
+    for said in (sock.recv(1 << 20).decode(), to_journal):
+        assert "root:$6$" not in said and "--now" not in said and "/etc/shadow" in said
+    assert json.loads(to_file) == sample_alert()
+
+
+def test_every_name_for_arguments_and_content_is_known_as_secret() -> None:
+    fields = [*ACTOR_FIELDS, *(field for event in EVENTS for field in event.fields)]
+    secret = [f for f in fields if f.kind is not Kind.INT and "argv" in (f.name, f.derived)]
+    secret += [f for f in fields if f.name == "content"]
+    names = {f.name for f in secret} | {f.ecs.rpartition(".")[2] for f in secret if f.ecs}
+    assert names == SECRET
 
 
 def test_journal_fields_cannot_be_forged_by_a_message_with_line_breaks() -> None:
     alert = sample_alert()
     alert["message"] = "x\nPRIORITY=7\n\udcff"
     fields = fields_of(encode(entry(alert)))
-    assert fields["MESSAGE"] == b"x\nPRIORITY=7\n\\udcff" and fields["PRIORITY"] == b"3"
+    assert fields["MESSAGE"] == rb"x\nPRIORITY=7\n\xff" and fields["PRIORITY"] == b"3"
 
 
 def test_an_alert_too_big_for_a_datagram_is_sent_without_its_evidence(journal: tuple[socket.socket, Path]) -> None:
