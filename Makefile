@@ -14,8 +14,10 @@ BPF_HEADERS := $(wildcard bpf/include/execray/*.h bpf/include/execray/calls/*.h)
 # clang calls BPF_PROG's hidden `ctx` an unused parameter
 BPF_FLAGS := -O2 -g -target bpf -D__TARGET_ARCH_x86 -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter \
 	-fdebug-prefix-map=$(CURDIR)=. -Ibpf/include -Ivmlinux/$(ARCH)
-RUN_PACKAGES := python3-venv tcpdump
-DEV_PACKAGES := clang-14 clang-format-14 llvm-14 libbpf-dev bpftool gcc libc6-dev
+PREFIX ?= /usr/local
+RUN_PACKAGES := python3-venv tcpdump libelf1
+VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs
+DEV_PACKAGES := clang-14 clang-format-14 llvm-14 libbpf-dev bpftool gcc libc6-dev systemd man-db zsh fish $(VM_PACKAGES)
 CODE := execray tracerd policyd enforcer deploy tests bpf
 
 .DEFAULT_GOAL := help
@@ -39,9 +41,18 @@ test-unit: dev ## no root, no kernel
 test-kernel: dev ## load, attach, trigger, expect
 	$(Q)EXECRAY_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel $(ARGS)
 
+test-system: dev ## the three units under a real systemd, in a virtual machine
+	$(Q)EXECRAY_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/system $(ARGS)
+
 test-vm: dev ## the kernel tests and a kill on Debian's other kernels, in virtual machines; ARGS="6.1 5.10" picks some
-	$(call packages,qemu-system-x86 mmdebstrap e2fsprogs)
 	$(Q)$(PY) -m tests.vm $(ARGS)
+
+install: ## the program, units, configuration, man page and completions; PREFIX=/usr/local, DESTDIR= to stage, PYTHON=
+	$(if $(DESTDIR),,$(call packages,$(RUN_PACKAGES)))
+	$(Q)$(PYTHON) -B -m deploy.install install --prefix '$(PREFIX)' $(if $(DESTDIR),--destdir '$(DESTDIR)')
+
+uninstall: ## the reverse; PURGE=1 removes configuration, state and accounts too
+	$(Q)$(PYTHON) -B -m deploy.install uninstall --prefix '$(PREFIX)' $(if $(DESTDIR),--destdir '$(DESTDIR)') $(if $(PURGE),--purge)
 
 fuzz: dev ## the compiler and the protocols on long random input
 	$(Q)$(PY) -m pytest -q tests/fuzz $(ARGS)
@@ -126,5 +137,5 @@ docs-check: dev ## the same as a comparison
 clean: ## remove what was built, the venv included
 	$(Q)rm -rf $(OUT) $(VENV) .execray bench.json *.egg-info
 
-.PHONY: help demo run test test-unit test-kernel test-vm fuzz properties bench check lint types build dev ebpf bpf bpf-update abi \
+.PHONY: help demo run test test-unit test-kernel test-system test-vm install uninstall fuzz properties bench check lint types build dev ebpf bpf bpf-update abi \
 	abi-check vmlinux golden docs docs-check clean

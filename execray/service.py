@@ -126,7 +126,7 @@ def listen_unix(path: Path, group: str = "", backlog: int = 16) -> socket.socket
     try:
         sock.bind(os.fspath(path))
         gid = group_id(group) if group else None
-        if gid is not None:
+        if gid is not None and path.stat().st_gid != gid:  # a unit with that group may have no chown(2)
             os.chown(path, -1, gid)
     except PermissionError as error:
         sock.close()

@@ -16,9 +16,8 @@ from tests.vm.kernels import Image, NotFetched
 #: QEMU 7.2 emulates cmpxchg16b wrongly, which Linux then uses in its allocator: without it nothing is lost.
 MACHINE: Final = ("-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,cx16=off", "-smp", "2", "-m", "2G")
 #: No initial RAM disk: NVMe and ext4 are built into Debian's cloud kernels.
-COMMAND_LINE: Final = (
-    "console=ttyS0 quiet panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rootwait ro init=/opt/execray/tests/vm/init.sh"
-)
+COMMAND_LINE: Final = "console=ttyS0 quiet panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rootwait"
+INIT: Final = "ro init=/opt/execray/tests/vm/init.sh"
 _POLL_S: Final = 0.5
 
 
@@ -36,19 +35,29 @@ class Report:
         return "done" in self.said
 
 
-def boot(image: Image, disk: Path, work: Path, timeout_s: float, progress: Callable[[dict[str, Any]], None]) -> Report:
-    """Boots and waits for the end, telling each result as it comes. The console and results are kept in work."""
+def boot(
+    image: Image,
+    disk: Path,
+    work: Path,
+    timeout_s: float,
+    progress: Callable[[dict[str, Any]], None],
+    init: str = INIT,
+) -> Report:
+    """Boots and waits for the end, telling each result as it comes. The console and results are kept in work.
+
+    init: the end of the kernel's command line. What the guest writes to its disk is thrown away.
+    """
     console, results = work / "console.log", work / "results.jsonl"
     results.write_bytes(b"")
     command = ["qemu-system-x86_64", *MACHINE, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     command += ["-serial", f"file:{console}", "-serial", f"file:{results}", "-kernel", str(image.file)]
     command += [
         "-drive",
-        f"if=none,id=root,file={disk},format=raw,readonly=on",
+        f"if=none,id=root,file={disk},format=raw,snapshot=on",
         "-device",
         "nvme,serial=root,drive=root",
     ]
-    command += ["-append", COMMAND_LINE]
+    command += ["-append", f"{COMMAND_LINE} {init}"]
     started = time.monotonic()
     try:
         machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -22,26 +23,30 @@ PARTS: Final = ("execray", "tracerd", "policyd", "enforcer", "deploy", "policies
 HOME: Final = Path("opt/execray")
 #: Debian 12 whatever the kernel: its Python is the one that the venv's compiled packages were built for.
 SUITES: Final = ("bookworm", "bookworm-security")
-PACKAGES: Final = ("python3", "iproute2", "tcpdump", "libelf1")
+PACKAGES: Final = ("python3", "iproute2", "tcpdump", "libelf1", "systemd-sysv")
 PYTHON: Final = (3, 11)
 #: 170 MB that nothing here loads: pylibbpf imports llvmlite.ir only.
 _LEFT_OUT: Final = "libllvmlite.so"
 _BUILD_TIMEOUT_S: Final = 900.0
+SIZE: Final = "900M"  # of which most is a hole
 
 
-def build(work: Path, script: Path | None = None) -> Path:
-    """Makes the disk image in work and returns it; the Debian in it is made once. Raises NotFetched.
+def build(
+    work: Path, script: Path | None = None, *, name: str = "root", prepare: Callable[[Path], None] | None = None
+) -> Path:
+    """Makes the disk image NAME.img in work and returns it; the Debian in it is made once. Raises NotFetched.
 
-    script: Python that the guest shall run instead of its tests.
+    script: Python that the guest shall run instead of its tests. prepare: makes of the disk's folder what it shall be.
     """
     if sys.version_info[:2] != PYTHON:
         raise NotFetched(
             f"the guest has Python {PYTHON[0]}.{PYTHON[1]}, and this is {sys.version.split()[0]}",
             "make a venv with that Python: make test-vm PYTHON=python3.11",
         )
-    root = _debian(work)
+    root = work / f"{name}.tree"
+    run("rm", "-rf", str(root))
+    run("cp", "-a", "--reflink=auto", str(_debian(work)), str(root))
     home = root / HOME
-    _run("rm", "-rf", str(home))
     home.mkdir(parents=True)
     for part in PARTS:
         source = TREE / part
@@ -53,9 +58,12 @@ def build(work: Path, script: Path | None = None) -> Path:
         shutil.copy2(script, home / "script.py")
     _venv(home / ".venv")
     (home / "int80.c").write_text(INT80, encoding="ascii")
-    _run("gcc", "-O1", "-w", "-static", "-o", str(home / "int80"), str(home / "int80.c"))
-    image = work / "root.img"
-    _run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d", str(root), str(image), "640M")
+    run("gcc", "-O1", "-w", "-static", "-o", str(home / "int80"), str(home / "int80.c"))
+    if prepare is not None:
+        prepare(root)
+    image = work / f"{name}.img"
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d", str(root), str(image), SIZE)
+    run("rm", "-rf", str(root))
     return image
 
 
@@ -66,12 +74,12 @@ def _debian(work: Path) -> Path:
     root = work / f"debian-{digest}"
     if not root.exists():
         for old in work.glob("debian-*"):
-            _run("rm", "-rf", str(old))
+            run("rm", "-rf", str(old))
         unfinished = root.with_suffix(".part")
         file = work / "debian.list"
         file.write_text(sources, encoding="utf-8")
         include = "--include=" + ",".join(PACKAGES)
-        _run("mmdebstrap", "--mode=root", "--variant=minbase", include, SUITES[0], str(unfinished), str(file))
+        run("mmdebstrap", "--mode=root", "--variant=minbase", include, SUITES[0], str(unfinished), str(file))
         unfinished.rename(root)
     return root
 
@@ -118,7 +126,8 @@ def _needed(wanted: list[str]) -> set[str]:
     return found
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
+    """Runs a program that the disk is made by. Raises NotFetched."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_BUILD_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:

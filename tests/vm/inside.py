@@ -5,7 +5,6 @@ The console (ttyS0) shows what happens; the results go to the second serial port
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -13,15 +12,15 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from execray.errors import OperatorError
 from execray.schema.catalog import EVENTS
+from tests.vm.say import say
 from tracerd.processes import ProcessTable
 from tracerd.sensor import Sensor
 
 TREE: Final = Path(__file__).resolve().parents[2]
-RESULTS: Final = Path("/dev/ttyS1")
 #: All but those of the daemon: what these see of the kernel is the same on each.
 KERNEL_TESTS: Final = tuple(
     str(file.relative_to(TREE))
@@ -31,12 +30,6 @@ KERNEL_TESTS: Final = tuple(
 KILL_TEST: Final = "tests/vm/kill.py"
 #: A software processor is about ten times slower than the real one.
 TEST_TIMEOUT_S: Final = 600
-
-
-def say(what: str, **facts: Any) -> None:
-    """Writes one result."""
-    with RESULTS.open("w") as port:
-        port.write(json.dumps({"what": what, **facts}) + "\n")
 
 
 def objects() -> None:
