@@ -91,7 +91,7 @@ class Listener:
         except FileNotFoundError:
             pass
         except PermissionError:
-            pass  # bound as root, which was given up since: the file stays, answers nobody, and the next start replaces it
+            pass  # the folder was taken from us: the file stays, answers nobody, and the next start replaces it
         self._server.close()
         self._server = None
 
