@@ -116,7 +116,7 @@ _ATOMS: tuple[Expr, ...] = (
     test("content", Op.STARTSWITH, (b"x",)),
     test("content", Op.MATCH, (b"^.x$",)),
 )
-_LINEAGE: tuple[Expr, ...] = (
+_LISTS: tuple[Expr, ...] = (
     test("ancestor[1].exe", Op.NE, b"/bin/b"),
     test("ancestor[2].uid", Op.EQ, 0),
     Quantified(field("argv"), test(IT, Op.EQ, b"a")),
@@ -132,6 +132,7 @@ _CUT: tuple[Expr, ...] = (
     test("argv", Op.TRUNCATED),
     test("exe", Op.TRUNCATED),
     test("path", Op.EXISTS),
+    Not(test("path", Op.EXISTS)),
 )
 
 
@@ -169,7 +170,7 @@ class _Draft:
             name = rng.choice(("path", "path", "uid", "fd", "exe", "ret"))
             return test(name, rng.choice((Op.EQ, Op.EQ, Op.NE)), field(name, earlier))
         if self.has("quantifiers", 0.3):
-            return rng.choice(_LINEAGE)
+            return rng.choice(_LISTS)
         if self.has("truncated", 0.15):
             return rng.choice(_CUT)
         return rng.choice(_ATOMS)

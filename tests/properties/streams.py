@@ -31,7 +31,7 @@ PAUSES = (0, 0, 0, 1, 100, 500, 1000, 1000, 2000, 2001)
 class Move:
     """One thing that one of the processes does. who counts modulo the processes there are by then."""
 
-    what: str  # an event's name; `reuse`: a new process with the pid of an old one; `lost`
+    what: str  # an event's name; `orphan`: a process without a creator; `reuse`: a new process with the pid of an old one; `lost`
     who: int = 0
     pause_ms: int = 0
     cut: int = 0
@@ -41,8 +41,8 @@ class Move:
 def play(moves: Sequence[Move]) -> Play:
     """Returns the moves as events."""
     stage = Play()
-    root = stage.process(exe="/sbin/init", uid=0, argv=["init"])
-    procs = [stage.process(root, exe=EXES[0], uid=0, argv=["a"]), stage.process(root, exe=EXES[1], argv=["a", "b"])]
+    init = Proc((1, 1), None, stage.process(exe="/sbin/init", uid=0, argv=["init"]).values)
+    procs = [stage.process(init, exe=EXES[0], uid=0, argv=["a"]), stage.process(init, exe=EXES[1], argv=["a", "b"])]
     clock_ms = 10_000
     for move in moves:
         clock_ms += move.pause_ms
@@ -52,6 +52,8 @@ def play(moves: Sequence[Move]) -> Play:
                 stage.lost(at=at)
             case "fork":
                 procs.append(stage.fork(actor, at=at))
+            case "orphan":  # whose line is not known to its beginning
+                procs.append(stage.process(exe=EXES[0], uid=0))
             case "reuse":
                 pid, start_ns = actor.id
                 procs.append(Proc((pid, start_ns + len(procs)), actor.parent, dict(actor.values)))
@@ -71,6 +73,7 @@ def random_moves(rng: Random, features: frozenset[str], length: int) -> tuple[Mo
     kinds += ["fork"] if "forks" in features else []
     kinds += ["exit"] if "exits" in features else []
     kinds += ["reuse"] if "reuse" in features else []
+    kinds += ["orphan"] if "orphans" in features else []
     kinds += ["exec"] if "execs" in features else []
     kinds += ["lost"] if "losses" in features and rng.random() < 0.5 else []
     # A stream dwells on few processes and paths, and changes that only from case to case.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from execray.schema.catalog import Flag
+from execray.wire.frames import Batch
 from policyd.program import (
     IT,
     CompiledPolicy,
@@ -46,6 +47,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.play = Play()
+        self._batch: Batch | None = None
         self.one = self.play.process(exe="/bin/a", uid=1000)
 
     def opens(self, path: str | None, at: float, who: Proc | None = None, **more: Any) -> int:
@@ -53,11 +55,15 @@ class Stage:
 
     def run(self, *policies: CompiledPolicy) -> list[Found]:
         """What both matchers find, in order."""
-        batch = self.play.batch()
-        wanted, partials = run_reference(policies, [batch])
-        if ENGINE:
-            assert run_engine(policies, [batch]) == (wanted, partials)
-        return list(wanted)
+        self._batch = self.play.batch()
+        return self.again(*policies)
+
+    def again(self, *policies: CompiledPolicy) -> list[Found]:
+        """What both find in the events of the last run, or in the first ones."""
+        self._batch = self._batch or self.play.batch()
+        wanted = run_reference(policies, [self._batch])
+        assert run_engine(policies, [self._batch]) == wanted
+        return list(wanted[0])
 
     def matches(self, *policies: CompiledPolicy) -> list[list[tuple[int, ...]]]:
         """The evidence of each match, step by step."""
@@ -350,7 +356,3 @@ def test_whether_a_value_was_cut_can_be_tested(stage: Stage) -> None:
     done = stage.opens("/a", 2, cut=Flag.PATH_TRUNCATED)
     (match,) = stage.run(made(step("open", check("path", Op.TRUNCATED))))
     assert (match.event, match.partial_evidence) == (done, False)
-
-
-#: Whether the engine, as it stands, runs the whole program.
-ENGINE = False

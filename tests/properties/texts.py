@@ -8,7 +8,13 @@ from random import Random
 from typing import Any, TypeAlias, TypeVar
 
 #: What the generator can write and the compiler, as it stands, takes.
-FEATURES: tuple[str, ...] = ("tree", "choice", "blocks", "repeats", "step windows", "references", "exits", "handlers")
+FEATURES: tuple[str, ...] = (
+    *("tree", "host", "by"),
+    *("choice", "either", "blocks", "benign", "until", "exceptions"),
+    *("repeats", "step windows", "times", "distinct"),
+    *("first", "all", "handlers"),
+    *("references", "quantifiers", "truncated"),
+)
 
 
 @dataclass(frozen=True)
@@ -243,7 +249,7 @@ class _Draft:
         if depth and self.has("choice", 0.3):
             before = list(self.visible)
             test = replace_dots(self.step(first=first))
-            then = self.branch(depth - 1)
+            then = Benign() if self.has("benign", 0.3) else self.branch(depth - 1)
             if rng.random() < 0.3:
                 return Choice(test, then)
             return Choice(test, then, self.apart(before, lambda: self.branch(depth - 1, first=first)))
@@ -265,8 +271,6 @@ class _Draft:
         return drawn
 
     def branch(self, depth: int, *, first: bool = False) -> Statement:
-        if self.has("benign", 0.2):
-            return Benign()
         return self.block(depth, first=first) if self.has("blocks", 0.4) else self.statement(depth, first=first)
 
     def block(self, depth: int, *, first: bool = False) -> Block:
@@ -289,7 +293,7 @@ def replace_dots(step: Step) -> Step:
 
 
 #: `by` one of these at every step.
-_KEY_ROWS = (("proc.id", "parent.proc.id"), ("file.id",), ("path", "exe"), ("uid",), ("uid, exe",), ("parent.proc.id",))
+_KEY_ROWS = (("proc.id", "parent.proc.id"), ("exe", "parent.exe"), ("uid",), ("uid, exe",), ("parent.proc.id",))
 
 
 def random_text(rng: Random, features: frozenset[str], name: str) -> Policy:

@@ -18,6 +18,8 @@ from policyd.program import IT, And, Expr, FieldRef, Not, Op, Or, Quantified, Te
 
 #: With one of these, what an event lacks is not known to be absent.
 UNKNOWN = Flag.UNREADABLE | Flag.OLD_CREDS_UNKNOWN
+#: The kernel's idle task, init and kthreadd: nobody in the system made them.
+FIRST_PIDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,6 @@ class Scope:
     event: Event
     bindings: Mapping[str, Event]
     it: Any = None
-    it_sure: bool = True
 
 
 def judge(expr: Expr, scope: Scope) -> Verdict:
@@ -63,12 +64,19 @@ def judge(expr: Expr, scope: Scope) -> Verdict:
         case Or(items):
             return some([judge(item, scope) for item in items])
         case Quantified(field, item, each):
-            # `any` over a missing or an empty list is false, and so is `all`; `none` is not-any.
-            elements = _elements(field, scope)
-            if not elements.value:
-                return Verdict(False, elements.sure)
-            verdicts = [judge(item, Scope(scope.event, scope.bindings, it, elements.sure)) for it in elements.value]
-            return every(verdicts) if each else some(verdicts)
+            return _quantified(_elements(field, scope), item, each, scope)
+
+
+def _quantified(elements: Known, item: Expr, each: bool, scope: Scope) -> Verdict:
+    # `any` over a missing or an empty list is false, and so is `all`; `none` is not-any.
+    if not elements.value:
+        return Verdict(False, elements.sure)
+    verdicts = [judge(item, Scope(scope.event, scope.bindings, it)) for it in elements.value]
+    if elements.cut:  # every element is a value that was captured in part
+        verdicts = [Verdict(verdict.holds, False) for verdict in verdicts]
+    elif not elements.sure:  # a creator further up could say otherwise
+        verdicts.append(Verdict(each, False))
+    return every(verdicts) if each else some(verdicts)
 
 
 def every(verdicts: list[Verdict]) -> Verdict:
@@ -90,14 +98,16 @@ def read(ref: FieldRef, scope: Scope) -> Known:
     head, _, rest = ref.name.partition(".")
     if head == IT:
         value = actor_get(scope.it, rest) if rest else scope.it
-        return Known(_indexed(value, ref.index), scope.it_sure)
+        return Known(_indexed(value, ref.index))
     event = scope.bindings.get(ref.alias) if ref.alias is not None else scope.event
     if event is None:  # the branch of this alias was not taken: read there, it is missing
         return MISSING
     if head == "parent" or head.startswith("ancestor["):
         steps = 1 if head == "parent" else 1 + int(head[9:-1])
         creator = _creators(event)[steps - 1 : steps]
-        return Known(_indexed(actor_get(creator[0], rest), ref.index)) if creator else MISSING
+        return (
+            Known(_indexed(actor_get(creator[0], rest), ref.index)) if creator else Known(None, _is_whole_line(event))
+        )
     field = event.type.by_name.get(ref.name)
     if field is None and ref.name != "tid":  # another event of the same step has it
         return MISSING
@@ -123,11 +133,16 @@ def _creators(event: Event) -> list[Actor]:
     return out
 
 
+def _is_whole_line(event: Event) -> bool:
+    """Whether the creators' line reaches the first processes of the kernel or of user space; a long one is cut."""
+    return [event.actor, *_creators(event)][-1].id[0] <= FIRST_PIDS
+
+
 def _elements(field: FieldRef, scope: Scope) -> Known:
     if field.name != "ancestor":
         return read(field, scope)
     event = scope.bindings.get(field.alias) if field.alias is not None else scope.event
-    return Known(_creators(event)) if event else MISSING
+    return Known(_creators(event), _is_whole_line(event)) if event else MISSING
 
 
 def _test(test: Test, scope: Scope) -> Verdict:

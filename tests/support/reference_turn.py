@@ -19,7 +19,7 @@ class Turn:
         self.event = event
         self.out: list[Found] = []
         self.repeated: list[Partial] = []  # partials to which the event was one more of a repeated step
-        self.counted: dict[int, list[Partial]] = {}  # by step, partials that counted it
+        self.counted: list[Partial] = []  # partials that counted it
         self.met_first: set[int] = set()  # first steps whose count the event completed
 
     @property
@@ -79,15 +79,19 @@ class Turn:
     # ---- 2: cancel
 
     def _cancel(self) -> None:
-        """`until S` cancels all partials of that key; inside of a block while the partial is inside of it."""
+        """`until S` cancels all partials of that key; inside of a block while the partial is inside of it.
 
-        def cancelled(partial: Partial) -> bool:
-            return partial.policy is self.policy and any(
-                partial.place.state in until.states and self._meets(partial, until.step).holds
-                for until in self.policy.untils
-            )
-
-        self.world.partials = [partial for partial in self.world.partials if not cancelled(partial)]
+        Where only captured bytes say that the event meets S, the partial lives on in doubt: padding buys no exclusion.
+        """
+        for partial in [p for p in self.world.partials if p.policy is self.policy]:
+            for until in self.policy.untils:
+                if partial.place.state not in until.states:
+                    continue
+                verdict = self._meets(partial, until.step)
+                if verdict.holds and verdict.sure:
+                    self.world.partials.remove(partial)
+                    break
+                partial.sure = partial.sure and not verdict.holds
 
     # ---- 3: advance
 
@@ -97,7 +101,7 @@ class Turn:
         mine = [p for p in self.world.partials if p.policy is self.policy]
         places = [Place(state) for state in range(len(self.policy.states) - 1, -1, -1)]
         places += [Place(0, way.step) for way in self.policy.states[0].transitions]
-        for place in places:
+        for place in dict.fromkeys(places):
             here = [p for p in mine if p.place == place]
             if self.policy.key is KeyKind.TREE and self.overlap is not Overlap.ALL:
                 moves += self._latest_begun(here)
@@ -223,10 +227,11 @@ class Turn:
                 return False
             value, sure = known.value, sure and known.sure
         counted = partial.counts.setdefault(step, [])
+        if times.distinct is not None:  # a value counts by the latest event that has it
+            counted[:] = [c for c in counted if c.value != value]
         counted.append(Counted(self.world.now, self.event, value, sure, self.world.losses))
-        if times.distinct is None:
-            del counted[: -times.count]  # the last n; older ones are forgotten
-        self.counted.setdefault(step, []).append(partial)
+        del counted[: -times.count]  # the last n; older ones are forgotten
+        self.counted.append(partial)
         if partial.place.counting is not None:
             partial.begin_with_oldest()
         return True
@@ -234,9 +239,7 @@ class Turn:
     def _is_full(self, partial: Partial, step: int) -> bool:
         times = self.policy.steps[step].times
         assert times is not None
-        counted = partial.counts[step]
-        number = len(counted) if times.distinct is None else len({c.value for c in counted})
-        return number >= times.count
+        return len(partial.counts[step]) >= times.count
 
     # ---- 4: start
 
@@ -254,46 +257,52 @@ class Turn:
             fresh = self._fresh(way)
             if fresh is None:
                 continue
-            if self.policy.steps[way.step].times is not None:
-                if way.step in self.met_first:
-                    return
-                self._start_count(fresh, way)
-                continue
-            self.world.begun += 1
-            moved = self._moved(fresh, way, [self.event], fresh.sure)
-            if not self._restarts(moved) and not self._excepted(moved, way):
-                self._met(moved, way)
-            return
+            if self.policy.steps[way.step].times is None:
+                self._begin(fresh, way)
+                return
+            self._begin_count(fresh, way)
+            if way.step in self.met_first:
+                return
 
-    def _start_count(self, fresh: Partial, way: Transition) -> None:
-        """The first event of a count begins a partial; one that was counted does not begin another."""
-        if any(p.place.counting is not None for p in self.counted.get(way.step, ())):
-            return
+    def _begin(self, fresh: Partial, way: Transition) -> None:
+        self.world.begun += 1
+        moved = self._moved(fresh, way, [self.event], fresh.sure)
+        if self._may_begin(fresh, way) and not self._excepted(moved, way):
+            self._met(moved, way)
+
+    def _begin_count(self, fresh: Partial, way: Transition) -> None:
+        """The first event of a count begins a partial; while it counts, no other begins under that key, in no mode."""
         fresh.place = Place(0, way.step)
-        if self._count(fresh, way.step, Verdict(True, fresh.sure)):
+        goes_on = any(partial.key == fresh.key and partial.place == fresh.place for partial in self.counted)
+        if not goes_on and self._may_begin(fresh, way) and self._count(fresh, way.step, Verdict(True, fresh.sure)):
             fresh.sure = True
             self.world.begun += 1
             self._arrive(fresh)
 
-    def _restarts(self, fresh: Partial) -> bool:
-        """Whether it would replace a partial to which the event was only one more of the same."""
-        return self.overlap is not Overlap.ALL and any(
-            p.key == fresh.key and p.place == fresh.place for p in self.repeated if p in self.world.partials
-        )
+    def _may_begin(self, fresh: Partial, way: Transition) -> bool:
+        # In mode latest or first, an event that a later step counted does not begin another partial of that key.
+        counted = [partial for partial in self.counted if partial.place.counting is None]
+        if self.overlap is not Overlap.ALL and any(partial.key == fresh.key for partial in counted):
+            return False
+        # Nor does one that was one more of a repeated step begin what would come to that place and restart the window.
+        there = [partial for partial in self.repeated if partial in self.world.partials]
+        return not any(partial.key == fresh.key and partial.place.state == way.target for partial in there)
 
     # ---- arriving
 
     def _met(self, moved: Partial, way: Transition) -> None:
         """A step was met: the partial is where that leads."""
+        lives = bool(moved.state.transitions)  # without any it accepts, or has ended in silence: `benign`
+        if lives and not self._arrive(moved):
+            return
         alias = self.policy.steps[way.step].alias
         if alias is not None and any(handler.step == alias for handler in self.policy.handlers):
             self.out.append(self._found("step", moved))
         if moved.state.accepting:
             self.out.append(self._found("match", moved))
-        elif moved.state.transitions:  # without any, it has ended in silence: `benign`
-            self._arrive(moved)
 
-    def _arrive(self, partial: Partial) -> None:
+    def _arrive(self, partial: Partial) -> bool:
+        """Puts a partial into its place, unless it is dropped because there is one."""
         there = [
             p
             for p in self.world.partials
@@ -304,12 +313,13 @@ class Turn:
                 gone = there
             case Overlap.FIRST:
                 if there:
-                    return
+                    return False
                 gone = []
             case Overlap.ALL:
                 gone = there[: max(0, len(there) + 1 - self.policy.mode.copies)]
         self.world.partials = [p for p in self.world.partials if p not in gone]
         self.world.partials.append(partial)
+        return True
 
     # ---- 5: accept
 
