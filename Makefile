@@ -18,7 +18,7 @@ PREFIX ?= /usr/local
 RUN_PACKAGES := python3-venv tcpdump libelf1
 VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs
 DEV_PACKAGES := clang-14 clang-format-14 llvm-14 libbpf-dev bpftool gcc libc6-dev systemd man-db zsh fish $(VM_PACKAGES)
-CODE := execray tracerd policyd enforcer deploy tests bpf
+CODE := execray tracerd policyd enforcer deploy tests bpf examples
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -6,10 +6,12 @@ Every value has a default, so no file at all is a valid configuration (host mode
 from __future__ import annotations
 
 import pwd
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+from execray.plugins import Settings
 
 DEFAULT_PATH = Path("/etc/execray/execray.yaml")
 
@@ -35,7 +37,12 @@ class PolicydConfig:
     policy_dirs: tuple[Path, ...] = (Path("/etc/execray/policies"),)
     disabled: tuple[str, ...] = ()  # names of policies that are compiled, and don't run
     user: str = ""  # where it is started by root, the account it changes to; empty: stays
-    sinks: tuple[str, ...] = ("file", "stdout")  # file, stdout, journal
+    sinks: tuple[str, ...] = ("file", "stdout")  # file, stdout, journal, and installed plug-ins
+    actions: tuple[str, ...] = ()  # action plug-ins that policies may `notify`
+    plugins: Mapping[str, Settings] = field(default_factory=dict)  # settings, by plug-in; merged by name
+    plugin_dir: Path = Path("/usr/local/lib/execray/plugins")  # where plug-ins are, beside ExecRay's own environment
+    plugin_timeout_s: float = 5.0  # for one alert or request; past it the plug-in's process is killed
+    plugin_memory_mib: int = 256  # of address space, for each plug-in's process
     alerts_max_mib: int = 16  # size at which the alert file is rotated
     alerts_keep: int = 4  # rotated files kept
     order_timeout_ms: int = 100  # no outcome from the enforcer within this: kill directly

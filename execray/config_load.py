@@ -7,10 +7,11 @@ must not silently mean audit, nor a misspelt `protect` nothing.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import yaml
 
 from execray.config import Config, Layered
 from execray.errors import ConfigError
+from execray.plugins import PLUGIN_NAME
 from execray.trust import Untrusted, distrust, read_trusted
 
 MAX_FILE_BYTES: Final = 1024 * 1024
@@ -33,6 +35,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "alerts_max_mib": (1, 4096),
     "alerts_keep": (1, 100),
     "order_timeout_ms": (1, 10_000),
+    "plugin_timeout_s": (0.1, 300),
+    "plugin_memory_mib": (64, 65_536),
     "kills_per_minute": (0, 10_000),
     "kills_per_minute_per_policy": (0, 10_000),
     "order_max_age_s": (0.1, 300),
@@ -47,8 +51,10 @@ _RANGES: dict[str, tuple[float, float]] = {
 _CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("audit", "enforce"),
     "log_level": ("debug", "info", "warning", "error"),
-    "sinks": ("file", "stdout", "journal"),
 }
+#: Lists whose elements, and mappings whose keys, are names of plug-ins; which of them exist is known where they run.
+_PLUGIN_NAMES: Final = ("sinks", "actions", "plugins")
+MAX_SETTINGS: Final = 64  # of one plug-in
 _NAMES: dict[Any, str] = {
     str: "text",
     int: "a whole number",
@@ -81,7 +87,7 @@ def _keys(cls: type[Any], prefix: str = "") -> Iterator[str]:
         name, kind = f"{prefix}{field.name}", hints[field.name]
         if dataclasses.is_dataclass(kind):
             yield from _keys(kind, f"{name}.")  # type: ignore[arg-type]  # is_dataclass also admits instances
-        else:
+        elif not _is_mapping(kind):  # its keys are the operator's
             yield name
 
 
@@ -92,6 +98,11 @@ def _built(cls: type[Any], values: dict[str, object], prefix: str) -> object:
         name, kind = f"{prefix}{field.name}", hints[field.name]
         if dataclasses.is_dataclass(kind):
             given[field.name] = _built(kind, values, f"{name}.")  # type: ignore[arg-type]
+        elif _is_mapping(hints[field.name]):
+            entries = {
+                key.removeprefix(f"{name}."): value for key, value in values.items() if key.startswith(f"{name}.")
+            }
+            given[field.name] = entries
         elif name in values:
             given[field.name] = values[name]
     return cls(**given)
@@ -196,8 +207,46 @@ def _section(cls: type[Any], raw: object, prefix: str, path: Path) -> Iterator[t
             raise ConfigError(f"{where}: unknown key `{prefix}{key}`", f"the keys here are {', '.join(names)}")
         if dataclasses.is_dataclass(kind := hints[key]):
             yield from _section(kind, value, f"{prefix}{key}.", path)  # type: ignore[arg-type]
+        elif _is_mapping(kind):
+            yield from _entries(value, f"{prefix}{key}", where, path)
         else:
             yield f"{prefix}{key}", _value(kind, value, f"{prefix}{key}", where), line
+
+
+def _is_mapping(kind: Any) -> bool:
+    return typing.get_origin(kind) is Mapping
+
+
+def _entries(raw: object, name: str, where: Path, path: Path) -> Iterator[tuple[str, object, int]]:
+    """Yields the dotted key, the settings and the line of each plug-in that has any."""
+    if not isinstance(raw, dict):
+        raise ConfigError(
+            f"{where}: `{name}` must be a mapping, not {_kind(raw)}", "write `NAME: {setting: value}` lines"
+        )
+    lines: dict[str, int] = getattr(raw, "lines", {})
+    for key, value in raw.items():
+        line = lines.get(str(key), 0)
+        at = Path(f"{path}:{line}") if line else path
+        if not isinstance(key, str):
+            raise ConfigError(f"{at}: `{name}` has a name that is {key!r}", "write the plug-in's name")
+        _bounded(key, name, at)
+        yield f"{name}.{key}", _settings(value, f"{name}.{key}", at), line
+
+
+def _settings(raw: object, name: str, where: Path) -> dict[str, object]:
+    if not isinstance(raw, dict) or len(raw) > MAX_SETTINGS:
+        found = f"has {len(raw)} settings" if isinstance(raw, dict) else f"is {_kind(raw)}"
+        raise ConfigError(f"{where}: `{name}` {found}", f"write a mapping of at most {MAX_SETTINGS} settings")
+    for key, value in raw.items():
+        items = value if isinstance(value, list) else [value]
+        if not isinstance(key, str) or not all(map(_is_scalar, items)):
+            hint = "a setting is a text, a number, true or false, or a list of these"
+            raise ConfigError(f"{where}: `{name}` has a setting {str(key)[:64]!r} of another kind", hint)
+    return dict(raw)
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _value(kind: Any, value: object, name: str, where: Path) -> object:
@@ -224,6 +273,9 @@ def _bounded(value: object, name: str, where: Path) -> object:
             raise ConfigError(f"{where}: `{name}` is {value}", f"it must be from {low:g} to {high:g}")
     if isinstance(value, str) and leaf in _CHOICES and value not in _CHOICES[leaf]:
         raise ConfigError(f"{where}: `{name}` is `{value}`", f"it must be one of {', '.join(_CHOICES[leaf])}")
+    if isinstance(value, str) and leaf in _PLUGIN_NAMES and not PLUGIN_NAME.fullmatch(value):
+        hint = "small letters, digits, `_` and `-`, beginning with a letter, at most 64"
+        raise ConfigError(f"{where}: `{name}` has `{value}`, which is no name of a plug-in", hint)
     if isinstance(value, str | Path) and not _usable(str(value)):
         raise ConfigError(f"{where}: `{name}` has a character that no name may have")
     return value

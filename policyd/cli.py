@@ -29,8 +29,8 @@ from policyd.privileges import account
 @click.option("--policy-dir", "policy_dirs", type=click.Path(path_type=Path), metavar="DIR", multiple=True,
               help="Folder of *.policy files; may be given several times.")  # fmt: skip
 @click.option("--mode", type=click.Choice(["audit", "enforce"]), help="How far any policy may go on this host.")
-@click.option("--sink", "sinks", type=click.Choice(["file", "stdout", "journal"]), multiple=True,
-              help="Where alerts go; may be given several times.")  # fmt: skip
+@click.option("--sink", "sinks", metavar="NAME", multiple=True,
+              help="Where alerts go: file, stdout, journal or a plug-in; may be given several times.")  # fmt: skip
 @click.option("--user", metavar="NAME", help="The account to change to, when started as root.")
 @click.version_option(VERSION, prog_name="policyd")
 def main(

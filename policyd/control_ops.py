@@ -17,6 +17,7 @@ from execray.wire.control import Request
 from policyd.control_alerts import AlertOps
 from policyd.control_policies import PolicyOps
 from policyd.engine.machine import Machine
+from policyd.plugins import Plugins
 from policyd.reloading import Reloader
 from policyd.respond import Responder
 from policyd.sinks.fanout import Fanout
@@ -35,6 +36,7 @@ class Parts:
     responder: Responder
     fanout: Fanout
     followers: Followers
+    plugins: Plugins
 
 
 class ControlOps:
@@ -91,6 +93,7 @@ class ControlOps:
             "notices": dict(parts.responder.notices.counts),
             "enforcer": dataclasses.asdict(parts.responder.enforcer.stats),
             "sinks": parts.fanout.status(),
+            "plugins": parts.plugins.status(),
             "followers": len(parts.followers),
             "sensor": parts.stream.link.stats,
         }

@@ -25,6 +25,7 @@ from execray.wire.orders import Outcome
 from policyd.alerts import Origin
 from policyd.control_ops import ControlOps, Parts
 from policyd.engine.machine import Machine
+from policyd.plugins import Plugins
 from policyd.privileges import become
 from policyd.pulse import Pulse
 from policyd.reloading import RELOAD_TIMEOUT_S, Reloader
@@ -67,12 +68,16 @@ class Daemon:
         self._machine = Machine()
         uid = os.geteuid() if user is None else user.pw_uid
         self._store = PolicyStore(
-            config.policyd.policy_dirs, frozenset({0, uid}), disabled=frozenset(config.policyd.disabled)
+            config.policyd.policy_dirs,
+            frozenset({0, uid}),
+            disabled=frozenset(config.policyd.disabled),
+            plugins=frozenset(config.policyd.actions),
         )
         self._stream = StreamClient(config.stream_socket, self, config.tracerd.heartbeat_s, log)
         self._reloader = Reloader(self._machine, self._store, self._stream.resubscribe, log)
         self.followers = Followers()
         self._fanout = Fanout(log)
+        self._plugins = Plugins(config.policyd, log)
         limit, per_s = config.policyd.alert_throttle
         self._responder = Responder(
             enforcer,
@@ -82,6 +87,7 @@ class Daemon:
             host_mode=config.mode,
             order_timeout_s=config.policyd.order_timeout_ms / 1000,
             default_throttle=(limit, int(per_s * 1e9)),
+            tell=self._plugins.tell,
         )
         self._writer = Writer(self._responder, self._fanout, self._stream.acknowledge, self.followers)
         self._pulse = Pulse(
@@ -105,18 +111,21 @@ class Daemon:
             become(self._user, keep_kill=config.mode == "enforce")
             if not os.access(folder, os.X_OK):
                 raise OperatorError(f"user `{self._user.pw_name}` can't enter {folder}", "is a folder above it closed?")
-        parts = Parts(self._machine, self._store, self._stream, self._responder, self._fanout, self.followers)
+        parts = Parts(
+            self._machine, self._store, self._stream, self._responder, self._fanout, self.followers, self._plugins
+        )
         ops = ControlOps(parts, config, reloader=self._reloader, log=self._log, rate=lambda: self._rate)
         path = config.control_socket("policyd")
         control = ControlServer(path, config.group, ops.handlers(), self._log, slow={"reload": RELOAD_TIMEOUT_S})
         await control.open()
         try:
-            self._fanout.open(self._open_file(), _other_sinks(config.policyd.sinks))  # makes threads: after become
+            self._plugins.start()  # makes threads, as the next line does: after become
+            self._fanout.open(self._open_file(), _other_sinks(config.policyd.sinks), self._plugins.sinks)
             await self._first_load()
             await self._serve(control)
         finally:
             control.close()
-            await self._fanout.close()
+            await asyncio.gather(self._fanout.close(), self._plugins.close())
             self._log.info("stopped", extra={"kv": {"events": self._stream.stats.events}})
 
     def stop(self) -> None:
@@ -131,6 +140,10 @@ class Daemon:
     def sink_status(self) -> dict[str, object]:
         """Returns what became of the alerts in each sink."""
         return self._fanout.status()
+
+    def plugin_status(self) -> list[dict[str, object]]:
+        """Returns what became of the plug-ins."""
+        return self._plugins.status()
 
     async def _serve(self, control: ControlServer) -> None:
         loop = asyncio.get_running_loop()

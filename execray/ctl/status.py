@@ -16,6 +16,7 @@ from execray.ctl.context import (
     EXIT_UNREACHABLE,
     Context,
     as_map,
+    as_maps,
     command_errors,
     duration,
     json_option,
@@ -163,12 +164,31 @@ def _policyd(found: dict[str, Any]) -> Iterator[str]:
         yield f"{pad}orders   {paint('no connection to the enforcer: kills go the direct way', 'bad')}"
     yield from _counts("alerts", as_map(found.get("alerts")))
     yield from _counts("kills", as_map(found.get("kills")))
+    plugins = as_maps(found.get("plugins"))
+    own = {plugin.get("name") for plugin in plugins if plugin.get("kind") == "sink"}
     for name, raw in as_map(found.get("sinks")).items():
+        if name in own:
+            continue
         sink = as_map(raw)
         failed, dropped = sink.get("failed", 0), sink.get("dropped", 0)
         if failed or dropped:
             words = f"{safe(name)}: {safe(failed)} failed, {safe(dropped)} dropped. {safe(sink.get('last_error', ''))}"
             yield f"{pad}sink     {paint(words.rstrip(), 'bad')}"
+    for plugin in plugins:
+        text, style = plugin_words(plugin)
+        yield f"{pad}plug-in  {paint(text, style)}"
+
+
+def plugin_words(plugin: dict[str, Any]) -> tuple[str, str]:
+    """Returns how a plug-in is, in words and as a style: bad where it is down, failed or lost something."""
+    who = f"{safe(plugin.get('kind', '?'))} {safe(plugin.get('name', '?'))} ({safe(plugin.get('package', '?'))})"
+    bad = {name: plugin.get(name) for name in ("failed", "dropped", "crashes", "timeouts") if plugin.get(name)}
+    counts = [f"{safe(plugin.get(name, 0))} {name}" for name in ("done", "waiting")]
+    counts += [f"{safe(count)} {name}" for name, count in bad.items()]
+    text = f"{who}: {safe(plugin.get('state', '?'))}, {', '.join(counts)}"
+    if plugin.get("last_error"):
+        text = f"{text}. Last: {safe(plugin['last_error'])}"
+    return text, "bad" if bad or plugin.get("state") in ("down", "stopped") else "good"
 
 
 def _counts(label: str, counts: dict[str, Any]) -> Iterator[str]:

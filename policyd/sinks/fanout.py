@@ -9,12 +9,33 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from policyd.sinks.base import Alert, Sink, SinkStats
 from policyd.sinks.jsonl import AlertFile
 
 MAX_WAITING: Final = 256  # alerts one slow sink may be behind
+
+
+class Outlet(Protocol):
+    """A way to a sink that may be slow or stuck, and holds up nobody."""
+
+    @property
+    def name(self) -> str:
+        """What `status` and the configuration call it."""
+        ...
+
+    def put(self, alert: Alert) -> bool:
+        """Queues an alert; returns False for one that doesn't fit, which is counted as dropped."""
+        ...
+
+    def close(self, timeout_s: float) -> None:
+        """Delivers what is queued, for as long as that; what is left then counts as dropped."""
+        ...
+
+    def counts(self) -> dict[str, object]:
+        """Returns alerts written, failed and dropped, and the last error."""
+        ...
 
 
 class Lane:
@@ -29,15 +50,26 @@ class Lane:
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
         self._thread.start()
 
-    def put(self, alert: Alert) -> None:
-        """Queues an alert; one that doesn't fit is counted as dropped."""
+    @property
+    def name(self) -> str:
+        """The sink's."""
+        return self.sink.name
+
+    def put(self, alert: Alert) -> bool:
+        """Queues an alert, as Outlet says."""
         try:
             self._queue.put_nowait(alert)
         except queue.Full:
             self.stats.dropped += 1
+            return False
+        return True
+
+    def counts(self) -> dict[str, object]:
+        """Returns the sink's counts."""
+        return self.stats.to_json()
 
     def close(self, timeout_s: float) -> None:
-        """Delivers what is queued, for as long as that; what is left then counts as dropped."""
+        """Delivers what is queued and closes the sink, as Outlet says; one that is stuck stays open."""
         deadline = time.monotonic() + timeout_s
         with contextlib.suppress(queue.Full):  # stuck: the join below gives up, and the count says how much was left
             self._queue.put(None, timeout=timeout_s)
@@ -65,13 +97,13 @@ class Fanout:
 
     def __init__(self, log: logging.Logger) -> None:
         self.file: AlertFile | None = None
-        self._lanes: list[Lane] = []
+        self._lanes: list[Outlet] = []
         self._log = log
 
-    def open(self, file: AlertFile | None, others: Sequence[Sink]) -> None:
-        """Takes the sinks, and starts a thread for each but the file."""
+    def open(self, file: AlertFile | None, others: Sequence[Sink], plugins: Sequence[Outlet] = ()) -> None:
+        """Takes the sinks, and starts a thread for each but the file. plugins: sinks that have their own."""
         self.file = file
-        self._lanes = [Lane(sink, self._log) for sink in others]
+        self._lanes = [*(Lane(sink, self._log) for sink in others), *plugins]
 
     async def write(self, alerts: Sequence[Alert]) -> None:
         """Queues alerts for every other sink, and returns when the file has them on disk or refused them.
@@ -94,7 +126,7 @@ class Fanout:
 
     def status(self) -> dict[str, object]:
         """Returns the counts of each sink by name."""
-        out: dict[str, object] = {lane.sink.name: lane.stats.to_json() for lane in self._lanes}
+        out: dict[str, object] = {lane.name: lane.counts() for lane in self._lanes}
         if self.file is not None:
             rotations, unwritten = self.file.rotations, self.file.unwritten
             out[self.file.name] = {**self.file.stats.to_json(), "rotations": rotations, "unwritten": unwritten}

@@ -20,7 +20,7 @@ from execray.ctl.alerts import Since
 from execray.ctl.context import duration, table
 from execray.ctl.doctor import State, static_checks
 from execray.ctl.main import main
-from execray.ctl.status import hook_words
+from execray.ctl.status import hook_words, plugin_words
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "ctl-help.txt"
 GOOD = 'path "good" { exec { uid = 0 } }\n'
@@ -273,6 +273,34 @@ def test_a_table_escapes_and_aligns() -> None:
 )
 def test_a_hook_in_words(hook: dict[str, Any], words: str, style: str) -> None:
     assert hook_words(hook) == (words, style)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "words", "style"),
+    [
+        (
+            {
+                "kind": "sink",
+                "name": "webhook",
+                "package": "x 1.0",
+                "state": "busy",
+                "done": 12,
+                "waiting": 1,
+                "failed": 0,
+            },
+            "sink webhook (x 1.0): busy, 12 done, 1 waiting",
+            "good",
+        ),
+        (
+            {"kind": "action", "name": "block", "package": "x 1.0", "state": "down", "last_error": "it ended\x1b"},
+            "action block (x 1.0): down, 0 done, 0 waiting. Last: it ended\\x1b",
+            "bad",
+        ),
+        ({"name": "a", "state": "idle", "timeouts": 2}, "? a (?): idle, 0 done, 0 waiting, 2 timeouts", "bad"),
+    ],
+)
+def test_a_plugin_in_words(plugin: dict[str, Any], words: str, style: str) -> None:
+    assert plugin_words(plugin) == (words, style)
 
 
 # --- what a command imports -----------------------------------------------------------------------------------------------

@@ -103,7 +103,17 @@ def test_whole_number_is_fine_where_a_fraction_may_stand(tmp_path: Path) -> None
         ("enforcer: [1]", "enforcer must be a mapping, not a list", "key: value"),
         ("enforcer:", "enforcer must be a mapping, not empty", "key: value"),
         ("policyd: {alert_throttle: [1]}", "`policyd.alert_throttle` must be a list", ""),
-        ("policyd: {sinks: [file, syslog]}", "`policyd.sinks` is `syslog`", "file, stdout, journal"),
+        ("policyd: {sinks: [file, Sys Log]}", "`policyd.sinks` has `Sys Log`", "small letters"),
+        ("policyd: {actions: [../x]}", "`policyd.actions` has `../x`", "small letters"),
+        ("policyd: {plugins: [x]}", "`policyd.plugins` must be a mapping, not a list", "NAME: {setting: value}"),
+        ("policyd: {plugins: {x.y: {}}}", "`policyd.plugins` has `x.y`", "small letters"),
+        ("policyd: {plugins: {7: {}}}", "`policyd.plugins` has a name that is 7", "name"),
+        ("policyd: {plugins: {x: 5}}", "`policyd.plugins.x` is 5", "mapping"),
+        ("policyd: {plugins: {x: {a: {b: 1}}}}", "`policyd.plugins.x` has a setting 'a' of another kind", "a list"),
+        ("policyd: {plugins: {x: {a: [[1]]}}}", "`policyd.plugins.x` has a setting 'a' of another kind", "a list"),
+        ("policyd: {plugins: {x: {a: }}}", "`policyd.plugins.x` has a setting 'a' of another kind", "a list"),
+        ("policyd: {plugins: {x: {a: .nan}}}", "`policyd.plugins.x` has a setting 'a' of another kind", "a number"),
+        ("policyd: {plugin_timeout_s: 0}", "`policyd.plugin_timeout_s` is 0", "from 0.1 to 300"),
         ("protect_exe: [1]", "`protect_exe` must be text", ""),
         ("- 1", "the file must be a mapping, not a list", ""),
         ("mode: [", "not valid YAML", "mend that line"),
@@ -154,6 +164,15 @@ def test_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
         load(written(tmp_path, "mode: audit\ngroup: x\nmode: enforce\n"))
     with pytest.raises(ConfigError, match="twice"):
         load(written(tmp_path, "enforcer: {kills_per_minute: 1, kills_per_minute: 100}"))
+
+
+def test_settings_of_plugins_are_merged_by_name(tmp_path: Path) -> None:
+    path = written(tmp_path, "policyd:\n  plugins:\n    a: {url: x, tags: [1, b, true]}\n    b: {deep: 1}\n")
+    site = drop_in(tmp_path, "10-site.yaml", "policyd:\n  plugins:\n    b: {}\n    c: {ratio: 0.5}\n")
+    layered = load_layers(path)
+    assert layered.config.policyd.plugins == {"a": {"url": "x", "tags": [1, "b", True]}, "b": {}, "c": {"ratio": 0.5}}
+    assert layered.origin["policyd.plugins.a"] == f"{path}:3"
+    assert layered.origin["policyd.plugins.b"] == f"{site}:3"
 
 
 def test_protected_program_without_its_whole_path_is_refused(tmp_path: Path) -> None:

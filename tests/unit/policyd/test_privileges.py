@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
+from execray.capabilities import CAP_KILL
 from execray.errors import OperatorError
-from policyd.privileges import CAP_KILL, account
+from policyd.privileges import account
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give root up")
 

@@ -1,0 +1,1 @@
+"""An alert sink and a response action for ExecRay."""
