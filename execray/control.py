@@ -1,7 +1,8 @@
 """The server of a daemon's control socket. Its client is execray.control_client.
 
 execray.wire.control declares the messages. A handler is an async function (one result) or an async generator (an op that
-follows something: one item for each value it yields; it is closed when the peer goes away).
+follows something: one item for each value it yields, or the item's line where it is encoded already; it is closed when the
+peer goes away).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from execray.wire.control import (
     Request,
     decode_object,
     decode_request,
+    encode_item,
     encode_line,
     encode_request,
 )
@@ -178,7 +180,7 @@ class ControlServer:
 async def _pump(items: AsyncGenerator[object, None], writer: asyncio.StreamWriter) -> None:
     try:
         async for item in items:
-            await send(writer, encode_line({"ok": True, "item": item}))
+            await send(writer, item if isinstance(item, bytes) else encode_item(item))
     except OperatorError as error:
         await send(writer, _failure(error.message, error.hint))
 

@@ -182,6 +182,13 @@ WORDS: Final[dict[str, Word]] = {
         "Somebody asked over the control socket that all policies run but these.",
         "Know who it was.",
     ),
+    "tails ended": Word(
+        POLICYD,
+        "warning",
+        ("count", "reason"),
+        "Tails of live events that needed more of the sensor than policies do were ended, so that detection doesn't suffer.",
+        "Look at fewer kinds of event (`--type`), or when the host is less busy.",
+    ),
     "no event stream": Word(
         POLICYD,
         "warning",
@@ -311,6 +318,10 @@ WORDS: Final[dict[str, Word]] = {
         POLICYD, "info", ("generation", "policies", "disabled"), "Another choice of the loaded policies runs."
     ),
     "reload asked for": Word(POLICYD, "info", ("uid", "peer"), "Somebody asked for it over the control socket."),
+    "events followed": Word(
+        POLICYD, "info", ("uid", "peer", "content"), "Somebody began to look at live events (`execray-ctl events`)."
+    ),
+    "events no longer followed": Word(POLICYD, "info", ("uid", "peer"), "And ended."),
     "policy log": Word(POLICYD, "info", ("policy", "pid", "start_ns"), "A policy's action `log`."),
     "plug-in started": Word(
         POLICYD, "info", ("plugin", "kind", "package"), "A plug-in's process is ready, and gets what waits for it."

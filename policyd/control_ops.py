@@ -15,6 +15,7 @@ from execray.service import Peer
 from execray.version import VERSION
 from execray.wire.control import Request
 from policyd.control_alerts import AlertOps
+from policyd.control_events import EventOps
 from policyd.control_policies import PolicyOps
 from policyd.engine.machine import Machine
 from policyd.plugins import Plugins
@@ -23,6 +24,7 @@ from policyd.respond import Responder
 from policyd.sinks.fanout import Fanout
 from policyd.store import PolicyStore
 from policyd.stream_client import StreamClient
+from policyd.taps import Taps
 from policyd.writer import Followers
 
 
@@ -37,6 +39,7 @@ class Parts:
     fanout: Fanout
     followers: Followers
     plugins: Plugins
+    taps: Taps
 
 
 class ControlOps:
@@ -56,12 +59,18 @@ class ControlOps:
         self._config = config
         self._policies = PolicyOps(parts.store, reloader, lambda: config.mode, log)
         self._alerts = AlertOps(config, parts.followers)
+        self._events = EventOps(parts.taps, log)
         self._rate = rate
         self._started = time.monotonic()
 
     def handlers(self) -> Mapping[str, Handler]:
         """Returns the table for the control server."""
-        return {"status": self._status, **self._policies.handlers(), **self._alerts.handlers()}
+        return {
+            "status": self._status,
+            **self._policies.handlers(),
+            **self._alerts.handlers(),
+            **self._events.handlers(),
+        }
 
     async def _status(self, _request: Request, _peer: Peer) -> object:
         parts = self._parts
@@ -95,5 +104,6 @@ class ControlOps:
             "sinks": parts.fanout.status(),
             "plugins": parts.plugins.status(),
             "followers": len(parts.followers),
+            "tails": parts.taps.status(),
             "sensor": parts.stream.link.stats,
         }

@@ -25,6 +25,7 @@ from execray.wire.orders import Outcome
 from policyd.alerts import Origin
 from policyd.control_ops import ControlOps, Parts
 from policyd.engine.machine import Machine
+from policyd.engine.outputs import SensorLoss
 from policyd.plugins import Plugins
 from policyd.privileges import become
 from policyd.pulse import Pulse
@@ -37,6 +38,8 @@ from policyd.sinks.jsonl import AlertFile
 from policyd.sinks.stdout import StdoutSink
 from policyd.store import PolicyStore
 from policyd.stream_client import StreamClient
+from policyd.tap_filter import without_content
+from policyd.taps import Taps
 from policyd.writer import Followers, Item, Writer
 
 TICK_S: Final = 1.0
@@ -66,6 +69,7 @@ class Daemon:
         self._group: asyncio.TaskGroup | None = None
         self._rate = 0.0
         self._machine = Machine()
+        self._needs = self._machine.needs()
         uid = os.geteuid() if user is None else user.pw_uid
         self._store = PolicyStore(
             config.policyd.policy_dirs,
@@ -74,7 +78,8 @@ class Daemon:
             plugins=frozenset(config.policyd.actions),
         )
         self._stream = StreamClient(config.stream_socket, self, config.tracerd.heartbeat_s, log)
-        self._reloader = Reloader(self._machine, self._store, self._stream.resubscribe, log)
+        self._taps = Taps(self._stream.resubscribe, log)
+        self._reloader = Reloader(self._machine, self._store, self._loaded, log)
         self.followers = Followers()
         self._fanout = Fanout(log)
         self._plugins = Plugins(config.policyd, log)
@@ -112,7 +117,14 @@ class Daemon:
             if not os.access(folder, os.X_OK):
                 raise OperatorError(f"user `{self._user.pw_name}` can't enter {folder}", "is a folder above it closed?")
         parts = Parts(
-            self._machine, self._store, self._stream, self._responder, self._fanout, self.followers, self._plugins
+            self._machine,
+            self._store,
+            self._stream,
+            self._responder,
+            self._fanout,
+            self.followers,
+            self._plugins,
+            self._taps,
         )
         ops = ControlOps(parts, config, reloader=self._reloader, log=self._log, rate=lambda: self._rate)
         path = config.control_socket("policyd")
@@ -185,19 +197,22 @@ class Daemon:
     # --- the stream's receiver ----------------------------------------------------------------------------------------
 
     def subscription(self) -> Subscribe:
-        """What the loaded policies need."""
-        needs = self._machine.needs()
-        return Subscribe(tuple(sorted(needs.codes)), needs.content)
+        """What the loaded policies need, and whoever follows events."""
+        needs, taps = self._needs, self._taps
+        return Subscribe(tuple(sorted(needs.codes | taps.codes)), needs.content or taps.content)
 
     async def batch(self, batch: Batch, stream_id: str) -> None:
         """Feeds the engine, orders what it calls for at once, and queues the alerts."""
-        outputs = self._machine.feed(batch)
+        hidden = self._taps.content and not self._needs.content
+        outputs = self._machine.feed(without_content(batch) if hidden else batch)
         pending = self._responder.respond(outputs, self._origin())
+        self._taps.offer(batch, self._needs, losses=any(isinstance(found, SensorLoss) for found in outputs))
         await self._writer.put(Item(pending, stream_id, batch.seq))
 
     async def heartbeat(self, heartbeat: Heartbeat) -> None:
         """Moves the engine's clock while nothing happens."""
         self._machine.advance_clock(heartbeat.time_ns)
+        self._taps.heartbeat(heartbeat.stats, self._needs)
 
     def _origin(self) -> Origin:
         return Origin(boot_id(), self._stream.position.stream_id)
@@ -231,6 +246,10 @@ class Daemon:
         # With a mistake in some file the daemon still starts, without policies: it can then say so, and be reloaded.
         await self._reloader.reload()
         settle_memory()
+
+    def _loaded(self) -> None:
+        self._needs = self._machine.needs()
+        self._stream.resubscribe()
 
     def _hangup(self) -> None:
         if self._group is not None:

@@ -18,6 +18,7 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 
 COMMANDS: Final = {
     "alerts": "execray.ctl.alerts:alerts",
     "doctor": "execray.ctl.doctor:doctor",
+    "events": "execray.ctl.events:events",
     "policy": "execray.ctl.policy:policy",
     "reload": "execray.ctl.reload:reload",
     "replay": "execray.ctl.testing:replay",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from execray.schema.catalog import ACTOR_SLOTS, Flag
@@ -11,8 +12,11 @@ from execray.schema.event import Actor, Event, value_to_json
 LOST_EVENT = "lost"
 
 
-def record_of(event: Event) -> dict[str, Any]:
-    """Returns an event with everything it carries: what is missing is left out, what is computed from the rest too."""
+def record_of(event: Event, *, ancestors: bool = True) -> dict[str, Any]:
+    """Returns an event with everything it carries: what is missing is left out, what is computed from the rest too.
+
+    ancestors: whether with the creators' line, which a policy may need and a reader seldom does.
+    """
     out: dict[str, Any] = {"event": event.type.name, "id": event.id, "time_ns": event.time_ns, "tid": event.tid}
     if event.flags:
         out["capture_flags"] = [flag.name.lower() for flag in Flag if flag in event.flags and flag.name]
@@ -20,14 +24,17 @@ def record_of(event: Event) -> dict[str, Any]:
         if value is not None:
             out[field.name] = value_to_json(field, value)
     out |= _actor(event.actor)
-    ancestors = []
-    parent = event.actor.parent
-    while parent is not None:
-        ancestors.append(_actor(parent))
-        parent = parent.parent
-    if ancestors:
-        out["ancestor"] = ancestors
+    line = list(_creators(event.actor)) if ancestors else []
+    if line:
+        out["ancestor"] = line
     return out
+
+
+def _creators(actor: Actor) -> Iterator[dict[str, Any]]:
+    parent = actor.parent
+    while parent is not None:
+        yield _actor(parent)
+        parent = parent.parent
 
 
 def lost_record(record_id: int, where: str, count: int, since_ns: int, time_ns: int) -> dict[str, Any]:

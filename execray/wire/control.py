@@ -26,9 +26,18 @@ class Request:
     args: dict[str, Any] = field(default_factory=dict)
 
 
+# Made once: json.dumps makes one each time.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
 def encode_line(message: dict[str, Any]) -> bytes:
     """Returns one line of JSON. Lone surrogates (bytes that aren't UTF-8) stay escapes, so they round-trip."""
-    return json.dumps(message, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
+    return _encode(message).encode("ascii") + b"\n"
+
+
+def encode_item(item: object) -> bytes:
+    """Returns the line for one item of an op that follows something."""
+    return encode_line({"ok": True, "item": item})
 
 
 def encode_request(request: Request) -> bytes:

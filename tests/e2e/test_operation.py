@@ -78,6 +78,35 @@ def test_fifty_reloads_under_load_lose_and_double_no_sequence(tmp_path: Path, co
         assert arena.status("policyd")["generation"] == 51
 
 
+def test_a_tail_attaches_its_hooks_shows_real_events_and_leaves_nothing(tmp_path: Path) -> None:
+    with Arena(tmp_path) as arena:
+        hooks = arena.status("tracerd")["hooks"]
+        assert not hooks["chmod"]["needed"] and hooks["open"]["needed"]
+        tail = subprocess.Popen(
+            [*arena.ctl_command, "events", "--type", "chmod,write", "--exe", str(arena.attacker), "-n", "1", "--json"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            eventually(lambda: arena.status("tracerd")["hooks"]["chmod"]["attached"])
+            script = 'import os, sys; os.fchmod(os.open(sys.argv[1], os.O_RDONLY), 0o640); os.write(2, b"root:x")'
+            # by another program too, which the tail doesn't want
+            subprocess.run(
+                [sys.executable, "-I", "-S", "-c", script, arena.decoy], check=True, stderr=subprocess.DEVNULL
+            )
+            subprocess.run([arena.attacker, "-c", "echo root:secret"], check=True, stdout=subprocess.DEVNULL)
+            out, _ = tail.communicate(timeout=20)
+        finally:
+            tail.kill()
+            tail.wait()
+        record = json.loads(out)
+        assert tail.returncode == 0
+        assert (record["event"], record["exe"], record["ret"]) == ("write", str(arena.attacker), 12)
+        assert "content" not in record  # the policy of this arena asks for it, the tail did not
+        eventually(lambda: not arena.status("tracerd")["hooks"]["chmod"]["needed"])
+        assert arena.status("policyd")["tails"]["open"] == 0
+
+
 def test_status_and_doctor_say_how_it_is(tmp_path: Path) -> None:
     with Arena(tmp_path) as arena:
         eventually(lambda: all(h["live"] for h in arena.status("tracerd")["hooks"].values() if h["needed"]))

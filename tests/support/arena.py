@@ -100,10 +100,14 @@ class Arena:
         eventually(lambda: any(found(alert) for alert in self.alerts()), timeout_s)
         return next(alert for alert in self.alerts() if found(alert))
 
+    @property
+    def ctl_command(self) -> list[str]:
+        """How to run execray-ctl against this stack."""
+        return [str(Path(sys.executable).with_name("execray-ctl")), "--config", str(self.stack.config)]
+
     def ctl(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Runs execray-ctl against this stack."""
-        command = [str(Path(sys.executable).with_name("execray-ctl")), "--config", str(self.stack.config), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        return subprocess.run([*self.ctl_command, *args], capture_output=True, text=True, check=False, timeout=30)
 
 
 class Attack:

@@ -86,6 +86,7 @@ def test_wrong_usage_ends_with_2(args: tuple[str, ...]) -> None:
         ("policy", "list"),
         ("policy", "show", "x"),
         ("alerts", "tail"),
+        ("events",),
         ("alerts", "list"),
         ("alerts", "show", "abcd"),
     ],
@@ -315,9 +316,9 @@ HEAVY = {
     "re2": ("policy check",),
     "uvloop": (),
     "policyd": ("policy check",),
-    "execray.schema.catalog": ("policy check", "alerts list", "alerts show", "alerts tail", "--help"),
+    "execray.schema.catalog": ("policy check", "alerts list", "alerts show", "alerts tail", "events", "--help"),
     "execray.service": (),
-    "yaml": ("alerts", "doctor", "policy list", "policy show", "reload", "status"),
+    "yaml": ("alerts", "events", "doctor", "policy list", "policy show", "reload", "status"),
 }
 
 
@@ -334,6 +335,7 @@ HEAVY = {
         "alerts list",
         "alerts show abcd",
         "alerts tail",
+        "events",
         "--help",
     ],
 )

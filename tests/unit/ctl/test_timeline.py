@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from execray.schema.catalog import EVENTS
@@ -142,6 +142,7 @@ def test_a_list_or_number_of_another_type_is_left_out(junk: object) -> None:
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_any_json_in_any_place_renders_without_escapes(data: st.DataObject) -> None:
     alert = sample_alert()
     at: Any = alert

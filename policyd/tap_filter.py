@@ -1,0 +1,118 @@
+"""Which events a tail wants: by type, process, user and path. Decided on the rows of a batch, before anything is made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from execray.errors import OperatorError
+from execray.schema.catalog import ACTOR_SLOT_OF, EVENT_BY_CODE, EVENT_BY_NAME, EVENTS
+from execray.wire.frames import Batch, Row
+
+MAX_GLOB_BYTES: Final = 1024
+#: Without a choice: all but the writes, of which there are more than of everything else together.
+USUAL: Final = frozenset(event.code for event in EVENTS if event.name != "write")
+
+_PATHS: Final = ("path", "rawpath", "filename")
+#: By event code, where a row has its paths.
+_PATH_AT: Final = {
+    code: tuple(5 + kind.slot_of[name] for name in _PATHS if name in kind.slot_of)
+    for code, kind in EVENT_BY_CODE.items()
+}
+_WRITE: Final = EVENT_BY_NAME["write"]
+_CONTENT_AT: Final = 5 + _WRITE.slot_of["content"]
+# An actor's row begins with its parent.
+_ID, _UID, _EUID, _EXE = (1 + ACTOR_SLOT_OF[name] for name in ("proc.id", "uid", "euid", "exe"))
+
+Match: TypeAlias = Callable[[bytes], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What was asked for. Everything that is given must hold."""
+
+    codes: frozenset[int] = USUAL
+    pid: int | None = None
+    uid: int | None = None  # real or effective
+    exe: str | None = None  # a glob over the program's path, in which `*` goes across `/`
+    name: str | None = None  # over its last component
+    path: str | None = None  # over a path of the event: as the kernel has it, or as the caller wrote it
+
+
+def without_content(batch: Batch) -> Batch:
+    """Returns a batch in which no write has its bytes: for policies that don't ask for them, while some tail does."""
+    rows = tuple(
+        (*row[:_CONTENT_AT], None, *row[_CONTENT_AT + 1 :]) if row[0] == _WRITE.code else row for row in batch.events
+    )
+    return dataclasses.replace(batch, events=rows)
+
+
+def codes_of(names: list[str]) -> frozenset[int]:
+    """Returns the codes of events by name or alias. Raises OperatorError for an unknown one."""
+    unknown = [name for name in names if name not in EVENT_BY_NAME]
+    if unknown:
+        raise OperatorError(
+            f"there is no event `{unknown[0]}`", f"there are {', '.join(event.name for event in EVENTS)}"
+        )
+    return frozenset(EVENT_BY_NAME[name].code for name in names)
+
+
+def _glob(pattern: str | None) -> Match | None:
+    """Raises OperatorError for a pattern that is too long. What fnmatch makes never backtracks over more than one star."""
+    if pattern is None:
+        return None
+    raw = pattern.encode("utf-8", "surrogateescape")
+    if len(raw) > MAX_GLOB_BYTES:
+        raise OperatorError(f"a pattern of {len(raw)} bytes", f"{MAX_GLOB_BYTES} are the limit")
+    # latin-1 has a character for every byte, so that names that aren't UTF-8 are matched byte by byte
+    return re.compile(fnmatch.translate(raw.decode("latin-1")).encode("latin-1")).match
+
+
+class Filter:
+    """A Spec, made ready. Raises OperatorError for a pattern that can't be used."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self._codes = spec.codes
+        self._exe, self._name, self._path = _glob(spec.exe), _glob(spec.name), _glob(spec.path)
+        self._any_actor = (spec.pid, spec.uid, spec.exe, spec.name) == (None, None, None, None)
+
+    def wanted(self, batch: Batch) -> list[int]:
+        """Returns the positions of the rows that are wanted. Raises IndexError or TypeError for a row that is malformed."""
+        codes, any_actor, path = self._codes, self._any_actor, self._path
+        known: dict[Any, bool] = {}
+        found = []
+        for position, row in enumerate(batch.events):
+            if row[0] not in codes:
+                continue
+            if not any_actor:
+                fits = known.get(row[2])
+                if fits is None:
+                    fits = known[row[2]] = self._actor_fits(batch.actors[row[2]], batch.strings)
+                if not fits:
+                    continue
+            if path is not None and not self._path_fits(row, batch.strings):
+                continue
+            found.append(position)
+        return found
+
+    def _actor_fits(self, actor: Row, strings: tuple[bytes, ...]) -> bool:
+        spec = self.spec
+        if spec.pid is not None and actor[_ID][0] != spec.pid:
+            return False
+        if spec.uid is not None and spec.uid not in (actor[_UID], actor[_EUID]):
+            return False
+        if self._exe is None and self._name is None:
+            return True
+        exe = b"" if actor[_EXE] is None else strings[actor[_EXE]]
+        if self._exe is not None and not self._exe(exe):
+            return False
+        return self._name is None or bool(self._name(exe.rpartition(b"/")[2]))
+
+    def _path_fits(self, row: Row, strings: tuple[bytes, ...]) -> bool:
+        assert self._path is not None
+        return any(row[at] is not None and self._path(strings[row[at]]) for at in _PATH_AT[row[0]])
