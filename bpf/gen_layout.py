@@ -30,13 +30,18 @@ def resolve(btf: Btf, ident: int) -> dict[str, Any]:
 
 
 def flatten(btf: Btf, struct: dict[str, Any], base: int, prefix: str) -> list[tuple[str, int, str, int]]:
-    """Returns (name, offset, format, size) of every scalar and fixed array, nested structs taken apart."""
+    """Returns (name, offset, format, size) of every scalar and fixed array, nested structs taken apart.
+
+    What every record begins with, er_header and er_task, is left to the layouts of these two.
+    """
     out: list[tuple[str, int, str, int]] = []
     for member in struct["members"]:
+        if member["name"] in ("hdr", "task"):
+            continue
         kind, offset = resolve(btf, member["type_id"]), base + member["bits_offset"] // 8
         name = prefix + member["name"]
         if kind["kind"] == "STRUCT":
-            out += flatten(btf, kind, offset, "" if member["name"] in ("hdr", "task") else f"{name}_")
+            out += flatten(btf, kind, offset, f"{name}_")
         elif kind["kind"] == "ARRAY" and kind["nr_elems"]:
             out.append((name, offset, f"{kind['nr_elems']}s", kind["nr_elems"]))
         elif kind["kind"] in ("INT", "ENUM"):

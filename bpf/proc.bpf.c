@@ -2,13 +2,6 @@
 /* The life of processes: exec, fork, exit. Always attached: lineage and the table of processes rest on it. */
 #include "execray/common.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct er_scratch);
-} er_exec_scratch SEC(".maps");
-
 static __always_inline void er_append_argv(struct er_exec *e, struct task_struct *task, __u32 at)
 {
 	__u64 start = BPF_CORE_READ(task, mm, arg_start);
@@ -33,7 +26,7 @@ static __always_inline void er_append_argv(struct er_exec *e, struct task_struct
 static __always_inline void er_end_hiding(struct task_struct *task)
 {
 	__u32 pid = BPF_CORE_READ(task, tgid);
-	__u32 flags = er_self_flags(task, pid);
+	__u32 flags = er_self_flags(pid, er_start_ns(task));
 	void *map = er_slot(&er_self_slot);
 
 	if (map && flags && !(flags & (ER_SELF_CHILD | ER_SELF_HEARTBEAT)))
@@ -44,8 +37,8 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
 {
 	struct er_config *config = er_get_config();
-	__u32 zero = 0, at, total;
-	struct er_scratch *scratch = bpf_map_lookup_elem(&er_exec_scratch, &zero);
+	__u32 at, total, i_mode;
+	struct er_scratch *scratch = er_get_scratch();
 	struct er_exec *e;
 	struct file *file;
 	long len;
@@ -61,15 +54,17 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	if (!er_begin(&e->hdr, &e->task, config, ER_EVENT_EXEC, sizeof(*e)))
 		return 0;
 	file = BPF_CORE_READ(task, mm, exe_file);
-	er_fill_inode(file, &e->ino, &e->dev, &e->i_mode);
+	er_fill_inode(file, &e->ino, &e->dev, &i_mode);
+	e->i_mode = i_mode;
 	er_fill_parent(e, task);
 	e->ret = 0;
 	e->argv_len = 0;
-	at = e->path_len = er_append_path(scratch, e->tail, file, &e->hdr.flags);
+	at = e->path_len = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
 	at &= ER_PATH_MAX - 1;
 	len = bpf_probe_read_kernel_str(&e->tail[at], ER_PATH_MAX, BPF_CORE_READ(bprm, filename));
 	e->filename_len = len > 0 ? len - 1 : 0;
 	at += e->filename_len & (ER_PATH_MAX - 1);
+	at = er_append_place(scratch, e, at, task);
 	er_append_argv(e, task, at);
 	total = sizeof(*e) + at + e->argv_len;
 	if (total > sizeof(scratch->record)) /* can't be; the verifier wants to hear it */
@@ -91,7 +86,7 @@ static __always_inline bool er_inherit_self(struct task_struct *parent, struct t
 
 	if (heartbeat)
 		self.flags = ER_SELF_HEARTBEAT;
-	else if (er_self_flags(parent, BPF_CORE_READ(parent, tgid)) & ER_SELF_INHERIT)
+	else if (er_self_flags(BPF_CORE_READ(parent, tgid), er_start_ns(parent)) & ER_SELF_INHERIT)
 		self.flags = ER_SELF_DROP | ER_SELF_CHILD;
 	if (!self.flags || !map)
 		return false;
@@ -126,7 +121,7 @@ int BPF_PROG(er_fork, struct task_struct *parent, struct task_struct *child)
 	e.hdr.kind = ER_EVENT_FORK;
 	e.hdr.flags = ours ? ER_F_HEARTBEAT : 0;
 	e.hdr.time_ns = bpf_ktime_get_boot_ns();
-	er_fill_task(&e.task, parent);
+	er_fill_task(&e.task, parent, true);
 	e.child_pid = child_pid;
 	e.child_start_ns = er_start_ns(child);
 	er_send(&e, sizeof(e));

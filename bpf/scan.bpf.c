@@ -5,19 +5,12 @@
  */
 #include "execray/common.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct er_scratch);
-} er_scan_scratch SEC(".maps");
-
 SEC("iter/task")
 int er_scan(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
-	__u32 zero = 0, total;
-	struct er_scratch *scratch = bpf_map_lookup_elem(&er_scan_scratch, &zero);
+	__u32 at = 0, i_mode;
+	struct er_scratch *scratch = er_get_scratch();
 	struct er_exec *e;
 	struct file *file;
 
@@ -27,17 +20,19 @@ int er_scan(struct bpf_iter__task *ctx)
 	__builtin_memset(e, 0, sizeof(*e));
 	e->hdr.kind = ER_EVENT_SCAN;
 	e->hdr.time_ns = bpf_ktime_get_boot_ns();
-	er_fill_task(&e->task, task);
+	er_fill_task(&e->task, task, true);
 	er_fill_parent(e, task);
-	total = sizeof(*e);
 	file = BPF_CORE_READ(task, mm, exe_file);
 	if (file && e->task.pid == e->task.tid) {
-		er_fill_inode(file, &e->ino, &e->dev, &e->i_mode);
-		e->path_len = er_append_path(scratch, e->tail, file, &e->hdr.flags);
-		total += e->path_len & (ER_PATH_MAX - 1);
+		er_fill_inode(file, &e->ino, &e->dev, &i_mode);
+		e->i_mode = i_mode;
+		e->path_len = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
+		at = er_append_place(scratch, e, e->path_len & (ER_PATH_MAX - 1), task);
 	}
-	e->hdr.len = total;
-	bpf_seq_write(ctx->meta->seq, e, total);
+	if (at > sizeof(scratch->record) - sizeof(*e)) /* can't be; the verifier wants to hear it */
+		return 0;
+	e->hdr.len = sizeof(*e) + at;
+	bpf_seq_write(ctx->meta->seq, e, sizeof(*e) + at);
 	return 0;
 }
 

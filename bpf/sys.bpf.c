@@ -11,23 +11,6 @@
 #include "execray/calls/ptrace.h"
 #include "execray/calls/creds.h"
 
-/*
- * The call is handed on in map memory and not on the stack: of memory the verifier knows no values. Before Linux 6.8
- * (41f6f64e6999) it trusts a constant read through a pointer to a caller's stack without marking it precise: it takes
- * `call->nr` of the first path it walks for the number on all, and removes the other branches as dead.
- */
-struct er_sys_scratch {
-	struct er_call call;
-	struct er_scratch scratch;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct er_sys_scratch);
-} er_sys_scratch SEC(".maps");
-
 /* The number in 64-bit numbering, and whether it came through the 32-bit entry; NR_NONE for a call without a handler.
  */
 static __always_inline int er_classify(__u32 orig_ax, bool *compat)
@@ -73,11 +56,9 @@ SEC("tp_btf/sys_exit")
 int BPF_PROG(er_sys_exit, struct pt_regs *regs, long ret)
 {
 	struct er_config *config;
-	struct er_sys_scratch *own;
 	struct er_scratch *scratch;
 	struct er_call *call;
 	enum er_event event;
-	__u32 zero = 0;
 	bool compat;
 	int nr = er_classify(regs->orig_ax, &compat);
 
@@ -89,11 +70,10 @@ int BPF_PROG(er_sys_exit, struct pt_regs *regs, long ret)
 	 */
 	if (!config || (!er_wanted(config, event) && event != ER_EVENT_SETUID))
 		return 0;
-	own = bpf_map_lookup_elem(&er_sys_scratch, &zero);
-	if (!own)
+	scratch = er_get_scratch();
+	if (!scratch)
 		return 0;
-	scratch = &own->scratch;
-	call = &own->call;
+	call = &scratch->call;
 	call->nr = nr;
 	call->compat = compat;
 	call->ret = ret;

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 from typing import Final
 
-from execray.schema.catalog import ACTOR_SLOTS, LOST, Flag
-from execray.schema.layout import Task
+from execray.schema.catalog import ACTOR_SLOT_OF, ACTOR_SLOTS, LOST, Flag
+from execray.schema.event import user_id
+from execray.schema.layout import HEADER, TASK
 from execray.wire.frames import Batch, Row
 from tracerd.processes import Process
 
 #: Where a record's er_task stands but for its end (the thread's id): equal bytes, equal actor.
-ACTOR_BYTES: Final = slice(16, 72)
+ACTOR_BYTES: Final = slice(HEADER.size, HEADER.size + TASK.size - 8)
+_ARGV: Final = 1 + ACTOR_SLOT_OF["argv"]
 assert [field.name for field in ACTOR_SLOTS] == [
-    "proc.id",
-    "uid",
-    "euid",
-    "suid",
-    "gid",
-    "egid",
-    "cgroup.id",
-    "comm",
-    "exe",
-    "argv",
+    *("proc.id", "uid", "euid", "suid", "gid", "egid", "cgroup.id", "comm", "exe", "argv"),
+    *("cwd", "container.id", "session.id", "pgrp.id", "entry.id", "loginuid", "user.id", "tty.nr"),
+    *("ns.pid", "ns.mnt", "ns.net", "ns.user"),
 ]
-
 
 #: Arguments sent of one process; each is an entry in the batch's table, however short.
 MAX_ARGS: Final = 256
 #: What an event and an actor take at most beside their texts: enough for every row of the catalogue.
 _EVENT_BYTES: Final = 160
-_ACTOR_BYTES: Final = 96
+_ACTOR_BYTES: Final = 192
 
 
 class BatchBuilder:
@@ -63,11 +57,10 @@ class BatchBuilder:
         """Returns (index, flags) of an actor that this batch has already, by the bytes ACTOR_BYTES of its record."""
         return self._actor_of.get(key)
 
-    def add_actor(self, key: bytes, process: Process, task: Task) -> tuple[int, int]:
+    def add_actor(self, key: bytes, process: Process) -> tuple[int, int]:
         """Adds the actor of a record, with the line of its creators. Returns (index, flags)."""
-        process.comm = task.comm.rstrip(b"\0")
-        process.ids = (task.uid, task.euid, task.suid, task.gid, task.egid)
-        process.cgroup_id = task.cgroup_id
+        # it is no longer what it was when it was added as somebody's creator
+        self._parent_of.pop(id(process), None)
         parent = self._ancestor(process.parent)
         argv, cut = self._argv(process)
         actor = self._row(process, parent, argv), process.flags | cut
@@ -109,7 +102,7 @@ class BatchBuilder:
             index = self._row(member, index, argv)
             self._parent_of[id(member)] = index
             self._kept.append(member)
-        if process is not None and not line and process.argv and self._actors[index or 0][-1] is None:
+        if process is not None and not line and process.argv and self._actors[index or 0][_ARGV] is None:
             # known as somebody's grandparent only: once more, with its arguments
             index = self._parent_of[id(process)] = self._row(
                 process, self._actors[index or 0][0], self._argv(process)[0]
@@ -135,6 +128,15 @@ class BatchBuilder:
                 text(process.comm),
                 text(process.exe),
                 argv,
+                text(process.cwd),
+                text(process.container),
+                process.session,
+                process.pgrp,
+                process.entry,
+                process.loginuid,
+                user_id(process.loginuid, process.ids[0]),
+                process.tty_nr,
+                *process.namespaces,
             )
         )
         self.bytes += _ACTOR_BYTES + (5 * len(argv) if argv else 0)

@@ -13,6 +13,10 @@ from typing import Final
 
 from execray.process import NS_PER_TICK, stat_fields
 from execray.schema.catalog import Flag
+from execray.schema.event import ProcessId
+from execray.schema.layout import Task
+from tracerd import entries
+from tracerd.containers import container_in_proc
 
 #: Ancestors kept behind a living process. A longer line of dead ones is cut at its far end.
 MAX_DEPTH: Final = 256
@@ -21,6 +25,9 @@ MAX_ARGV_BYTES: Final = 8192
 DEAD_ARGV_BYTES: Final = 512
 #: Arguments of all processes together. Past it each new one keeps no more than a dead one: anyone can start processes.
 MAX_TABLE_ARGV_BYTES: Final = 64 * 1024 * 1024
+#: Cgroups whose container is remembered.
+_MAX_CGROUPS: Final = 4096
+_UNSET: Final = 0xFFFFFFFF  # (uid_t)-1
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +43,23 @@ class Process:
     ids: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)  # uid, euid, suid, gid, egid
     cgroup_id: int = 0
     depth: int = 0
-    flags: int = 0  # execray.schema.catalog.Flag of exe and argv: how far they are whole
+    flags: int = 0  # execray.schema.catalog.Flag of exe, argv and cwd: how far they are whole
+    cwd: bytes | None = None  # when it began to run exe
+    container: bytes | None = None
+    own_image: bool = False  # it executed exe itself; False: a copy of its creator, by fork
+    loginuid: int | None = None
+    tty_nr: int = 0
+    session: ProcessId | None = None
+    pgrp: ProcessId | None = None
+    namespaces: tuple[int | None, ...] = (None, None, None, None)  # pid, mnt, net, user
+    entry: ProcessId | None = None
+    entry_by: bytes | None = None  # the program whose child began that entry
+    told: bool = False  # a record, or a copy of its creator's, has told what it is; False: nothing but /proc has
+
+    @property
+    def id(self) -> ProcessId:
+        """(pid, start_ns)."""
+        return self.pid, self.start_ns
 
 
 class ProcessTable:
@@ -47,6 +70,7 @@ class ProcessTable:
         self._max = max_processes
         self._proc = proc
         self._argv_bytes = 0
+        self._containers: dict[int, bytes | None] = {}  # by the id of their cgroup (v2), oldest first
         self.evicted = 0
         self.asked_proc = 0
         self.lines_cut = 0
@@ -77,19 +101,91 @@ class ProcessTable:
         child, maker = self._by_pid.get(pid), self._by_pid.get(parent[0])
         if child is not None and maker is not None and maker is not child and maker.start_ns == parent[1]:
             self._adopt(child, maker)
+            # all that can be told of a program that runs already: its creator runs another
+            child.own_image = (child.exe, child.argv) != (maker.exe, maker.argv)
+
+    def settle(self) -> None:
+        """Finds the entries of all processes: after a scan, when every parent is known."""
+        # a creator is older than what it made, so it comes first
+        for process in sorted(self._by_pid.values(), key=lambda one: one.start_ns):
+            entries.inherit(process)
 
     def forked(self, parent: Process, pid: int, start_ns: int) -> Process:
         """Adds a child: it runs its creator's program until it executes another."""
         child = Process(pid, start_ns, None, parent.exe, parent.argv, parent.comm, parent.ids, parent.cgroup_id)
-        child.flags = parent.flags
+        child.flags, child.cwd, child.container = parent.flags, parent.cwd, parent.container
+        child.loginuid, child.tty_nr, child.namespaces = parent.loginuid, parent.tty_nr, parent.namespaces
+        child.session, child.pgrp, child.told = parent.session, parent.pgrp, parent.told
         self._adopt(child, parent)
+        entries.inherit(child)
         return self._add(child)
 
-    def executed(self, process: Process, exe: bytes | None, argv: bytes | None, flags: int) -> None:
+    def executed(
+        self, process: Process, exe: bytes | None, argv: bytes | None, flags: int, cwd: bytes | None = None
+    ) -> None:
         """The process runs another program: what was known of the old one ends here and not at exit."""
         self._argv_bytes -= len(process.argv or b"")
-        process.exe, process.argv, process.flags = exe, argv, flags
+        process.exe, process.argv, process.flags, process.cwd = exe, argv, flags, cwd
+        process.own_image = True
         self._account(process)
+
+    def contained(self, process: Process, container: bytes | None, cgroup_id: int, by_id: bool) -> None:
+        """A record tells the process's container. by_id: its cgroup's id alone decides that (no v1 hierarchy has a say)."""
+        if by_id:
+            while len(self._containers) >= _MAX_CGROUPS:
+                del self._containers[next(iter(self._containers))]
+            self._containers[cgroup_id] = container
+        process.cgroup_id = cgroup_id
+        self._enter(process, container)
+
+    def acted(self, process: Process, task: Task) -> None:
+        """A record tells what the process is at this moment."""
+        process.comm = task.comm.rstrip(b"\0")
+        process.ids = (task.uid, task.euid, task.suid, task.gid, task.egid)
+        process.tty_nr = task.tty_nr
+        process.session = self._leader(task.session, process.session)
+        process.pgrp = self._leader(task.pgrp, process.pgrp)
+        process.namespaces = (task.ns_pid or None, task.ns_mnt or None, task.ns_net or None, task.ns_user or None)
+        loginuid = None if task.loginuid == _UNSET else task.loginuid
+        if not process.told:
+            process.told, process.loginuid, process.cgroup_id = True, loginuid, task.cgroup_id
+            entries.inherit(process)
+            return
+        if process.loginuid != loginuid:
+            process.loginuid = loginuid
+            if loginuid is not None:
+                entries.begin(process)
+        if process.cgroup_id != task.cgroup_id:
+            self._moved(process, task.cgroup_id)
+
+    def _leader(self, pid: int, known: ProcessId | None) -> ProcessId | None:
+        """Returns the identity of a session's or group's leader; of one that is gone, what was known of it.
+
+        Nobody else gets a leader's pid while its session or group has members. One that had gone before ExecRay came has the
+        start time 0.
+        """
+        if not pid:
+            return None
+        leader = self._by_pid.get(pid)
+        if leader is not None:
+            return leader.id
+        return known if known is not None and known[0] == pid else (pid, 0)
+
+    def _moved(self, process: Process, cgroup_id: int) -> None:
+        """Its cgroup is another without an exec: a runtime has put it there, or it went by itself."""
+        process.cgroup_id = cgroup_id
+        if cgroup_id in self._containers:
+            self._enter(process, self._containers[cgroup_id])
+            return
+        found = self._proc_container(process.pid)
+        if found is not None and self._is_alive(process):
+            self._enter(process, found or None)
+
+    def _enter(self, process: Process, container: bytes | None) -> None:
+        if process.container != container:
+            process.container = container
+            if container is not None:
+                entries.begin(process)
 
     def parent_seen(self, process: Process, parent: tuple[int, int]) -> None:
         """A record names the parent: taken where none is known."""
@@ -151,23 +247,37 @@ class ProcessTable:
     def _from_proc(self, pid: int, start_ns: int) -> Process:
         """Asks /proc, and believes it only where the start time (in ticks, all that it gives) is that of the record."""
         self.asked_proc += 1
-        unknown = Process(pid, start_ns, None, None, None)
+        process = unknown = Process(pid, start_ns, None, None, None)
         try:
-            fields = stat_fields(pid, self._proc)
+            parent_pid = int(stat_fields(pid, self._proc)[1])
             exe = os.fsencode((self._proc / str(pid) / "exe").readlink())
-            argv = self._cmdline(pid)
-            # read again: what lies between two equal start times is one process
-            again = stat_fields(pid, self._proc)
+            cwd = os.fsencode((self._proc / str(pid) / "cwd").readlink())
         except (OSError, ValueError):
             return unknown
-        if int(fields[19]) != start_ns // NS_PER_TICK or fields[19] != again[19]:
+        process = Process(pid, start_ns, None, exe.removesuffix(b" (deleted)"), self._cmdline(pid))
+        process.cwd, process.container = cwd.removesuffix(b" (deleted)"), self._proc_container(pid) or None
+        # what was read while the process lived is its own: its start time is still there
+        if not self._is_alive(process):
             return unknown
-        process = Process(pid, start_ns, None, exe.removesuffix(b" (deleted)"), argv)
-        parent = self._by_pid.get(int(fields[1]))
+        parent = self._by_pid.get(parent_pid)
         # a parent is older than its child; a younger one is another process under a pid that was used again
         if parent is not None and parent.start_ns <= start_ns:
             self._adopt(process, parent)
+            process.own_image = (process.exe, process.argv) != (parent.exe, parent.argv)
         return process
+
+    def _is_alive(self, process: Process) -> bool:
+        try:
+            return int(stat_fields(process.pid, self._proc)[19]) == process.start_ns // NS_PER_TICK
+        except (OSError, ValueError):
+            return False
+
+    def _proc_container(self, pid: int) -> bytes | None:
+        """Returns the container by /proc, b"" outside all, None where it can't be read."""
+        try:
+            return container_in_proc((self._proc / str(pid) / "cgroup").read_bytes()) or b""
+        except OSError:
+            return None
 
     def _cmdline(self, pid: int) -> bytes | None:
         try:

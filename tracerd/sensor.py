@@ -15,12 +15,13 @@ from execray.errors import OperatorError
 from execray.process import boot_id
 from execray.schema import layout
 from execray.schema.catalog import EVENTS
-from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, EXEC, SELF
+from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, EXEC, HEADER, SELF, TASK
 from tracerd import bpf
 from tracerd.bpf import Map, MapType
 from tracerd.loader import BpfObject, LoadError, Program, attach_iterator, load
 from tracerd.objects import OBJECT_DIR
 from tracerd.processes import ProcessTable
+from tracerd.records import container, cut, folder
 from tracerd.ringbuf import RingReader
 
 RING_BYTES: Final = 16 * 1024 * 1024
@@ -111,27 +112,32 @@ class Sensor:
         return next(o.programs[name] for o in self._objects.values() if name in o.programs)
 
     def _scan(self, table: ProcessTable) -> None:
-        parents = []
-        for r, exe in self._threads():
-            self._seed_creds(r)
-            if r.tid == r.pid:
-                process = table.scanned(r.pid, r.start_ns, exe)
-                process.flags |= r.flags
-                process.comm = r.comm.rstrip(b"\0")
-                process.ids = (r.uid, r.euid, r.suid, r.gid, r.egid)
-                process.cgroup_id = r.cgroup_id
-                parents.append((r.pid, (r.ppid, r.parent_start_ns)))
-        for pid, parent in parents:
-            table.link(pid, parent)
+        found = []
+        for flags, task, r, (exe, cwd, cgroup, v1) in self._threads():
+            self._seed_creds(task)
+            if task.tid == task.pid:
+                process = table.scanned(task.pid, task.start_ns, exe or None)
+                process.flags |= flags
+                process.cwd = folder(cwd)
+                process.container = container(cgroup, v1)
+                found.append((process, task, (r.ppid, r.parent_start_ns)))
+        # once all are there: a session's leader, and a parent, may have a larger pid than what belongs to it
+        for process, task, parent in found:
+            table.acted(process, task)
+            table.link(process.pid, parent)
+        table.settle()
 
-    def _threads(self) -> Iterator[tuple[layout.Exec, bytes | None]]:
-        """Yields every thread there is, a group leader with its program's path."""
+    def _threads(self) -> Iterator[tuple[int, layout.Task, layout.Exec, tuple[bytes, ...]]]:
+        """Yields the record of every thread there is; a group leader's with its tail: exe, cwd, cgroup, v1 cgroup."""
         raw = memoryview(bpf.read_iterator(self._scan_link))
         at = 0
         while at + EXEC.size <= len(raw):
+            header = layout.Header._make(HEADER.unpack_from(raw, at))
             r = layout.Exec._make(EXEC.unpack_from(raw, at))
-            yield r, bytes(raw[at + EXEC.size : at + EXEC.size + r.path_len]) or None
-            at += max(r.len, EXEC.size)
+            task = layout.Task._make(TASK.unpack_from(raw, at + HEADER.size))
+            tail = cut(raw[at : at + header.len], EXEC.size, r.path_len, r.cwd_len, r.cgroup_len, r.v1_len)
+            yield header.flags, task, r, tail
+            at += max(header.len, EXEC.size)
 
     def _renew_creds(self) -> None:
         """What threads' ids were is known only while set*id calls are followed: after a pause it is learned anew."""
@@ -139,13 +145,13 @@ class Sensor:
         for key in list(creds.keys()):
             creds.delete(key)
         if self._scan_link >= 0:
-            for r, _ in self._threads():
-                self._seed_creds(r)
+            for _, task, _, _ in self._threads():
+                self._seed_creds(task)
 
-    def _seed_creds(self, r: layout.Exec) -> None:
+    def _seed_creds(self, task: layout.Task) -> None:
         try:
             creds = self._maps["er_creds"]
-            creds.update(struct.pack("<I", r.tid), CREDS.pack(r.start_ns, r.uid, r.euid), bpf.NOEXIST)
+            creds.update(struct.pack("<I", task.tid), CREDS.pack(task.start_ns, task.uid, task.euid), bpf.NOEXIST)
         except FileExistsError:
             pass  # the hooks are attached: what they have noted since is newer
         except OSError as error:

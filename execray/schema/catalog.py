@@ -16,7 +16,7 @@ from functools import cached_property
 from execray.schema.kinds import Kind
 
 #: Raised with every change of a row's slots or of their meaning; both ends of the stream must agree on it.
-CATALOG_VERSION = 1
+CATALOG_VERSION = 2
 
 
 class Flag(enum.IntFlag):
@@ -32,6 +32,7 @@ class Flag(enum.IntFlag):
     COMPAT_ABI = 1 << 5  # 32-bit entry point
     HEARTBEAT = 1 << 6  # ExecRay's own liveness probe; never leaves tracerd
     OLD_CREDS_UNKNOWN = 1 << 7  # the ids before a set*id call were not on record
+    CWD_TRUNCATED = 1 << 8  # a working directory longer than the buffer or deeper than the walk: `cwd` is cut in front
 
 
 NO_FLAG = Flag(0)
@@ -126,6 +127,54 @@ ACTOR_FIELDS: tuple[Field, ...] = (
         cut_by=Flag.ARGV_TRUNCATED,
         spoofable=True,
     ),
+    Field(
+        "cwd",
+        Kind.PATH,
+        "Working directory when the process began to run its program; a later chdir isn't followed.",
+        ecs="process.working_directory",
+        cut_by=Flag.CWD_TRUNCATED,
+    ),
+    Field(
+        "container.id",
+        Kind.BYTES,
+        "The innermost container: the 64 digits that Docker, containerd, Podman or CRI-O gave it, or a systemd-nspawn"
+        " machine's name, by the process's cgroup. Missing outside containers.",
+        ecs="container.id",
+    ),
+    Field(
+        "session.id",
+        Kind.PROCESS,
+        "The session: its leader's identity, also when the leader is gone (start time 0 where it was gone before tracerd"
+        " came). Missing for kernel threads.",
+        ecs="process.session_leader.entity_id",
+    ),
+    Field(
+        "pgrp.id",
+        Kind.PROCESS,
+        "The process group, a shell's job: its leader's identity, as for `session.id`.",
+        ecs="process.group_leader.entity_id",
+    ),
+    Field(
+        "entry.id",
+        Kind.PROCESS,
+        "The process below which one login, service, cron job or container does its work. It is the nearest in the"
+        " creators' line, the process itself included, that is (1) made by the host's init or by systemd, or (2) made by"
+        " sshd, dropbear, telnetd, cron, crond, anacron, atd, fcron, inetd or xinetd, or (3) the first with another login"
+        " uid than its creator, or (4) the first in another container. setsid and re-parenting change nothing. Programs"
+        " count in system folders only; of processes from before tracerd, who adopted one counts as its creator. Missing"
+        " for init and kernel threads.",
+        ecs="process.entry_leader.entity_id",
+    ),
+    Field("loginuid", Kind.INT, "Login user id: set at login, kept through su and sudo. Missing where unset."),
+    Field(
+        "user.id", Kind.INT, "The user who is behind it: `loginuid`, or where that is missing, `uid`.", ecs="user.id"
+    ),
+    Field("tty.nr", Kind.INT, "Controlling terminal, as field 7 of /proc/PID/stat; 0 without one."),
+    Field("ns.pid", Kind.INT, "Inode number of the pid namespace, as in /proc/PID/ns."),
+    Field("ns.mnt", Kind.INT, "The same of the mount namespace."),
+    Field("ns.net", Kind.INT, "The same of the network namespace."),
+    Field("ns.user", Kind.INT, "The same of the user namespace."),
+    Field("tty.present", Kind.BOOL, "Whether there is a controlling terminal.", derived="tty.nr"),
     Field("pid", Kind.INT, "Process id (the kernel's tgid).", ecs="process.pid", derived="proc.id"),
     Field(
         "name", Kind.BYTES, "Last component of `exe`.", ecs="process.name", derived="exe", cut_by=Flag.PATH_TRUNCATED

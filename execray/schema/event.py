@@ -55,6 +55,15 @@ def _access(flags: Value) -> Value:
     return {0: 1, 1: 2, 2: 3}.get(flags & 3, 0)
 
 
+def user_id(loginuid: int | None, uid: int | None) -> int | None:
+    """Returns what the field `user.id` is: the login user id where it is set, else the real one."""
+    return uid if loginuid is None else loginuid
+
+
+def _present(value: Value) -> Value:
+    return None if value is None else value != 0
+
+
 #: How each derived field of the catalogue is computed from its slot. One entry per name; a test holds it complete.
 DERIVE: Final[dict[str, Callable[[Value], Value]]] = {
     "pid": _first,
@@ -64,6 +73,7 @@ DERIVE: Final[dict[str, Callable[[Value], Value]]] = {
     "argc": _count,
     "cmdline": _join,
     "access": _access,
+    "tty.present": _present,
 }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 1
+ER_ABI_VERSION: Final = 2
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 8192
 ER_CONTENT_MAX: Final = 256
+ER_CGROUP_MAX: Final = 1024
 
 ER_COUNTER: Final = {
     "ER_COUNT_SENT": 0,
@@ -43,6 +44,7 @@ ER_FLAG: Final = {
     "ER_F_COMPAT_ABI": 32,
     "ER_F_HEARTBEAT": 64,
     "ER_F_OLD_CREDS_UNKNOWN": 128,
+    "ER_F_CWD_TRUNCATED": 256,
 }
 
 ER_SELF_FLAG: Final = {
@@ -73,22 +75,8 @@ CONFIG: Final = Struct("<QIII4x")
 
 
 class Connect(NamedTuple):
-    """struct er_connect, 128 bytes without its tail."""
+    """struct er_connect, 160 bytes without its tail."""
 
-    len: int
-    kind: int
-    flags: int
-    time_ns: int
-    start_ns: int
-    cgroup_id: int
-    pid: int
-    uid: int
-    euid: int
-    suid: int
-    gid: int
-    egid: int
-    comm: bytes
-    tid: int
     fd: int
     ret: int
     family: int
@@ -99,7 +87,7 @@ class Connect(NamedTuple):
     saddr: bytes
 
 
-CONNECT: Final = Struct("<IHHQQQIIIIII16sI4xiiHHHH16s16s")
+CONNECT: Final = Struct("<112xiiHHHH16s16s")
 
 
 class Creds(NamedTuple):
@@ -114,22 +102,8 @@ CREDS: Final = Struct("<QII")
 
 
 class Exec(NamedTuple):
-    """struct er_exec, 120 bytes without its tail."""
+    """struct er_exec, 160 bytes without its tail."""
 
-    len: int
-    kind: int
-    flags: int
-    time_ns: int
-    start_ns: int
-    cgroup_id: int
-    pid: int
-    uid: int
-    euid: int
-    suid: int
-    gid: int
-    egid: int
-    comm: bytes
-    tid: int
     ino: int
     parent_start_ns: int
     ppid: int
@@ -138,52 +112,27 @@ class Exec(NamedTuple):
     argv_len: int
     path_len: int
     filename_len: int
+    cwd_len: int
+    cgroup_len: int
+    v1_len: int
     i_mode: int
 
 
-EXEC: Final = Struct("<IHHQQQIIIIII16sI4xQQIIiIHHI")
+EXEC: Final = Struct("<112xQQIIiIHHHHHH4x")
 
 
 class Exit(NamedTuple):
-    """struct er_exit, 88 bytes without its tail."""
+    """struct er_exit, 120 bytes without its tail."""
 
-    len: int
-    kind: int
-    flags: int
-    time_ns: int
-    start_ns: int
-    cgroup_id: int
-    pid: int
-    uid: int
-    euid: int
-    suid: int
-    gid: int
-    egid: int
-    comm: bytes
-    tid: int
     code: int
 
 
-EXIT: Final = Struct("<IHHQQQIIIIII16sI4xI4x")
+EXIT: Final = Struct("<112xI4x")
 
 
 class File(NamedTuple):
-    """struct er_file, 128 bytes without its tail."""
+    """struct er_file, 160 bytes without its tail."""
 
-    len: int
-    kind: int
-    flags: int
-    time_ns: int
-    start_ns: int
-    cgroup_id: int
-    pid: int
-    uid: int
-    euid: int
-    suid: int
-    gid: int
-    egid: int
-    comm: bytes
-    tid: int
     ino: int
     asked: int
     dev: int
@@ -198,31 +147,17 @@ class File(NamedTuple):
     content_len: int
 
 
-FILE: Final = Struct("<IHHQQQIIIIII16sI4xQQIiiIIIHHHH")
+FILE: Final = Struct("<112xQQIiiIIIHHHH")
 
 
 class Fork(NamedTuple):
-    """struct er_fork, 96 bytes without its tail."""
+    """struct er_fork, 128 bytes without its tail."""
 
-    len: int
-    kind: int
-    flags: int
-    time_ns: int
-    start_ns: int
-    cgroup_id: int
-    pid: int
-    uid: int
-    euid: int
-    suid: int
-    gid: int
-    egid: int
-    comm: bytes
-    tid: int
     child_start_ns: int
     child_pid: int
 
 
-FORK: Final = Struct("<IHHQQQIIIIII16sI4xQI4x")
+FORK: Final = Struct("<112xQI4x")
 
 
 class Header(NamedTuple):
@@ -238,22 +173,8 @@ HEADER: Final = Struct("<IHHQ")
 
 
 class Ptrace(NamedTuple):
-    """struct er_ptrace, 128 bytes without its tail."""
+    """struct er_ptrace, 160 bytes without its tail."""
 
-    len: int
-    kind: int
-    flags: int
-    time_ns: int
-    start_ns: int
-    cgroup_id: int
-    pid: int
-    uid: int
-    euid: int
-    suid: int
-    gid: int
-    egid: int
-    comm: bytes
-    tid: int
     request: int
     target_start_ns: int
     target_parent_start_ns: int
@@ -264,7 +185,7 @@ class Ptrace(NamedTuple):
     ret: int
 
 
-PTRACE: Final = Struct("<IHHQQQIIIIII16sI4xQQQIIIIi4x")
+PTRACE: Final = Struct("<112xQQQIIIIi4x")
 
 
 class Self(NamedTuple):
@@ -278,22 +199,8 @@ SELF: Final = Struct("<QI4x")
 
 
 class Setuid(NamedTuple):
-    """struct er_setuid, 104 bytes without its tail."""
+    """struct er_setuid, 136 bytes without its tail."""
 
-    len: int
-    kind: int
-    flags: int
-    time_ns: int
-    start_ns: int
-    cgroup_id: int
-    pid: int
-    uid: int
-    euid: int
-    suid: int
-    gid: int
-    egid: int
-    comm: bytes
-    tid: int
     call: int
     ret: int
     new_uid: int
@@ -302,11 +209,11 @@ class Setuid(NamedTuple):
     old_euid: int
 
 
-SETUID: Final = Struct("<IHHQQQIIIIII16sI4xIiIIII")
+SETUID: Final = Struct("<112xIiIIII")
 
 
 class Task(NamedTuple):
-    """struct er_task, 64 bytes without its tail."""
+    """struct er_task, 96 bytes without its tail."""
 
     start_ns: int
     cgroup_id: int
@@ -316,8 +223,16 @@ class Task(NamedTuple):
     suid: int
     gid: int
     egid: int
+    loginuid: int
+    tty_nr: int
+    session: int
+    pgrp: int
+    ns_pid: int
+    ns_mnt: int
+    ns_net: int
+    ns_user: int
     comm: bytes
     tid: int
 
 
-TASK: Final = Struct("<QQIIIIII16sI4x")
+TASK: Final = Struct("<QQIIIIIIIIIIIIII16sI4x")

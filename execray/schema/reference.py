@@ -15,6 +15,7 @@ _FLAGS = {
     Flag.UNREADABLE: "the caller's memory could not be read: the value is unknown, not absent",
     Flag.COMPAT_ABI: "the call came through the 32-bit entry point",
     Flag.OLD_CREDS_UNKNOWN: "the ids before a set*id call were not on record",
+    Flag.CWD_TRUNCATED: "a working directory was longer than 4,095 bytes or deeper than 128 levels: it is cut in front",
 }
 
 

@@ -41,21 +41,19 @@ PLANNED_EVENTS = frozenset(
 #: Fields of the language, or their first parts, that no sensor of this version fills.
 PLANNED_FIELDS = frozenset(
     [
-        *("attr", "caps", "container", "cwd", "direction", "entry", "env", "fspath"),
+        *("attr", "caps", "container", "direction", "entry", "env", "fspath"),
         *(
             "fsuid",
             "fstype",
             "interactive",
             "interp",
-            "loginuid",
             "memfd",
             "module",
             "newpath",
-            "ns",
             "ns_pid",
             "oldpath",
         ),
-        *("pgrp", "prev", "qname", "qtype", "session", "sig", "tty", "user", "via_exec"),
+        *("pgrp", "prev", "qname", "qtype", "session", "sig", "user", "via_exec"),
     ]
 )
 _PLANNED_EXE = frozenset(("exe.file", "exe.memfd", "exe.overlay_upper", "exe.suid", "exe.uid", "proc.age"))

@@ -8,12 +8,13 @@ import os
 import platform
 from pathlib import Path
 
-from tests.bench import bench_engine, bench_kill, bench_overhead, bench_reload, bench_stream, bench_tail
+from tests.bench import bench_decode, bench_engine, bench_kill, bench_overhead, bench_reload, bench_stream, bench_tail
 
 BENCHES = {
     "engine": (bench_engine, "the engine alone"),
     "kill": (bench_kill, "kill latency on the real kernel"),
     "reload": (bench_reload, "reloads, and how long events wait for them"),
+    "decode": (bench_decode, "tracerd's decoding alone"),
     "stream": (bench_stream, "real events, kernel to engine"),
     "tail": (bench_tail, "what detection pays for those who follow events"),
     "overhead": (bench_overhead, "what the watched pay"),

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from execray.schema.catalog import ACTOR_SLOTS, EVENT_BY_NAME, LOST, NO_FLAG, EventType, Flag
-from execray.schema.event import ProcessId
+from execray.schema.event import ProcessId, user_id
 from execray.schema.kinds import Kind
 from execray.wire.frames import Batch, Decoder, Row, encode
 
@@ -80,7 +80,8 @@ class Play:
         chain: list[Row] = []
         proc: Proc | None = actor
         while proc is not None:
-            chain.append((proc.id, *(proc.values.get(slot.name) for slot in ACTOR_SLOTS[1:])))
+            facts = {"user.id": user_id(proc.values.get("loginuid"), proc.values.get("uid")), **proc.values}
+            chain.append((proc.id, *(facts.get(slot.name) for slot in ACTOR_SLOTS[1:])))
             proc = proc.parent
         tail = (tid if tid is not None else actor.id[0], int(cut), *values)
         return self._add(kind, at, chain, tail)

@@ -13,7 +13,9 @@
 #include "execray/event.h"
 #include "execray/maps.h"
 #include "execray/task.h"
+#include "execray/scratch.h"
 #include "execray/path.h"
+#include "execray/cgroup.h"
 
 static __always_inline void er_fill_inode(struct file *file, __u64 *ino, __u32 *dev, __u32 *i_mode)
 {
@@ -22,6 +24,32 @@ static __always_inline void er_fill_inode(struct file *file, __u64 *ino, __u32 *
 	*ino = BPF_CORE_READ(inode, i_ino);
 	*dev = BPF_CORE_READ(inode, i_sb, s_dev);
 	*i_mode = BPF_CORE_READ(inode, i_mode);
+}
+
+/* What a task brings along: its working directory and cgroups, behind what is in the tail already. Returns the new end.
+ */
+static __always_inline __u32 er_append_place(struct er_scratch *scratch, struct er_exec *e, __u32 at,
+					     struct task_struct *task)
+{
+	struct fs_struct *fs = BPF_CORE_READ(task, fs);
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct cgroup *dfl = BPF_CORE_READ(set, dfl_cgrp), *v1 = er_v1_cgroup(set, dfl);
+	__u16 flags = 0;
+
+	e->cwd_len = e->cgroup_len = e->v1_len = 0;
+	if (fs) {
+		e->cwd_len = er_append_path(scratch, &e->tail[at], &fs->pwd, &flags);
+		at += e->cwd_len & (ER_PATH_MAX - 1);
+	}
+	if (flags & ER_F_PATH_TRUNCATED)
+		e->hdr.flags |= ER_F_CWD_TRUNCATED;
+	e->cgroup_len = er_append_cgroup(scratch, &e->tail[at], dfl);
+	at += e->cgroup_len & (ER_CGROUP_MAX - 1);
+	if (v1) {
+		e->v1_len = er_append_cgroup(scratch, &e->tail[at], v1);
+		at += e->v1_len & (ER_CGROUP_MAX - 1);
+	}
+	return at;
 }
 
 static __always_inline void er_fill_parent(struct er_exec *e, struct task_struct *task)

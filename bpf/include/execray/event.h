@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 1
+#define ER_ABI_VERSION 2
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -33,6 +33,7 @@ enum er_flag {
 	ER_F_COMPAT_ABI = 1 << 5,
 	ER_F_HEARTBEAT = 1 << 6,
 	ER_F_OLD_CREDS_UNKNOWN = 1 << 7,
+	ER_F_CWD_TRUNCATED = 1 << 8,
 };
 
 /* Limits of captured text, in bytes. A path is at most 4,095 bytes long; powers of two keep the verifier's bounds
@@ -40,7 +41,8 @@ enum er_flag {
 #define ER_PATH_MAX    4096
 #define ER_ARGV_MAX    8192
 #define ER_CONTENT_MAX 256
-#define ER_TAIL_MAX    (2 * ER_PATH_MAX + ER_ARGV_MAX)
+#define ER_CGROUP_MAX  1024
+#define ER_TAIL_MAX    (3 * ER_PATH_MAX + 2 * ER_CGROUP_MAX + ER_ARGV_MAX)
 
 struct er_header {
 	__u32 len;     /* of the whole record */
@@ -49,7 +51,10 @@ struct er_header {
 	__u64 time_ns; /* CLOCK_BOOTTIME */
 };
 
-/* The acting thread, after the call. Ids are in the initial user and pid namespaces. */
+/*
+ * The acting thread, after the call. Ids are in the initial user and pid namespaces. Here stands what a process can
+ * change by a system call of its own; what is fixed with an image is in er_exec.
+ */
 struct er_task {
 	__u64 start_ns; /* the group leader's start_boottime */
 	__u64 cgroup_id;
@@ -59,6 +64,14 @@ struct er_task {
 	__u32 suid;
 	__u32 gid;
 	__u32 egid;
+	__u32 loginuid; /* (uid_t)-1: not set */
+	__u32 tty_nr;	/* as /proc/PID/stat has it; 0: none */
+	__u32 session;	/* pid of its leader, which may be gone; 0: none */
+	__u32 pgrp;
+	__u32 ns_pid; /* inode numbers, as in /proc/PID/ns */
+	__u32 ns_mnt;
+	__u32 ns_net;
+	__u32 ns_user;
 	char comm[16];
 	__u32 tid; /* last: what stands before is the same for all of a process's threads of one name and credentials */
 	__u32 _pad;
@@ -77,8 +90,12 @@ struct er_exec {
 	__u32 argv_len; /* arguments, each ended by a NUL */
 	__u16 path_len;
 	__u16 filename_len;
-	__u32 i_mode;
-	char tail[]; /* path, filename, argv */
+	__u16 cwd_len;
+	__u16 cgroup_len; /* names up from the process's cgroup (v2), each ended by a NUL */
+	__u16 v1_len;	  /* the same of a v1 hierarchy, where the host has one */
+	__u16 i_mode;
+	__u32 _pad;
+	char tail[]; /* path, filename, cwd, cgroup, v1, argv */
 };
 
 /* ER_EVENT_FORK: the task is the creator. */

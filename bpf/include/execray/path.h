@@ -10,27 +10,6 @@
 /* Deeper than this is cut in front, and flagged. Each level is one round of a loop that the verifier walks through. */
 #define ER_PATH_DEPTH	 128
 #define ER_WALK_NAMELESS (1 << 16) /* no place in any tree: pipe, socket, memfd; beside enum er_flag */
-#define ER_NAME_MAX	 255
-
-/* A program's own buffers, one per CPU. No program runs twice at once on one CPU, so none sees another's. */
-struct er_scratch {
-	char path[ER_PATH_MAX + ER_NAME_MAX + 1]; /* filled from its end; the rest is room that bounds checks need */
-	/*
-	 * Where a walk has come to. Kept in memory and not in registers: what the verifier knows of it is then the same
-	 * in each round of the loop, whatever the round before did, and it has one case to look at instead of
-	 * thousands.
-	 */
-	struct dentry *dentry;
-	struct vfsmount *mnt;
-	__u32 pos; /* the path stands in path[pos .. ER_PATH_MAX - 1) */
-	__u32 walk_flags;
-	union {
-		struct er_exec exec;
-		struct er_file file;
-		struct er_connect connect;
-		char bytes[512 + ER_TAIL_MAX + ER_ARGV_MAX];
-	} record;
-};
 
 /* One level up. Returns true at the end of the walk. */
 static __always_inline bool er_walk_up(struct er_scratch *scratch)
@@ -74,17 +53,19 @@ static __always_inline bool er_walk_up(struct er_scratch *scratch)
 	return false;
 }
 
-/* Builds the path of an open file in scratch->path, from scratch->pos on. */
-static __noinline int er_walk_path(struct er_scratch *scratch, struct file *file)
+/*
+ * Builds the path of the walk's dentry and mount in scratch->path, from scratch->pos on. Not static, and without
+ * arguments: such a function is verified once, and not for each place that calls it.
+ */
+__noinline int er_walk(void)
 {
+	struct er_scratch *scratch = er_get_scratch();
 	int i;
 
 	if (!scratch)
 		return 0;
 	scratch->pos = ER_PATH_MAX - 1;
 	scratch->walk_flags = 0;
-	scratch->dentry = BPF_CORE_READ(file, f_path.dentry);
-	scratch->mnt = BPF_CORE_READ(file, f_path.mnt);
 	for (i = 0; i < ER_PATH_DEPTH; i++) {
 		if (er_walk_up(scratch))
 			goto done;
@@ -98,12 +79,15 @@ done:
 	return 0;
 }
 
-/* Appends the path of file to the record's tail. Returns its length. */
-static __always_inline __u32 er_append_path(struct er_scratch *scratch, char *tail, struct file *file, __u16 *flags)
+/* Appends a path to the record's tail. Returns its length. */
+static __always_inline __u32 er_append_path(struct er_scratch *scratch, char *tail, const struct path *path,
+					    __u16 *flags)
 {
 	__u32 pos, len;
 
-	er_walk_path(scratch, file);
+	scratch->dentry = BPF_CORE_READ(path, dentry);
+	scratch->mnt = BPF_CORE_READ(path, mnt);
+	er_walk();
 	pos = scratch->pos & (ER_PATH_MAX - 1);
 	len = (ER_PATH_MAX - 1 - pos) & (ER_PATH_MAX - 1);
 	*flags |= (__u16)scratch->walk_flags;

@@ -124,15 +124,6 @@ static __always_inline enum er_event er_event_of(int nr)
 	return ER_EVENT_INVALID;
 }
 
-/* One system call that has just returned. */
-struct er_call {
-	int nr; /* enum er_nr */
-	bool compat;
-	__s64 ret;
-	__u64 arg[6];
-	struct file *file; /* what the call's descriptor referred to when the hook began; NULL for none */
-};
-
 /* Calls that move bytes from one descriptor to another: the caller has no buffer that could be read. */
 static __always_inline bool er_is_zero_copy(int nr)
 {

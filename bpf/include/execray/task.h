@@ -3,43 +3,122 @@
 #ifndef EXECRAY_TASK_H
 #define EXECRAY_TASK_H
 
-static __always_inline __u64 er_start_ns(struct task_struct *task)
-{
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+#define ER_UNSET      ((__u32)-1)
+#define ER_PID_LEVELS 64
 
-	/* Linux 5.5 (cf25e24db61c) renamed real_start_time; nothing older has the ring buffer. */
-	return BPF_CORE_READ(leader, start_boottime);
+/*
+ * Behind a pointer that the verifier knows for a task's, plain loads do. It gives one to every program since Linux 5.11
+ * (3ca1032ab7ab); before, a program on system calls copies each value by a helper, which takes ten times as long.
+ */
+#define ER_READ(direct, ...) ((direct) ? ___arrow(__VA_ARGS__) : BPF_CORE_READ(__VA_ARGS__))
+
+static __always_inline bool er_can_load(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
 }
 
-static __always_inline void er_fill_task(struct er_task *out, struct task_struct *task)
+static __always_inline __u64 er_start_ns(struct task_struct *task)
+{
+	/* Linux 5.5 (cf25e24db61c) renamed real_start_time; nothing older has the ring buffer. */
+	return BPF_CORE_READ(task, group_leader, start_boottime);
+}
+
+/* The number that struct pid has in the initial namespace; 0 is nobody's. */
+static __always_inline __u32 er_pid_nr(struct pid *pid, const bool direct)
+{
+	return pid ? ER_READ(direct, pid, numbers[0].nr) : 0;
+}
+
+/* The controlling terminal as new_encode_dev() writes it. */
+static __always_inline __u32 er_tty_nr(struct signal_struct *signal, const bool direct)
+{
+	struct tty_struct *tty = ER_READ(direct, signal, tty);
+	struct tty_driver *driver;
+	__u32 major, minor;
+
+	if (!tty)
+		return 0;
+	driver = ER_READ(direct, tty, driver);
+	if (!driver)
+		return 0;
+	major = ER_READ(direct, driver, major);
+	minor = ER_READ(direct, driver, minor_start) + ER_READ(direct, tty, index);
+	return (minor & 0xff) | major << 8 | (minor & ~0xff) << 12;
+}
+
+static __always_inline void er_fill_namespaces(struct er_task *out, struct task_struct *task, const struct cred *cred,
+					       const bool direct)
+{
+	struct nsproxy *proxy = ER_READ(direct, task, nsproxy);
+	struct pid *pid = ER_READ(direct, task, thread_pid);
+	struct user_namespace *user = cred ? ER_READ(direct, cred, user_ns) : NULL;
+	struct pid_namespace *ns = NULL;
+
+	out->ns_pid = out->ns_mnt = out->ns_net = 0;
+	out->ns_user = user ? ER_READ(direct, user, ns.inum) : 0;
+	if (proxy) {
+		out->ns_mnt = ER_READ(direct, proxy, mnt_ns, ns.inum);
+		out->ns_net = ER_READ(direct, proxy, net_ns, ns.inum);
+	}
+	if (pid) {
+		__u32 level = ER_READ(direct, pid, level);
+
+		/* an index that isn't a constant is nothing for a plain load */
+		if (!level) {
+			out->ns_pid = ER_READ(direct, pid, numbers[0].ns, ns.inum);
+		} else {
+			bpf_core_read(&ns, sizeof(ns), &pid->numbers[level & (ER_PID_LEVELS - 1)].ns);
+			out->ns_pid = BPF_CORE_READ(ns, ns.inum);
+		}
+	}
+}
+
+/* direct: a constant; whether the verifier knows the pointer for a task's. */
+static __always_inline void er_fill_task(struct er_task *out, struct task_struct *task, const bool direct)
 {
 	/* real_cred: what the task is, also while the kernel acts for it under other credentials (overlayfs, NFS). */
-	const struct cred *cred = BPF_CORE_READ(task, real_cred);
+	const struct cred *cred = ER_READ(direct, task, real_cred);
+	struct signal_struct *signal = ER_READ(direct, task, signal);
+	struct task_struct *leader = ER_READ(direct, task, group_leader);
+	struct css_set *cgroups = ER_READ(direct, task, cgroups);
 
-	out->start_ns = er_start_ns(task);
-	out->cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
-	out->pid = BPF_CORE_READ(task, tgid);
-	out->tid = BPF_CORE_READ(task, pid);
-	out->uid = BPF_CORE_READ(cred, uid.val);
-	out->euid = BPF_CORE_READ(cred, euid.val);
-	out->suid = BPF_CORE_READ(cred, suid.val);
-	out->gid = BPF_CORE_READ(cred, gid.val);
-	out->egid = BPF_CORE_READ(cred, egid.val);
+	out->start_ns = leader ? ER_READ(direct, leader, start_boottime) : 0;
+	out->cgroup_id = cgroups ? ER_READ(direct, cgroups, dfl_cgrp, kn, id) : 0;
+	out->pid = ER_READ(direct, task, tgid);
+	out->tid = ER_READ(direct, task, pid);
+	if (cred) {
+		out->uid = ER_READ(direct, cred, uid.val);
+		out->euid = ER_READ(direct, cred, euid.val);
+		out->suid = ER_READ(direct, cred, suid.val);
+		out->gid = ER_READ(direct, cred, gid.val);
+		out->egid = ER_READ(direct, cred, egid.val);
+	}
+	out->loginuid = bpf_core_field_exists(task->loginuid) ? ER_READ(direct, task, loginuid.val) : ER_UNSET;
+	out->tty_nr = er_tty_nr(signal, direct);
+	out->session = er_pid_nr(ER_READ(direct, signal, pids[PIDTYPE_SID]), direct);
+	out->pgrp = er_pid_nr(ER_READ(direct, signal, pids[PIDTYPE_PGID]), direct);
+	er_fill_namespaces(out, task, cred, direct);
 	out->_pad = 0;
 	/* As a string: before Linux 5.17 the bytes behind its NUL are those of the name before. */
 	__builtin_memset(out->comm, 0, sizeof(out->comm));
 	bpf_core_read_str(&out->comm, sizeof(out->comm), &task->comm);
 }
 
-/* What er_self says of this process: 0, or enum er_self_flag. */
-static __always_inline __u32 er_self_flags(struct task_struct *task, __u32 pid)
+static __always_inline void er_fill_current(struct er_task *out)
+{
+	if (er_can_load())
+		er_fill_task(out, bpf_get_current_task_btf(), true);
+	else
+		er_fill_task(out, (void *)bpf_get_current_task(), false);
+}
+
+/* What er_self says of a process: 0, or enum er_self_flag. */
+static __always_inline __u32 er_self_flags(__u32 pid, __u64 start_ns)
 {
 	void *map = er_slot(&er_self_slot);
 	struct er_self *self = map ? bpf_map_lookup_elem(map, &pid) : NULL;
 
-	if (!self || self->start_ns != er_start_ns(task))
-		return 0;
-	return self->flags;
+	return self && self->start_ns == start_ns ? self->flags : 0;
 }
 
 /* Whether this is the thread whose calls are probes. Its id alone could be another's, should tracerd's thread have
@@ -56,12 +135,12 @@ static __always_inline bool er_is_heartbeat(const struct er_config *config, __u6
 static __always_inline bool er_begin(struct er_header *hdr, struct er_task *out, const struct er_config *config,
 				     enum er_event kind, __u32 len)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u64 id = bpf_get_current_pid_tgid();
-	__u32 self = er_self_flags(task, id >> 32);
+	__u32 self;
 
+	er_fill_current(out);
+	self = er_self_flags(out->pid, out->start_ns);
 	hdr->flags = 0;
-	if (er_is_heartbeat(config, id) || (self & ER_SELF_HEARTBEAT)) {
+	if (er_is_heartbeat(config, (__u64)out->pid << 32 | out->tid) || (self & ER_SELF_HEARTBEAT)) {
 		hdr->flags = ER_F_HEARTBEAT;
 	} else if (self & ER_SELF_DROP) {
 		er_count(ER_COUNT_SELF);
@@ -70,7 +149,6 @@ static __always_inline bool er_begin(struct er_header *hdr, struct er_task *out,
 	hdr->len = len;
 	hdr->kind = kind;
 	hdr->time_ns = bpf_ktime_get_boot_ns();
-	er_fill_task(out, task);
 	return true;
 }
 

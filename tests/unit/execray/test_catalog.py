@@ -68,7 +68,7 @@ def test_one_field_name_means_one_kind() -> None:
 
 
 def test_every_field_of_an_event_can_be_read() -> None:
-    actor = Actor((((7, 1)), 1, 1, 1, 1, 1, 1, b"c", b"/bin/x", (b"x", b"y")), None)
+    actor = Actor(tuple(_value(field.kind) for field in ACTOR_SLOTS), None)
     for event in EVENTS:
         made = Event(1, 2, event, Actor(actor.slots, actor), 7, Flag(0), tuple(_value(f.kind) for f in event.slots))
         for name in event.by_name:

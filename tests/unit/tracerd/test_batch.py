@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from execray.schema.catalog import Flag
-from execray.schema.layout import Task
+from execray.schema.catalog import ACTOR_SLOTS, Flag
 from execray.wire.frames import MAX_FRAME_BYTES, Batch, Decoder, Frame, encode
 from tracerd.batch import MAX_ARGS, BatchBuilder
 from tracerd.processes import (
@@ -15,10 +14,6 @@ from tracerd.processes import (
     ProcessTable,
 )
 from tracerd.stream import Retention
-
-
-def task(pid: int) -> Task:
-    return Task(pid, 1, pid, 0, 0, 0, 0, 0, b"c\0", pid)
 
 
 def chain(table: ProcessTable, length: int, argv: bytes) -> Process:
@@ -33,7 +28,7 @@ def chain(table: ProcessTable, length: int, argv: bytes) -> Process:
 def test_a_deep_chain_with_many_arguments_fits_a_frame() -> None:
     table, builder = ProcessTable(65536), BatchBuilder()
     leaf = chain(table, 250, b"\0" * MAX_ARGV_BYTES)
-    index, flags = builder.add_actor(b"k", leaf, task(leaf.pid))
+    index, flags = builder.add_actor(b"k", leaf)
     builder.event((3, 5, index, leaf.pid, flags, 0, 0))
     batch = builder.take()
     assert len(encode(batch)) < MAX_FRAME_BYTES // 50
@@ -54,7 +49,7 @@ def test_a_grandparent_that_is_a_parent_too_is_sent_with_its_arguments() -> None
     leaf = chain(table, 3, b"x\0-y\0")
     assert leaf.parent is not None
     for name, process in ((b"leaf", leaf), (b"middle", leaf.parent), (b"leaf2", leaf)):
-        index, flags = builder.add_actor(name, process, task(process.pid))
+        index, flags = builder.add_actor(name, process)
         builder.event((3, 5, index, process.pid, flags, 0, 0))
     batch = builder.take()
     for position in range(3):
@@ -66,7 +61,7 @@ def test_what_a_builder_counts_is_no_less_than_what_is_sent() -> None:
     for pid in range(2, 400):
         process = table.scanned(pid, pid, b"/usr/bin/%d" % pid)
         table.executed(process, b"/usr/bin/%d" % pid, b"a\0b\0c%d\0" % pid, 0)
-        index, flags = builder.add_actor(b"%d" % pid, process, task(pid))
+        index, flags = builder.add_actor(b"%d" % pid, process)
         path = builder.text(b"/very/long/path/%d" % pid * 9)
         builder.event((4, 2**62, index, pid, flags, path, path, 2**31, 0o777, False, path, 0))
     counted = builder.bytes
@@ -76,7 +71,7 @@ def test_what_a_builder_counts_is_no_less_than_what_is_sent() -> None:
 def test_a_batch_that_is_too_large_all_the_same_is_told_as_lost() -> None:
     kept = Retention(64 << 20)
     events = tuple((3, 7 + n, 0, 1, 0, 0, 0) for n in range(5))
-    actor = (None, (1, 1), 0, 0, 0, 0, 0, 1, 0, 0, None)
+    actor = (None, (1, 1), *[0] * 6, 0, 0, *[None] * (len(ACTOR_SLOTS) - 9))
     kept.add(Batch(0, 1, (b"x" * (MAX_FRAME_BYTES + 1),), (actor,), events))
     kept.add(Batch(1, 6, (b"x",), (actor,), events))
     frames: list[Frame] = []

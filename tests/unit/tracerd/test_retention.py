@@ -7,11 +7,11 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from execray.schema.catalog import LOST
+from execray.schema.catalog import ACTOR_SLOTS, LOST
 from execray.wire.frames import Batch, Decoder, Row
 from tracerd.stream import Retention
 
-ACTOR: Row = (None, (7, 1), 0, 0, 0, 0, 0, 1, 0, 0, None)
+ACTOR: Row = (None, (7, 1), *[0] * 8, *[None] * (len(ACTOR_SLOTS) - 9))
 
 
 def batch(seq: int, rows: int = 3, pad: int = 1000) -> Batch:

@@ -19,7 +19,7 @@ static __noinline int er_exec_failed(struct er_scratch *scratch, struct er_call 
 	e->dev = 0;
 	e->i_mode = 0;
 	e->argv_len = 0;
-	e->path_len = 0;
+	e->path_len = e->cwd_len = e->cgroup_len = e->v1_len = 0;
 	e->ret = call->ret;
 	e->filename_len = er_append_user_str(e->tail, call->arg[call->nr == NR_EXECVEAT ? 1 : 0], &e->hdr);
 	total = sizeof(*e) + (e->filename_len & (ER_PATH_MAX - 1));

@@ -18,7 +18,7 @@ static __always_inline __u32 er_append_file(struct er_scratch *scratch, struct e
 	er_fill_inode(file, &e->ino, &e->dev, &i_mode);
 	e->i_mode = i_mode;
 	e->f_mode = (__u32)(__u64)BPF_CORE_READ(file, f_mode);
-	len = er_append_path(scratch, e->tail, file, &e->hdr.flags);
+	len = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
 	e->path_len = len;
 	return len;
 }

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A program's own memory, one per CPU. No program runs twice at once on one CPU, so none sees another's. */
+#ifndef EXECRAY_SCRATCH_H
+#define EXECRAY_SCRATCH_H
+
+#define ER_NAME_MAX 255
+
+/*
+ * One system call that has just returned. In map memory and not on the stack: of memory the verifier knows no values.
+ * Before Linux 6.8 (41f6f64e6999) it trusts a constant read through a pointer to a caller's stack without marking it
+ * precise: it takes `call->nr` of the first path it walks for the number on all, and removes the other branches as
+ * dead.
+ */
+struct er_call {
+	int nr; /* enum er_nr */
+	bool compat;
+	__s64 ret;
+	__u64 arg[6];
+	struct file *file; /* what the call's descriptor referred to when the hook began; NULL for none */
+};
+
+struct er_scratch {
+	char path[ER_PATH_MAX + ER_NAME_MAX + 1]; /* filled from its end; the rest is room that bounds checks need */
+	/*
+	 * Where a walk has come to. Kept in memory and not in registers: what the verifier knows of it is then the same
+	 * in each round of the loop, whatever the round before did, and it has one case to look at instead of
+	 * thousands.
+	 */
+	struct dentry *dentry;
+	struct vfsmount *mnt;
+	struct kernfs_node *kn;
+	__u32 pos; /* the path stands in path[pos .. ER_PATH_MAX - 1) */
+	__u32 walk_flags;
+	struct er_call call;
+	union {
+		struct er_exec exec;
+		struct er_file file;
+		struct er_connect connect;
+		char bytes[512 + ER_TAIL_MAX];
+	} record;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct er_scratch);
+} er_scratches SEC(".maps");
+
+static __always_inline struct er_scratch *er_get_scratch(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&er_scratches, &zero);
+}
+
+#endif
