@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from enforcer.audit import AuditLog
 from enforcer.capture import Capturer
 from enforcer.server import OrderServer
 from execray.config import Config, uids_of
-from execray.control import ControlServer, no_answer
+from execray.control import ControlServer, asked_mode, no_answer
 from execray.guard import Budget, OwnProcesses, settings_of
 from execray.killer import Killer
 from execray.selfreg import Registration
@@ -21,6 +22,7 @@ from execray.service import Peer, notify, prepare_dir, prepare_runtime, settle_m
 from execray.version import VERSION
 from execray.watchdog import Watchdog, sign_interval_s
 from execray.wire.control import Request
+from execray.wire.orders import Mode
 
 
 class Enforcer:
@@ -48,7 +50,8 @@ class Enforcer:
             own,
             log,
         )
-        self._control = ControlServer(config.control_socket("enforcer"), config.group, {"status": self._status}, log)
+        handlers = {"status": self._status, "mode": self._mode}
+        self._control = ControlServer(config.control_socket("enforcer"), config.group, handlers, log)
         self._registration = Registration(config.control_socket("tracerd"), "enforcer", log, own)
 
     async def run(self) -> None:
@@ -96,12 +99,17 @@ class Enforcer:
 
     def _in_words(self) -> str:
         words = [
-            self._config.mode,
+            self._killer.settings.host_mode.value,
             f"{self._killer.results['killed']} killed",
             f"{self._budget.left} kills left this minute",
             "can capture" if self._capturer.tcpdump else "no tcpdump: no captures",
         ]
         return ", ".join(words)
+
+    async def _mode(self, request: Request, peer: Peer) -> object:
+        mode = asked_mode(request, peer, self._log)
+        self._killer.settings = dataclasses.replace(self._killer.settings, host_mode=Mode(mode))
+        return {"mode": mode}
 
     async def _status(self, _request: Request, _peer: Peer) -> object:
         peers = self._orders.stats
@@ -109,7 +117,7 @@ class Enforcer:
             "version": VERSION,
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self._began, 3),
-            "mode": self._config.mode,
+            "mode": self._killer.settings.host_mode.value,
             "orders": {"taken": self._orders.actions.total(), **self._killer.results},
             "killed": self._killer.results["killed"],
             "refused": dict(self._killer.refusals),

@@ -53,6 +53,16 @@ def require_root(peer: Peer, op: str) -> None:
         raise OperatorError(f"uid {peer.uid} may not ask for `{op}`", "be root")
 
 
+def asked_mode(request: Request, peer: Peer, log: logging.Logger) -> str:
+    """Returns the mode that `mode` asks for, and says in the log who did. Raises OperatorError, also for all but root."""
+    mode = argument(request, "mode", str)
+    require_root(peer, request.op)
+    if mode not in ("audit", "enforce"):
+        raise OperatorError(f"there is no mode `{mode[:32]}`", "it is audit or enforce")
+    log.warning("mode changed", extra={"kv": {"mode": mode, "uid": peer.uid, "peer": peer.pid}})
+    return mode
+
+
 class ControlServer:
     """Answers control requests of root, our own uid and the members of a group."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Self
@@ -60,17 +62,27 @@ class ControlClient:
             raise self._unreachable("closed the connection without an answer")
         return reply.get("result")
 
-    def follow(self, op: str, **args: object) -> Iterator[Any]:
-        """Yields the items of an op that follows something, without a limit of time, until the daemon closes.
+    def follow(self, op: str, for_s: float | None = None, **args: object) -> Iterator[Any]:
+        """Yields the items of an op that follows something, until the daemon closes.
 
-        Raises Unreachable or OperationFailed. The connection is of no use for anything else afterwards.
+        for_s: ends after that many seconds; None: no limit. Raises Unreachable or OperationFailed. The connection is of no use
+        for anything else afterwards.
         """
         self._send(Request(op, dict(args)))
+        end = None if for_s is None else time.monotonic() + for_s
         try:
-            while (reply := self._read(None)) is not None:
+            while self._readable(end) and (reply := self._read(None)) is not None:
                 yield reply.get("item")
         finally:
             self.close()
+
+    def _readable(self, end: float | None) -> bool:
+        """Waits for something to read, until a moment of time.monotonic(); False when it has come."""
+        if end is None or b"\n" in self._buffer:
+            return end is None or time.monotonic() < end
+        assert self._sock is not None
+        left = end - time.monotonic()
+        return left > 0 and bool(select.select([self._sock], [], [], left)[0])
 
     def _connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -175,6 +175,13 @@ WORDS: Final[dict[str, Word]] = {
         "`policyd.plugins` has settings for names that are neither in `policyd.sinks` nor in `policyd.actions`.",
         "Mend the name, or list it.",
     ),
+    "mode changed": Word(
+        ("policyd", "enforcer"),
+        "warning",
+        ("mode", "uid", "peer"),
+        "Somebody set over the control socket how far any policy may go on this host.",
+        "Know who it was.",
+    ),
     "policies disabled": Word(
         POLICYD,
         "warning",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from execray.config import Config
-from execray.control import Handler
+from execray.control import Handler, asked_mode
 from execray.service import Peer
 from execray.version import VERSION
 from execray.wire.control import Request
@@ -57,20 +57,27 @@ class ControlOps:
         """rate: events in a second, lately."""
         self._parts = parts
         self._config = config
-        self._policies = PolicyOps(parts.store, reloader, lambda: config.mode, log)
+        self._policies = PolicyOps(parts.store, reloader, lambda: parts.responder.host_mode, log)
         self._alerts = AlertOps(config, parts.followers)
         self._events = EventOps(parts.taps, log)
         self._rate = rate
+        self._log = log
         self._started = time.monotonic()
 
     def handlers(self) -> Mapping[str, Handler]:
         """Returns the table for the control server."""
         return {
             "status": self._status,
+            "mode": self._mode,
             **self._policies.handlers(),
             **self._alerts.handlers(),
             **self._events.handlers(),
         }
+
+    async def _mode(self, request: Request, peer: Peer) -> object:
+        mode = asked_mode(request, peer, self._log)
+        self._parts.responder.host_mode = mode
+        return {"mode": mode}
 
     async def _status(self, _request: Request, _peer: Peer) -> object:
         parts = self._parts
@@ -80,7 +87,7 @@ class ControlOps:
             "pid": os.getpid(),
             "uid": os.geteuid(),
             "uptime_s": round(time.monotonic() - self._started, 1),
-            "mode": self._config.mode,
+            "mode": parts.responder.host_mode,
             "policies": len(parts.store.policies),
             "disabled": len(parts.store.loaded) - len(parts.store.policies),
             "generation": parts.store.generation,

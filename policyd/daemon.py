@@ -174,7 +174,9 @@ class Daemon:
             notify("READY=1")
             self._log.info(
                 "started",
-                extra={"kv": {"version": VERSION, "mode": self._config.mode, "policies": len(self._store.policies)}},
+                extra={
+                    "kv": {"version": VERSION, "mode": self._responder.host_mode, "policies": len(self._store.policies)}
+                },
             )
             await self._stop.wait()
             notify("STOPPING=1")
@@ -238,7 +240,7 @@ class Daemon:
         sensor = "sensor live" if self.live else "sensor silent" if self._stream.link.connected else "no sensor"
         count = len(self._store.policies)
         policies = "1 policy" if count == 1 else f"{count} policies"
-        return f"{policies}, {self._config.mode}, {self._rate:.0f} events/s, {sensor}"
+        return f"{policies}, {self._responder.host_mode}, {self._rate:.0f} events/s, {sensor}"
 
     # --- policies -----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from execray.errors import PeerError
 from execray.guard import Budget, OwnProcesses, Reason, settings_of
 from execray.killer import Killer, Strike, boottime_ns
 from execray.service import peer_of
-from execray.wire.orders import MAX_LINE_BYTES, Order, Outcome, Result, decode_outcome, encode_order
+from execray.wire.orders import MAX_LINE_BYTES, Mode, Order, Outcome, Result, decode_outcome, encode_order
 
 BACKOFF_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5)
 CONNECT_TIMEOUT_S: Final = 1.0
@@ -91,6 +91,10 @@ class EnforcerClient:
                 self._log.warning("no enforcer", extra={"kv": {"reason": reason}})
             attempt = 0 if self.stats.connects > connects else attempt + 1
             await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+
+    def set_mode(self, mode: Mode) -> None:
+        """Takes the host's mode for the fallback; the enforcer has its own."""
+        self.fallback.settings = dataclasses.replace(self.fallback.settings, host_mode=mode)
 
     def kill(self, order: Order) -> Coroutine[Any, Any, Outcome]:
         """Has the enforcer kill; directly where it isn't there, or sends no outcome within the configured bound.

@@ -28,7 +28,7 @@ class Notices:
         """tell: None where no plug-in is allowed."""
         self.counts: dict[str, int] = {}  # since start, by what became of them
         self._tell = tell or (lambda _name, _request: NOT_ALLOWED)
-        self._host_mode = host_mode
+        self.host_mode = host_mode
         self._waiting: list[tuple[Notify, Finding, Origin, Severity, int, list[Json]]] = []
 
     def add(
@@ -43,7 +43,7 @@ class Notices:
         """Hands on all that were added since the last call."""
         waiting, self._waiting = self._waiting, []
         for notice, finding, origin, severity, suppressed, told in waiting:
-            request = request_of(notice, finding, origin, severity, host_mode=self._host_mode, suppressed=suppressed)
+            request = request_of(notice, finding, origin, severity, host_mode=self.host_mode, suppressed=suppressed)
             result = self._tell(notice.plugin, request)
             self.counts[result] = self.counts.get(result, 0) + 1
             told.append({"plugin": notice.plugin, "result": result})

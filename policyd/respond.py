@@ -54,6 +54,10 @@ class Enforcer(Protocol):
         """Begins a capture, and returns when packets are being recorded, or says why not."""
         ...
 
+    def set_mode(self, mode: Mode) -> None:
+        """Takes the host's mode, for what it does without the enforcer."""
+        ...
+
 
 @dataclass(slots=True)
 class Pending:
@@ -112,12 +116,22 @@ class Responder:
         self._spawn = spawn
         self._on_file = on_file
         self._log = log
-        self._host_mode = host_mode
+        self._mode_now = host_mode
         self.outcome_bound_s = order_timeout_s + OUTCOME_GRACE_S  # the longest that an alert waits for its outcomes
         self.notices = Notices(tell, host_mode)
         self._orders: set[asyncio.Task[Outcome]] = set()
         self._kills: dict[Hashable, asyncio.Task[Outcome]] = {}  # under way, by process and policy
         self._captures: OrderedDict[Hashable, tuple[int, asyncio.Task[Outcome]]] = OrderedDict()
+
+    @property
+    def host_mode(self) -> str:
+        """`audit` or `enforce`: how far any policy may go on this host."""
+        return self._mode_now
+
+    @host_mode.setter
+    def host_mode(self, mode: str) -> None:
+        self._mode_now = self.notices.host_mode = mode
+        self.enforcer.set_mode(Mode(mode))
 
     def respond(self, outputs: Sequence[Output], origin: Origin) -> list[Pending]:
         """Sends the orders that the outputs call for, and returns the alerts to be, in order."""
@@ -176,7 +190,7 @@ class Responder:
 
     def _loss_pending(self, loss: LossSum, origin: Origin) -> Pending:
         self.stats.sensor_loss += 1
-        return Pending(lambda _action: loss_alert(loss, origin, host_mode=self._host_mode))
+        return Pending(lambda _action: loss_alert(loss, origin, host_mode=self._mode_now))
 
     def _finding(self, finding: Match | StepDone, origin: Origin) -> Pending | None:
         self.stats.matches += isinstance(finding, Match)
@@ -204,7 +218,7 @@ class Responder:
         if plan.severity is None:
             return None
         pending.build = lambda action: finding_alert(
-            finding, origin, severity, host_mode=self._host_mode, suppressed=held, action=action
+            finding, origin, severity, host_mode=self._mode_now, suppressed=held, action=action
         )
         return pending
 
@@ -212,7 +226,7 @@ class Responder:
         audit = [
             words
             for words, is_audit in (
-                ("the host's mode is audit", self._host_mode != "enforce"),
+                ("the host's mode is audit", self._mode_now != "enforce"),
                 ("the policy's response is audit", finding.policy.response is not Response.ENFORCE),
             )
             if is_audit
@@ -281,7 +295,7 @@ class Responder:
             self.stats.captures[result] = self.stats.captures.get(result, 0) + 1
 
     def _mode(self, finding: Finding) -> Mode:
-        both = self._host_mode == "enforce" and finding.policy.response is Response.ENFORCE
+        both = self._mode_now == "enforce" and finding.policy.response is Response.ENFORCE
         return Mode.ENFORCE if both else Mode.AUDIT
 
 

@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "alerts": "execray.ctl.alerts:alerts",
     "doctor": "execray.ctl.doctor:doctor",
     "events": "execray.ctl.events:events",
+    "mode": "execray.ctl.mode:mode",
     "policy": "execray.ctl.policy:policy",
     "reload": "execray.ctl.reload:reload",
     "replay": "execray.ctl.testing:replay",

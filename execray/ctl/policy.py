@@ -25,6 +25,8 @@ from execray.terminal import safe, use_color
 
 #: Commands for whoever writes policies; only the one that was named is imported.
 AUTHORING: Final = {
+    "disable": "execray.ctl.mode:disable",
+    "enable": "execray.ctl.mode:enable",
     "test": "execray.ctl.testing:test",
     "whynot": "execray.ctl.testing:whynot",
 } | {

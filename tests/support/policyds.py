@@ -16,7 +16,7 @@ from typing import Any
 
 from execray.config import Config, PolicydConfig
 from execray.control_client import ControlClient
-from execray.wire.orders import Order, Outcome, Result
+from execray.wire.orders import Mode, Order, Outcome, Result
 from policyd.daemon import Daemon
 from policyd.enforcer_client import ClientStats
 from tests.support.fake_tracerd import DEADLINE_S, FakeTracerd, until
@@ -38,6 +38,7 @@ class FakeEnforcer:
 
     def __init__(self) -> None:
         self.stats = ClientStats(connected=True)
+        self.mode = Mode.ENFORCE
         self.kills: list[Order] = []
         self.captures: list[Order] = []
         self.hold = asyncio.Event()
@@ -56,6 +57,10 @@ class FakeEnforcer:
         await asyncio.wait_for(self.hold.wait(), DEADLINE_S)
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return Outcome(order.order_id, self.outcome, "", "", "enforcer", now_ns, 250_000, dead=True)
+
+    def set_mode(self, mode: Mode) -> None:
+        """Takes it down."""
+        self.mode = mode
 
     async def capture(self, order: Order) -> Outcome:
         """Says that packets are being recorded."""

@@ -12,7 +12,7 @@ import pytest
 
 from execray.plugins import ActionRequest
 from execray.process import boot_id
-from execray.wire.orders import Order, Outcome, Result
+from execray.wire.orders import Mode, Order, Outcome, Result
 from policyd.alerts import Origin
 from policyd.compiler import compile_source
 from policyd.enforcer_client import ClientStats
@@ -40,6 +40,9 @@ class Deed(list[str]):
     def kill(self, order: Order) -> Coroutine[Any, Any, Outcome]:
         self.append(f"kill {order.process.pid}")
         return self._outcome(order)
+
+    def set_mode(self, mode: Mode) -> None:
+        """Nothing depends on it here."""
 
     async def capture(self, order: Order) -> Outcome:
         return await self._outcome(order)

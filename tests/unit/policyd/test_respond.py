@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from execray.wire.orders import Order, Outcome
+from execray.wire.orders import Mode, Order, Outcome
 from policyd.alerts import Origin
 from policyd.enforcer_client import ClientStats
 from policyd.engine.machine import Machine
@@ -31,6 +31,9 @@ class _NoEnforcer:
 
     def kill(self, order: Order) -> Coroutine[Any, Any, Outcome]:
         raise AssertionError(order)
+
+    def set_mode(self, mode: Mode) -> None:
+        """Nothing depends on it here."""
 
     async def capture(self, order: Order) -> Outcome:
         raise AssertionError(order)

@@ -1,0 +1,147 @@
+"""`mode` and `policy enable|disable`: how far ExecRay may go on this host. For root, remembered, and in every daemon's log."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from execray.control_client import Unreachable
+from execray.ctl.context import EXIT_FAILED, Context, as_map, as_maps, command_errors, json_option, paint, print_json
+from execray.ctl.dropin import write_drop_in
+from execray.errors import OperatorError
+from execray.terminal import safe
+
+_DAEMONS = ("policyd", "enforcer")
+
+
+@click.command()
+@click.argument("wanted", metavar="[audit|enforce]", required=False, type=click.Choice(["audit", "enforce"]))
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@json_option
+@click.pass_obj
+@command_errors
+def mode(context: Context, wanted: str | None, yes: bool, as_json: bool) -> None:
+    """Show or set how far any policy may go on this host: `audit` only reports, `enforce` lets policies kill.
+
+    Takes effect at once, and stays: it is written to the configuration's folder of drop-ins. Needs root.
+
+    \b
+    Examples:
+      execray-ctl mode
+      sudo execray-ctl mode enforce
+      sudo execray-ctl mode audit --yes
+    """
+    if wanted is None:
+        _show(context, as_json)
+        return
+    if wanted == "enforce" and not yes:
+        _confirm("Policies that say `response enforce` will kill from now on. Go on?")
+    path = write_drop_in(context.config_file, "90-mode.yaml", f"mode: {wanted}\n", f"execray-ctl mode {wanted}")
+    told = {daemon: _tell(context, daemon, "mode", mode=wanted) for daemon in _DAEMONS}
+    _end(told, {"mode": wanted, "file": str(path)}, f"mode {wanted}, kept in {path}", as_json)
+
+
+def _show(context: Context, as_json: bool) -> None:
+    found: dict[str, Any] = {"configured": context.config.mode}
+    for daemon in _DAEMONS:
+        try:
+            with context.client(daemon) as client:
+                found[daemon] = as_map(client.call("status")).get("mode")
+        except OperatorError as error:
+            found[daemon] = None
+            if not as_json:
+                click.echo(f"note: {safe(error.message)}", err=True)
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        click.echo(f"{name:<10} {safe(value or 'not known')}")
+    if len({value for value in found.values() if value}) > 1:
+        click.echo(paint("they differ: `execray-ctl mode audit` or `enforce` sets all", "warning"))
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@json_option
+@click.pass_obj
+@command_errors
+def disable(context: Context, names: tuple[str, ...], as_json: bool) -> None:
+    """Switch policies off: they stay loaded, and are not run. Takes effect at once, and stays. Needs root.
+
+    \b
+    Examples:
+      sudo execray-ctl policy disable host_looked_over
+      sudo execray-ctl policy disable dropper dropper_from_shell
+      sudo execray-ctl policy disable crypto_miner --json
+    """
+    _switch(context, names, True, as_json)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@json_option
+@click.pass_obj
+@command_errors
+def enable(context: Context, names: tuple[str, ...], as_json: bool) -> None:
+    """Switch policies on again that `policy disable` had switched off. Takes effect at once, and stays. Needs root.
+
+    \b
+    Examples:
+      sudo execray-ctl policy enable host_looked_over
+      sudo execray-ctl policy enable dropper dropper_from_shell
+      sudo execray-ctl policy enable crypto_miner --json
+    """
+    _switch(context, names, False, as_json)
+
+
+def _switch(context: Context, names: Sequence[str], off: bool, as_json: bool) -> None:
+    before = list(context.config.policyd.disabled)
+    with context.client("policyd") as client:
+        known = {str(item.get("name")) for item in as_maps(as_map(client.call("policies")).get("policies"))}
+    unknown = [name for name in names if name not in known and (off or name not in before)]
+    if unknown:
+        raise OperatorError(f"no policy `{safe(unknown[0])}` is loaded", "see `execray-ctl policy list`")
+    after = [name for name in before if off or name not in names]
+    if off:
+        after += [name for name in dict.fromkeys(names) if name not in before]
+    word = "disable" if off else "enable"
+    text = json.dumps({"policyd": {"disabled": after}}) + "\n"  # which is YAML too
+    path = write_drop_in(context.config_file, "80-policies.yaml", text, f"execray-ctl policy {word}")
+    told = {"policyd": _tell(context, "policyd", "disabled", names=after)}
+    _end(
+        told, {"disabled": after, "file": str(path)}, f"{word}d {', '.join(map(safe, names))}, kept in {path}", as_json
+    )
+
+
+def _tell(context: Context, daemon: str, op: str, **args: object) -> str:
+    """Returns why a daemon did not take it, empty where it did."""
+    try:
+        with context.client(daemon, timeout_s=30.0) as client:
+            client.call(op, **args)
+    except Unreachable as error:
+        return f"{error.message}: it takes the setting when it starts"
+    except OperatorError as error:
+        return error.message
+    return ""
+
+
+def _end(told: dict[str, str], facts: dict[str, Any], words: str, as_json: bool) -> None:
+    failed = {daemon: why for daemon, why in told.items() if why}
+    if as_json:
+        print_json({"ok": not failed, **facts, "not_told": failed})
+    else:
+        click.echo(words)
+        for daemon, why in failed.items():
+            click.echo(f"warning: {daemon}: {safe(why, 400)}", err=True)
+    if failed:
+        sys.exit(EXIT_FAILED)
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise OperatorError("nobody is there to be asked", "give --yes")
+    click.confirm(question, abort=True)
