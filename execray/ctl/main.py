@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "events": "execray.ctl.events:events",
     "mode": "execray.ctl.mode:mode",
     "policy": "execray.ctl.policy:policy",
+    "record": "execray.ctl.record:record",
     "reload": "execray.ctl.reload:reload",
     "replay": "execray.ctl.testing:replay",
     "status": "execray.ctl.status:status",

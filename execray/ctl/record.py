@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -26,14 +26,29 @@ _PROGRESS_S: Final = 0.5
     help="Event file to write, compressed by its ending: .jsonl, .jsonl.gz, .jsonl.zst.",
 )  # fmt: skip
 @click.option("--for", "span", metavar="TIME", help="End after 90s, 10m or 1h.  [default: at Ctrl-C]")
-@click.option("--max-mib", type=click.IntRange(1, 65536), default=256, show_default=True, help="End at so much, uncompressed.")
-@click.option("--type", "types", type=EventTypes(), multiple=True, metavar="NAME[,NAME]", help="Only these events.  [default: all but write]")
+@click.option(
+    "--max-mib", type=click.IntRange(1, 65536), default=256, show_default=True, help="End at so much, uncompressed."
+)
+@click.option(
+    "--type",
+    "types",
+    type=EventTypes(),
+    multiple=True,
+    metavar="NAME[,NAME]",
+    help="Only these events.  [default: all but write]",
+)
 @click.option("--content", is_flag=True, help="With the first bytes of what is written; for root.")
 @json_option
 @click.pass_obj
 @command_errors
 def record(
-    context: Context, output: Path, span: str | None, max_mib: int, types: tuple[list[str], ...], content: bool, as_json: bool
+    context: Context,
+    output: Path,
+    span: str | None,
+    max_mib: int,
+    types: tuple[list[str], ...],
+    content: bool,
+    as_json: bool,
 ) -> None:
     """Record what processes do into an event file, for `replay`, `policy test` and `policy whynot`.
 
@@ -51,24 +66,29 @@ def record(
     for_s = None if span is None else _seconds(span)
     shown = _Progress(sys.stderr.isatty() and not as_json)
     lost, full = 0, False
-    with context.client("policyd") as client, EventWriter(output, max_mib << 20) as writer:
-        try:
-            for item in client.follow("events", for_s, types=chosen, ancestors=True, content=content):
-                found = as_map(item)
-                lost += found.get("count", 0) if found.get("event") == "lost" else 0
-                if not writer.write(found):
-                    full = True
-                    break
-                shown.show(writer.written, writer.bytes)
-        except KeyboardInterrupt:
-            pass  # the ordinary way to end it
-        written, size = writer.written, writer.bytes
+    with context.client("policyd") as client:
+        client.call("version")  # before there is a file
+        with EventWriter(output, max_mib << 20) as writer:
+            try:
+                for item in client.follow("events", for_s, types=chosen, ancestors=True, content=content):
+                    found = as_map(item)
+                    lost += found.get("count", 0) if found.get("event") == "lost" else 0
+                    if not writer.write(found):
+                        full = True
+                        break
+                    shown.show(writer.written, writer.bytes)
+            except KeyboardInterrupt:
+                pass  # the ordinary way to end it
+            written, size = writer.written, writer.bytes
     shown.end()
     if as_json:
         print_json({"file": str(output), "events": written, "bytes": size, "lost": lost, "full": full})
     else:
         more = f", {lost} lost" if lost else ""
-        click.echo(f"{written} events{more}, {size / 1048576:.1f} MiB before compression: {safe(output)}", err=str(output) == "-")
+        click.echo(
+            f"{written} events{more}, {size / 1048576:.1f} MiB before compression: {safe(output)}",
+            err=str(output) == "-",
+        )
     if full:
         click.echo(f"note: it ended at --max-mib {max_mib}", err=True)
         sys.exit(EXIT_FAILED)

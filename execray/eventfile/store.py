@@ -73,7 +73,7 @@ def _zstd(path: Path, mode: str) -> IO[bytes]:
 
 
 class EventWriter:
-    """Writes records, up to a bound; closing it finishes the file."""
+    """Writes records, up to a bound, into a file for its owner only; closing it finishes the file."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         """max_bytes: of JSON, before compression. Raises OperatorError."""
@@ -81,10 +81,13 @@ class EventWriter:
         self.bytes = 0
         self.path = path
         self._max_bytes = max_bytes
+        before = os.umask(0o077)  # it holds what everybody on the host did
         try:
             self._file = _binary(path, "wb")
         except OSError as error:
             raise OperatorError(f"can't write {path}: {error.strerror}", "choose another place") from error
+        finally:
+            os.umask(before)
 
     def __enter__(self) -> Self:
         return self
