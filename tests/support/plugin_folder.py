@@ -11,7 +11,7 @@ DATA = Path(__file__).parents[1] / "data" / "plugins"
 
 def install(folder: Path, name: str, source: str, entries: dict[str, dict[str, str]], version: str = "1.0") -> Path:
     """Installs one module as a package of that name. entries: by group, entry points by name. Returns the folder."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.py").write_text(source)
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir()

@@ -19,7 +19,9 @@ import pytest
 
 from deploy.install import host as installer
 from deploy.install.places import Places
+from execray.config import Config
 from tests.support.arena import ATTACK, THEFT
+from tests.support.plugin_folder import install_misbehaved
 from tests.system.host import (
     CTL,
     DAEMONS,
@@ -281,6 +283,48 @@ def test_while_the_enforcer_is_away_policyd_kills_by_itself(attacker: subprocess
     alert = await_alert(attacker)
     assert alert["execray"]["action"]["kill"]["by"] == "policyd"
     systemctl("start", unit("enforcer"))
+
+
+# --- plug-ins ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plugins() -> Iterator[None]:
+    """Two that only write down what they get, configured and running; afterwards none."""
+    folder, drop_in = Config().policyd.plugin_dir, Path("/etc/execray/execray.d/60-plugins.yaml")
+    install_misbehaved(folder)
+    settings = {name: {"record": f"/var/lib/execray/policyd/{name}"} for name in ("bad", "bad_too")}
+    own = {"sinks": ["file", "bad"], "actions": ["bad_too"], "plugins": settings, "plugin_timeout_s": 60}
+    drop_in.write_text(json.dumps({"policyd": own}))  # which is YAML too
+    write_policy(THEFT.replace("; kill", '; kill; notify "bad_too"'))
+    systemctl("restart", unit("policyd"))
+    eventually(lambda: green() and [found["state"] for found in status("policyd")["plugins"]] == ["idle", "idle"])
+    try:
+        yield
+    finally:
+        drop_in.unlink()
+        shutil.rmtree(folder)
+        write_policy(THEFT)
+        systemctl("restart", unit("policyd"))
+        eventually(green)
+
+
+def test_plugins_work_under_the_unit_and_hold_nothing_of_policyd_s(
+    plugins: None, attacker: subprocess.Popen[bytes]
+) -> None:
+    user = pwd.getpwnam("execray-policyd").pw_uid
+    for plugin in status("policyd")["plugins"]:
+        found = proc_status(plugin["pid"])
+        assert found["Uid"].split() == [str(user)] * 4
+        assert {int(found[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+        assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
+    step(attacker, 3)
+    assert attacker.wait(60) == -signal.SIGKILL
+    eventually(lambda: all(found["done"] for found in status("policyd")["plugins"]))
+    alert = await_alert(attacker)
+    for name in ("bad", "bad_too"):
+        assert alert["execray"]["alert_id"] in Path("/var/lib/execray/policyd", name).read_text()
+    assert "action bad_too (misbehaved 1.0): idle, 1 done" in ctl("status").stdout
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
