@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from policyd.compiler.automaton import to_dot
 from policyd.compiler.binding import bind
+from policyd.compiler.declarations import declare
 from policyd.compiler.diagnostics import Diagnostic, Label, Level, Sink, printable, quote
 from policyd.compiler.lexer import tokenize
 from policyd.compiler.parser import parse
 from policyd.compiler.render import diagnostic_to_json, render
-from policyd.compiler.scope import declare
 from policyd.compiler.semantic import PolicyChecker
 from policyd.compiler.source import MAX_FILE_BYTES, SourceFile, Span
 from policyd.program import CompiledPolicy
@@ -88,12 +88,12 @@ def _compile(text: bytes | str, file: str, plugins: frozenset[str] | None) -> tu
     names: dict[str, Span] = {}
     if not sink.errors:
         tree = parse(tokenize(sink), sink)
-        declared = declare(tree.declarations, {}, sink)
+        scope = declare(tree.declarations, tree.macros, None, sink)
         for node in tree.policies:
             if node.broken:
                 continue
             errors = sink.errors
-            typed = PolicyChecker(node, declared, tree.macros, sink).check()
+            typed = PolicyChecker(node, scope, sink).check()
             if typed.name in names:
                 first = Label(names[typed.name], "first used here")
                 message = f"two policies are called {quote(typed.name)}"

@@ -320,6 +320,16 @@ class Declaration:
 
 
 @dataclass(frozen=True, slots=True)
+class Macro:
+    """macro NAME(parameters) = condition."""
+
+    span: Span
+    name: Ident
+    parameters: tuple[Ident, ...]
+    body: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class MetaItem:
     """One entry of meta: texts for a list, otherwise one."""
 
@@ -342,7 +352,7 @@ class Policy:
     body: Body
     broken: bool
     incomplete: bool
-    macros: frozenset[str] = frozenset()
+    macros: tuple[Macro, ...] = ()
     exceptions: tuple[Except, ...] = ()
 
 
@@ -352,4 +362,4 @@ class File:
 
     policies: tuple[Policy, ...]
     declarations: tuple[Declaration, ...]
-    macros: frozenset[str]
+    macros: tuple[Macro, ...]

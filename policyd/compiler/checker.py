@@ -9,18 +9,14 @@ from execray.schema.kinds import Kind
 from policyd.compiler import ast
 from policyd.compiler.comparisons import ComparisonChecker
 from policyd.compiler.diagnostics import quote
-from policyd.compiler.names import ANCESTOR, Element, Names
+from policyd.compiler.names import ANCESTOR, Element
 from policyd.compiler.source import Span
-from policyd.compiler.values import kind_words
+from policyd.compiler.values import ValueChecker, kind_words
 from policyd.program import And, Expr, FieldRef, Not, Op, Or, Quantified, Test
 
 
 class ConditionChecker(ComparisonChecker):
     """Types one condition. A part that has an error becomes None, and the others are still checked."""
-
-    def within(self, names: Names) -> ConditionChecker:
-        """Returns a checker of the same text that goes by other names."""
-        return ConditionChecker(self.sink, names)
 
     def condition(self, node: ast.Expr) -> Expr | None:
         """Returns the typed condition, or None where something in it was reported."""
@@ -55,7 +51,9 @@ class ConditionChecker(ComparisonChecker):
         if listed is None:
             return None
         ref, element = listed
-        inner = self.within(replace(self.names, element=element)).condition(node.item)
+        names = replace(self.names, element=element)
+        inside = ConditionChecker(self.sink, names, self.depth + 1, self.arguments, self.expanding)
+        inner = inside.condition(node.item)
         if inner is None:
             return None
         found = Quantified(ref, inner, node.word.text == "all", self.text_of(node.span))
@@ -63,11 +61,17 @@ class ConditionChecker(ComparisonChecker):
 
     def _elements_of(self, node: ast.Quantified) -> tuple[FieldRef, Element] | None:
         """The list that a quantifier goes through, and what is in it."""
-        head, _, last = node.field.text.rpartition(".")
-        if last == ANCESTOR and node.field.index is None and (not head or head in self.names.bound):
-            alias = self.names.bound.get(head)
+        home, field = self.home(node.field)
+        if not isinstance(field, ast.Name):
+            if not isinstance(field, ast.Bad):
+                message = f"`{node.word.text}` goes through a list"
+                self.sink.report("ER0301", node.field.span, message, help="lists are argv and ancestor")
+            return None
+        head, _, last = field.text.rpartition(".")
+        if last == ANCESTOR and field.index is None and (not head or head in home.names.bound):
+            alias = home.names.bound.get(head)
             return FieldRef(ANCESTOR, Kind.TEXTS, head if alias and not alias.current else None), Element.PROCESS
-        found = self.field(node.field)
+        found = home.field(field)
         if found is None:
             return None
         info, ref = found
@@ -80,22 +84,16 @@ class ConditionChecker(ComparisonChecker):
     # ---- single operands
 
     def _bare(self, node: ast.Bare) -> Expr | None:
-        operand = node.operand
+        home, operand = self.home(node.operand)
+        macros = self.names.scope.macros
+        match node.operand:
+            case ast.Name(text=name, index=None, negative=False) if name in macros and home is self:
+                return self._expanded(name, (), node.span)
+            case ast.Call(name=name, arguments=arguments) if name in macros:
+                return self._expanded(name, arguments, node.span)
         match operand:
             case ast.Name():
-                if operand.text in ("true", "false") or operand.negative:
-                    self._no_condition(node.span, "compare a field with it")
-                    return None
-                found = self.field(operand)
-                if found is None:
-                    return None
-                info, ref = found
-                if info.kind in (Kind.BOOL, Kind.BITS):
-                    return Test(ref, Op.TRUE, text=self.text_of(node.span))
-                help_text = f"write {operand.text} exists, or compare it with something"
-                if info.kind is Kind.INT:
-                    help_text = f"write {operand.text} != 0, or compare it with something else"
-                self._no_condition(node.span, help_text)
+                return self._bare_name(home, operand, node.span)
             case ast.Call(name="truncated"):
                 return self._truncated(operand)
             case ast.Call(name="basename"):
@@ -108,11 +106,36 @@ class ConditionChecker(ComparisonChecker):
                 self._no_condition(node.span, "a condition reads: field, operator, value")
         return None
 
+    def _bare_name(self, home: ValueChecker, name: ast.Name, span: Span) -> Expr | None:
+        if name.text in ("true", "false") or name.negative:
+            self._no_condition(span, "compare a field with it")
+            return None
+        found = home.field(name)
+        if found is None:
+            return None
+        info, ref = found
+        if info.kind in (Kind.BOOL, Kind.BITS):
+            return Test(ref, Op.TRUE, text=self.text_of(span))
+        help_text = f"write {name.text} exists, or compare it with something"
+        if info.kind is Kind.INT:
+            help_text = f"write {name.text} != 0, or compare it with something else"
+        self._no_condition(span, help_text)
+        return None
+
+    def _expanded(self, name: str, arguments: tuple[ast.Operand, ...], span: Span) -> Expr | None:
+        """The condition that a macro stands for."""
+        found = self.expansion(name, arguments, span)
+        if found is None:
+            return None
+        sink, names, given, macro = found
+        return ConditionChecker(sink, names, self.depth, given, (*self.expanding, macro)).condition(macro.body)
+
     def _truncated(self, call: ast.Call) -> Test | None:
-        if len(call.arguments) != 1 or not isinstance(call.arguments[0], ast.Name):
+        home, field = self.home(call.arguments[0]) if len(call.arguments) == 1 else (self, None)
+        if not isinstance(field, ast.Name):
             self.sink.report("ER0309", call.span, "`truncated` takes one field", help="for example truncated(content)")
             return None
-        found = self.field(call.arguments[0])
+        found = home.field(field)
         if found is None:
             return None
         info, ref = found

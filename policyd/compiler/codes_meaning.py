@@ -101,6 +101,29 @@ NAMES: tuple[Code, ...] = (
         'path "p" { exec { any argv(it.exe = "-c") } }\n',
         'path "p" { exec { any argv(it = "-c") and none ancestor(it.exe = "/usr/sbin/cron") } }\n',
     ),
+    Code(
+        "ER0214",
+        "a macro's arguments",
+        "A macro is used with as many arguments as it has parameters: fields, values or lists. A parameter followed by a dot or "
+        "an index stands for the name of a step or a field.",
+        'macro scratch(p) = p startswith "/tmp/"\npath "p" { open { scratch() } }\n',
+        'macro scratch(p) = p startswith "/tmp/"\npath "p" { open { scratch(path) } }\n',
+    ),
+    Code(
+        "ER0215",
+        "a macro uses itself",
+        "Macros are written out where they are used, so none may lead back to itself.",
+        'macro a() = uid = 0 or b()\nmacro b() = a()\npath "p" { exec { a() } }\n',
+        'macro a() = uid = 0\nmacro b() = a() or gid = 0\npath "p" { exec { b() } }\n',
+    ),
+    Code(
+        "ER0216",
+        "the file asks for too much",
+        "A short file can ask for very much: macros that use macros, each twice, or a long list tested in every policy. One file "
+        "may have a million conditions and list elements written out; a pattern counts for ten.",
+        "",
+        'path "p" { exit {} }\n',
+    ),
 )
 
 TYPES: tuple[Code, ...] = (

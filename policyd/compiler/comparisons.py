@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from execray.schema.kinds import Kind
 from policyd.compiler import ast
 from policyd.compiler.diagnostics import Level, quote
-from policyd.compiler.literals import basename_pattern, glob_pattern, like_pattern, pattern_bytes
-from policyd.compiler.names import FieldInfo
+from policyd.compiler.macros import ExpansionSink, MacroChecker
+from policyd.compiler.scope import Declared
 from policyd.compiler.source import Span
-from policyd.compiler.values import ValueChecker, kind_words
-from policyd.patterns import PatternError, compile_pattern
+from policyd.compiler.texts import WILDCARDS, basename_patterns, patterns_of, refused
+from policyd.compiler.values import Left, ValueChecker, kind_words
 from policyd.program import And, Constant, Expr, FieldRef, Not, Op, Or, Test
 
 _ORDER = {"<": Op.LT, "<=": Op.LE, ">": Op.GT, ">=": Op.GE}
 _TEXT_OPS = {"contains": Op.CONTAINS, "startswith": Op.STARTSWITH, "endswith": Op.ENDSWITH}
-_WILDCARDS = {"like": like_pattern, "glob": glob_pattern}
 _BITS = {"has": Op.HAS, "hasany": Op.HASANY}
 _IGNORING_CASE = {
     "ieq": "=",
@@ -27,29 +26,38 @@ _IGNORING_CASE = {
     "iendswith": "endswith",
     "ilike": "like",
 }
-_QUANTIFIABLE = frozenset((*_TEXT_OPS, *_WILDCARDS, "in", "="))
-_ACCEPTS_LIST = frozenset((*_TEXT_OPS, *_WILDCARDS, "in", "=", "!=", "=~", "!~"))
+_QUANTIFIABLE = frozenset((*_TEXT_OPS, *WILDCARDS, "in", "="))
+_ACCEPTS_LIST = frozenset((*_TEXT_OPS, *WILDCARDS, "in", "=", "!=", "=~", "!~"))
 #: Every operator of the language, as it is written.
-OPERATORS = frozenset(
-    (*_ORDER, *_TEXT_OPS, *_WILDCARDS, *_BITS, *_IGNORING_CASE, "=", "!=", "=~", "!~", "in", "exists")
-)
-_ON_TEXT = frozenset((*_TEXT_OPS, *_WILDCARDS, "=~", "!~"))
+OPERATORS = frozenset((*_ORDER, *_TEXT_OPS, *WILDCARDS, *_BITS, *_IGNORING_CASE, "=", "!=", "=~", "!~", "in", "exists"))
+_ON_TEXT = frozenset((*_TEXT_OPS, *WILDCARDS, "=~", "!~"))
 _COMM_BYTES = 15
-_COMM_FIELDS = ("comm", "parent.comm")
 _MAX_TEXT = 200
+_PATTERN_WORK = 10
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
-    """The left side of a comparison. basename: only its last component counts."""
+class _Right:
+    """The right side: what was written, one by one, and the checker of the place where it was."""
 
-    info: FieldInfo
-    ref: FieldRef
-    span: Span
-    basename: bool = False
+    home: ValueChecker
+    items: Sequence[ast.Operand]
+    listed: bool = False  # in brackets, or a declared list
+    declared: Declared | None = None
 
 
-class ComparisonChecker(ValueChecker):
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """One comparison in hand. op is the operator without its case folding."""
+
+    node: ast.Compare
+    op: str
+    left: Left
+    ignore_case: bool
+    text: str
+
+
+class ComparisonChecker(MacroChecker):
     """Types comparisons: field, operator, value. What returns None has reported why."""
 
     def text_of(self, span: Span) -> str:
@@ -58,23 +66,26 @@ class ComparisonChecker(ValueChecker):
         text = self.sink.source.text[span.start : min(span.end, span.start + 4 * _MAX_TEXT)]
         if "\n" in text or "\t" in text:
             text = " ".join(text.split())
+        if isinstance(self.sink, ExpansionSink):
+            text = f"{self.sink.use_text} {text}"
         return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "..."
 
-    # ---- comparisons
+    # ---- left sides
 
-    def _left(self, node: ast.Operand) -> _Left | None:
+    def _left(self, node: ast.Operand) -> Left | None:
+        home, node = self.home(node)
         match node:
             case ast.Name(negative=False):
-                found = self.field(node)
-                return _Left(*found, node.span) if found else None
+                found = home.field(node)
+                return Left(*found, node.span, home.sink.source) if found else None
             case ast.Call(name="basename"):
-                return self._basename(node)
+                return self._basename(home, node)
             case ast.Call():
-                self.call(node)
+                home.call(node)
             case ast.Bad():
                 pass
             case _:
-                self.sink.report(
+                home.sink.report(
                     "ER0309",
                     node.span,
                     "a comparison begins with a field",
@@ -82,68 +93,81 @@ class ComparisonChecker(ValueChecker):
                 )
         return None
 
-    def _basename(self, call: ast.Call) -> _Left | None:
-        if len(call.arguments) != 1 or not isinstance(call.arguments[0], ast.Name):
-            self.sink.report("ER0309", call.span, "`basename` takes one field", help="for example basename(path)")
+    def _basename(self, home: ValueChecker, call: ast.Call) -> Left | None:
+        inner, field = home.home(call.arguments[0]) if len(call.arguments) == 1 else (home, None)
+        if not isinstance(field, ast.Name):
+            home.sink.report("ER0309", call.span, "`basename` takes one field", help="for example basename(path)")
             return None
-        found = self.field(call.arguments[0])
+        found = inner.field(field)
         if found is None:
             return None
         info, ref = found
-        if info.kind not in (Kind.PATH, Kind.BYTES):
-            self.sink.report("ER0301", call.span, f"{quote(info.name)} holds {kind_words(info.kind)}, not a path")
+        if ref.kind not in (Kind.PATH, Kind.BYTES):
+            message = f"{quote(info.name)} holds {kind_words(ref.kind)}, not a path"
+            home.sink.report("ER0301", call.span, message, help="give a field that holds one")
             return None
         prefix, _, last = info.name.rpartition("exe")
-        if last == "" and prefix in ("", "parent."):
+        if last == "" and (prefix == "" or prefix in ("parent.", "it.") or prefix.startswith("ancestor[")):
             # The catalogue has this one as a field of its own, which is cheaper to test.
             name = replace(info, name=prefix + "name", kind=Kind.BYTES)
-            return _Left(name, name.ref(ref.alias), call.span)
-        return _Left(info, ref, call.span, basename=True)
+            return Left(name, name.ref(ref.alias), call.span, home.sink.source)
+        return Left(info, ref, call.span, home.sink.source, basename=True)
+
+    # ---- comparisons
 
     def compare(self, node: ast.Compare) -> Expr | None:
+        """Returns the tests that a comparison means."""
         left = self._left(node.left)
         if left is None:
             return None
         op, ignore_case = _IGNORING_CASE.get(node.op, node.op), node.op in _IGNORING_CASE
+        this = _Comparison(node, op, left, ignore_case, self.text_of(node.span))
         if op == "exists":
-            typed: Expr | None = Test(left.ref, Op.EXISTS, text=self.text_of(node.span))
-        elif not self._fits(node, op, left):
+            typed: Expr | None = Test(left.ref, Op.EXISTS, text=this.text)
+        elif not self._fits(this):
             return None
         else:
-            typed = self._dispatch(node, op, left, ignore_case)
+            typed = self._dispatch(this)
         if typed is None:
             return None
         return Not(typed) if node.negated or op == "!~" else typed
 
-    def _dispatch(self, node: ast.Compare, op: str, left: _Left, ignore_case: bool) -> Expr | None:
+    def _dispatch(self, this: _Comparison) -> Expr | None:
+        node = this.node
         assert node.right is not None
-        elements = self.elements(node.right)
-        if elements is not None and not self._list_fits(node, op, elements):
+        right = self._right(node.right)
+        if right.listed and not self._list_fits(this, right.items):
             return None
-        right = [node.right] if elements is None else elements
-        if node.quantifier == "all" and len(right) > 1:
+        if node.quantifier == "all" and len(right.items) > 1:
             # Each by itself: on a list field every one may hold for another element.
-            typed = [self._one(node, op, left, ignore_case, [item]) for item in right]
+            typed = [self._one(this, _Right(right.home, (item,), True)) for item in right.items]
             good = [item for item in typed if item is not None]
             return And(tuple(good)) if len(good) == len(typed) else None
-        return self._one(node, op, left, ignore_case, right)
+        return self._one(this, right)
 
-    def _one(
-        self, node: ast.Compare, op: str, left: _Left, ignore_case: bool, right: Sequence[ast.Operand]
-    ) -> Expr | None:
+    def _right(self, node: ast.Operand) -> _Right:
+        home, written = self.home(node)
+        resolved = home.declared(written)
+        if not isinstance(resolved, ast.ListOf):
+            return _Right(home, (written,))
+        named = home.names.scope.declared.get(written.text) if isinstance(written, ast.Name) else None
+        return _Right(home, resolved.items, True, named)
+
+    def _one(self, this: _Comparison, right: _Right) -> Expr | None:
+        op = this.op
         if op in ("=~", "!~"):
-            return self._patterns(node, left, right)
-        if op in _WILDCARDS or left.basename:
-            return self._wildcards(node, op, left, ignore_case, right)
+            return self._patterns(this, right)
+        if op in WILDCARDS or this.left.basename:
+            return self._wildcards(this, right)
         if op in _TEXT_OPS:
-            return self._needles(node, _TEXT_OPS[op], left, ignore_case, right)
+            return self._any_of(this, _TEXT_OPS[op], right)
         if op in _BITS or op in _ORDER:
-            return self._single(node, _BITS.get(op) or _ORDER[op], left, right[0])
-        return self._equality(node, op, left, ignore_case, right)
+            return self._single(this, _BITS.get(op) or _ORDER[op], right)
+        return self._equality(this, right)
 
     # Which kinds of field an operator takes; equality and `in` take all.
-    def _fits(self, node: ast.Compare, op: str, left: _Left) -> bool:
-        info = left.info
+    def _fits(self, this: _Comparison) -> bool:
+        node, op, info = this.node, this.op, this.left.info
         if node.quantifier and op not in _QUANTIFIABLE:
             help_text = "`has` tests that all bits are set, `hasany` that some are" if op in _BITS else "leave it out"
             self.sink.report("ER0301", node.op_span, f"`{node.op} {node.quantifier}` makes no sense", help=help_text)
@@ -155,7 +179,7 @@ class ComparisonChecker(ValueChecker):
             help_text = "it works on text"
         elif op in _BITS and info.kind is not Kind.BITS:
             help_text = "it tests bits, for example flags has O_CREAT"
-        elif left.basename and op in ("=~", "!~"):
+        elif this.left.basename and op in ("=~", "!~"):
             what = f"`{node.op}` on `basename(...)` is not supported yet"
             self.sink.report("ER0110", node.op_span, what, help="test the path itself with `=~`")
             return False
@@ -165,76 +189,110 @@ class ComparisonChecker(ValueChecker):
         self.sink.report("ER0301", node.op_span, message, help=help_text)
         return False
 
-    def _list_fits(self, node: ast.Compare, op: str, elements: Sequence[ast.Operand]) -> bool:
+    def _list_fits(self, this: _Comparison, items: Sequence[ast.Operand]) -> bool:
+        node = this.node
         assert node.right is not None
-        if not elements:
+        if not items:
             self.sink.report("ER0311", node.right.span, "this list is empty", help="put at least one element into it")
             return False
-        if op not in _ACCEPTS_LIST:
+        if this.op not in _ACCEPTS_LIST:
             self.sink.report("ER0301", node.right.span, f"`{node.op}` does not take a list", help="give one value")
             return False
         return True
 
+    # ---- values
+
+    def _values(self, this: _Comparison, right: _Right) -> tuple[list[Constant], list[FieldRef]] | None:
+        """The constants and the fields on the right, or None where one of them was reported."""
+        if not self._affordable(this, right, 1):
+            return None
+        values = [right.home.value(item, this.left) for item in right.items]
+        good = [value for value in values if value is not None]
+        if len(good) < len(values):
+            return None
+        if this.op not in WILDCARDS and not self._fits_comm(this.left, right, good):
+            return None
+        return (
+            [value for value in good if not isinstance(value, FieldRef)],
+            [value for value in good if isinstance(value, FieldRef)],
+        )
+
+    def _affordable(self, this: _Comparison, right: _Right, weight: int) -> bool:
+        """Whether the file may still ask for this. What is written out in the text itself grows only with the text."""
+        repeated = right.declared is not None or bool(self.expanding)
+        return not repeated or self.sink.spend(weight * len(right.items), this.node.span)
+
+    def _fits_comm(self, left: Left, right: _Right, values: Sequence[Constant | FieldRef]) -> bool:
+        if not _is_comm(left.info.name):
+            return True
+        good = True
+        for node, value in zip(right.items, values, strict=True):
+            if isinstance(value, bytes) and len(value) > _COMM_BYTES:
+                good = False
+                short = value[:_COMM_BYTES].decode("utf-8", "ignore")
+                right.home.sink.report(
+                    "ER0306",
+                    node.span,
+                    f"{quote(value)} is longer than a thread's name can be",
+                    help=f'the kernel keeps 15 bytes: write "{short}", or test `name` or `exe`',
+                )
+        return good
+
     # ---- the groups of operators
 
-    def _constants(self, left: _Left, right: Sequence[ast.Operand]) -> list[Constant | FieldRef] | None:
-        values = [self.value(item, left.info, left.span) for item in right]
-        good = [value for value in values if value is not None]
-        return good if len(good) == len(values) else None
+    def _equality(self, this: _Comparison, right: _Right) -> Expr | None:
+        if not right.listed and this.op != "in":
+            return self._single(this, Op.NE if this.op == "!=" else Op.EQ, right)
+        inside = self._element_of(this, right)
+        if inside is None or this.op != "!=":
+            return inside
+        return And((Test(this.left.ref, Op.EXISTS, text=this.text), Not(inside)))
 
-    def _only_constants(
-        self, node: ast.Compare, left: _Left, right: Sequence[ast.Operand]
-    ) -> tuple[Constant, ...] | None:
-        values = self._constants(left, right)
+    def _element_of(self, this: _Comparison, right: _Right) -> Expr | None:
+        if self._known(this, right) is None:
+            ranges = [item for item in right.items if isinstance(item, ast.Range)]
+            if ranges:
+                singles = [item for item in right.items if not isinstance(item, ast.Range)]
+                return self._with_ranges(this, replace(right, items=singles, declared=None), ranges)
+        return self._any_of(this, Op.IN, right)
+
+    def _any_of(self, this: _Comparison, op: Op, right: _Right) -> Expr | None:
+        """One test for all constants, and one for each field."""
+        left, text, fold = this.left.ref, this.text, this.ignore_case
+        known = self._known(this, right)
+        if known is not None:
+            return Test(left, op, known, ignore_case=fold, text=text)
+        values = self._values(this, right)
         if values is None:
             return None
-        constants = tuple(value for value in values if not isinstance(value, FieldRef))
-        if len(constants) == len(values):
-            return constants
-        self.sink.report(
-            "ER0110",
-            node.op_span,
-            f"`{node.op}` with a field on its right is not supported yet",
-            help="fields compare with =, !=, <, <=, > and >=",
-        )
-        return None
+        constants, fields = values
+        tests: list[Expr] = []
+        if constants:
+            folded = tuple(dict.fromkeys(_fold(value, fold) for value in constants))
+            if right.declared is not None and not fields:
+                right.declared.typed[_key(this)] = folded
+            tests.append(Test(left, op, folded, ignore_case=fold, text=text))
+        one = Op.EQ if op is Op.IN else op
+        tests += [Test(left, one, field, ignore_case=fold, text=text) for field in dict.fromkeys(fields)]
+        return tests[0] if len(tests) == 1 else Or(tuple(tests))
 
-    def _equality(
-        self, node: ast.Compare, op: str, left: _Left, ignore_case: bool, right: Sequence[ast.Operand]
-    ) -> Expr | None:
-        ranges = [item for item in right if isinstance(item, ast.Range)]
-        singles = [item for item in right if not isinstance(item, ast.Range)]
-        text = self.text_of(node.span)
-        if ranges:
-            return self._with_ranges(node, op, left, singles, ranges)
-        if len(right) == 1 and op != "in":
-            typed = self._single(node, Op.NE if op == "!=" else Op.EQ, left, right[0])
-            return replace(typed, ignore_case=ignore_case, value=_folded(typed.value, ignore_case)) if typed else None
-        constants = self._only_constants(node, left, right)
-        if constants is None:
-            return None
-        if not self._fits_comm(left, right, constants):
-            return None
-        constants = tuple(_fold(value, ignore_case) for value in dict.fromkeys(constants))
-        if op == "!=":
-            return And(tuple(Test(left.ref, Op.NE, value, text=text) for value in constants))
-        return Test(left.ref, Op.IN, constants, ignore_case=ignore_case, text=text)
+    def _known(self, this: _Comparison, right: _Right) -> tuple[Constant, ...] | None:
+        """What the list became before: one of thousands in thousands of policies is typed, and kept, once."""
+        return None if right.declared is None else right.declared.typed.get(_key(this))
 
-    def _single(self, node: ast.Compare, op: Op, left: _Left, right: ast.Operand) -> Test | None:
-        value = self.value(right, left.info, left.span)
-        if value is None or not self._fits_comm(left, [right], [value]):
+    def _single(self, this: _Comparison, op: Op, right: _Right) -> Test | None:
+        values = self._values(this, right)
+        if values is None:
             return None
-        if not isinstance(value, (int, bytes, FieldRef)):
-            self.sink.report(
-                "ER0301", node.op_span, f"`{node.op}` compares with one address, not with a network", help="use `in`"
-            )
+        value = (*values[0], *values[1])[0]
+        if not isinstance(value, int | bytes | FieldRef):
+            message = f"`{this.node.op}` compares with one address, not with a network"
+            self.sink.report("ER0301", this.node.op_span, message, help="use `in`")
             return None
-        if isinstance(value, FieldRef) and op in _BITS.values():
-            self._only_constants(node, left, [right])
-            return None
-        if op is Op.EQ and left.info.constants == "O_" and not isinstance(value, FieldRef):
-            self._lint_exact_bits(node)
-        return Test(left.ref, op, value, text=self.text_of(node.span))
+        if op is Op.EQ and this.left.info.constants == "O_" and not isinstance(value, FieldRef):
+            self._lint_exact_bits(this.node)
+        folded = value if isinstance(value, FieldRef) else _fold(value, this.ignore_case)
+        return Test(this.left.ref, op, folded, ignore_case=this.ignore_case, text=this.text)
 
     def _lint_exact_bits(self, node: ast.Compare) -> None:
         self.sink.report(
@@ -245,120 +303,68 @@ class ComparisonChecker(ValueChecker):
             help="use `has` to test that some bits are set, or `access` for reading and writing",
         )
 
-    def _fits_comm(self, left: _Left, right: Sequence[ast.Operand], values: Sequence[Constant | FieldRef]) -> bool:
-        if left.info.name not in _COMM_FIELDS:
-            return True
-        good = True
-        for node, value in zip(right, values, strict=True):
-            if isinstance(value, bytes) and len(value) > _COMM_BYTES:
-                good = False
-                short = value[:_COMM_BYTES].decode("utf-8", "ignore")
-                self.sink.report(
-                    "ER0306",
-                    node.span,
-                    f"{quote(value)} is longer than a thread's name can be",
-                    help=f'the kernel keeps 15 bytes: write "{short}", or test `name` or `exe`',
-                )
-        return good
-
-    def _with_ranges(
-        self,
-        node: ast.Compare,
-        op: str,
-        left: _Left,
-        singles: Sequence[ast.Operand],
-        ranges: Sequence[ast.Range],
-    ) -> Expr | None:
-        text = self.text_of(node.span)
+    def _with_ranges(self, this: _Comparison, singles: _Right, ranges: Sequence[ast.Range]) -> Expr | None:
+        left, text = this.left, this.text
         if left.info.kind not in (Kind.INT, Kind.DURATION):
-            self.sink.report("ER0301", ranges[0].span, "a range stands only in a list of numbers")
+            message, help_text = "a range stands only in a list of numbers", "list the values one by one"
+            singles.home.sink.report("ER0301", ranges[0].span, message, help=help_text)
             return None
         parts: list[Expr] = []
         for item in ranges:
-            first, last = self._constants(left, [item.first, item.last]) or (None, None)
+            first, last = singles.home.value(item.first, left), singles.home.value(item.last, left)
             if not isinstance(first, int) or not isinstance(last, int):
                 return None
             if first > last:
-                self.sink.report("ER0312", item.span, "this range is empty", help="the smaller number comes first")
+                message, help_text = "this range is empty", "the smaller number comes first"
+                singles.home.sink.report("ER0312", item.span, message, help=help_text)
                 return None
             parts.append(And((Test(left.ref, Op.GE, first, text=text), Test(left.ref, Op.LE, last, text=text))))
-        if singles:
-            constants = self._only_constants(node, left, singles)
-            if constants is None:
+        if singles.items:
+            others = self._any_of(this, Op.IN, singles)
+            if others is None:
                 return None
-            parts.append(Test(left.ref, Op.IN, constants, text=text))
-        inside: Expr = parts[0] if len(parts) == 1 else Or(tuple(parts))
-        if op == "!=":
-            return And((Test(left.ref, Op.EXISTS, text=text), Not(inside)))
-        return inside
+            parts.append(others)
+        return parts[0] if len(parts) == 1 else Or(tuple(parts))
 
-    def _needles(
-        self, node: ast.Compare, op: Op, left: _Left, ignore_case: bool, right: Sequence[ast.Operand]
-    ) -> Expr | None:
-        constants = self._only_constants(node, left, right)
-        if constants is None or not self._fits_comm(left, right, constants):
+    # ---- patterns
+
+    def _wildcards(self, this: _Comparison, right: _Right) -> Expr | None:
+        values = self._values(this, right)
+        if values is None:
             return None
-        folded = tuple(_fold(value, ignore_case) for value in dict.fromkeys(constants))
-        return Test(left.ref, op, folded, ignore_case=ignore_case, text=self.text_of(node.span))
-
-    def _wildcards(
-        self, node: ast.Compare, op: str, left: _Left, ignore_case: bool, right: Sequence[ast.Operand]
-    ) -> Expr | None:
-        constants = self._only_constants(node, left, right)
-        if constants is None:
+        constants, fields = values
+        if fields:
+            what = f"`{this.node.op}` takes a pattern" if this.op in WILDCARDS else "`basename(...)` compares with text"
+            self.sink.report("ER0301", this.node.op_span, f"{what}, not a field", help="write a text in quotes")
             return None
         raws = [value for value in constants if isinstance(value, bytes)]
-        make = _WILDCARDS.get(op)
-        patterns = [basename_pattern(op, raw) if left.basename or not make else make(raw) for raw in raws]
-        if not self._compiles(node, list(zip(patterns, right, strict=True)), ignore_case):
+        make = WILDCARDS.get(this.op)
+        patterns = basename_patterns(this.op, raws) if this.left.basename or not make else list(map(make, raws))
+        return self._match(this, right, patterns)
+
+    def _patterns(self, this: _Comparison, right: _Right) -> Expr | None:
+        if not self._affordable(this, right, _PATTERN_WORK):
             return None
-        text = self.text_of(node.span)
-        test = Test(left.ref, Op.MATCH, tuple(patterns), ignore_case=ignore_case, text=text)
-        return And((Test(left.ref, Op.EXISTS, text=text), Not(test))) if op == "!=" else test
+        return self._match(this, right, patterns_of(right.home, this.node, right.items))
 
-    def _patterns(self, node: ast.Compare, left: _Left, right: Sequence[ast.Operand]) -> Expr | None:
-        patterns: list[tuple[bytes, ast.Operand]] = []
-        for item in right:
-            text = self.declared(item)
-            if isinstance(text, ast.Text):
-                patterns.append((pattern_bytes(text), item))
-            elif not isinstance(text, ast.Bad):
-                self.sink.report(
-                    "ER0305",
-                    item.span,
-                    f"`{node.op}` takes a regular expression in quotes",
-                    help='for example path =~ "/etc/(passwd|shadow)"',
-                )
-        if len(patterns) != len(right) or not self._compiles(node, patterns, False):
+    def _match(self, this: _Comparison, right: _Right, patterns: Sequence[bytes] | None) -> Expr | None:
+        fold = this.ignore_case
+        if patterns is None or refused(right.home.sink, zip(patterns, right.items, strict=True), fold):
             return None
-        return Test(left.ref, Op.MATCH, tuple(p for p, _ in patterns), text=self.text_of(node.span))
-
-    def _compiles(self, node: ast.Compare, patterns: Sequence[tuple[bytes, ast.Operand]], ignore_case: bool) -> bool:
-        good = True
-        for pattern, place in patterns:
-            try:
-                compile_pattern(pattern, ignore_case)
-            except PatternError as error:
-                good = False
-                self.sink.report(
-                    "ER0305",
-                    place.span,
-                    f"RE2 refuses this pattern: {_reason(error)}",
-                    help="RE2 has no look-around and no back-references; see its syntax page",
-                )
-        return good
+        left, text = this.left.ref, this.text
+        test = Test(left, Op.MATCH, tuple(dict.fromkeys(patterns)), ignore_case=fold, text=text)
+        return And((Test(left, Op.EXISTS, text=text), Not(test))) if this.op == "!=" else test
 
 
-def _reason(error: PatternError) -> str:
-    return quote(str(error)).strip("`")
+def _key(this: _Comparison) -> tuple[object, ...]:
+    """All that decides what a list of constants becomes."""
+    info = this.left.info
+    return info.kind, info.constants, _is_comm(info.name), this.ignore_case
+
+
+def _is_comm(name: str) -> bool:
+    return name.rpartition(".")[2] == "comm"
 
 
 def _fold(value: Constant, ignore_case: bool) -> Constant:
     return value.lower() if ignore_case and isinstance(value, bytes) else value
-
-
-def _folded(value: object, ignore_case: bool) -> Constant | FieldRef | None:
-    if isinstance(value, FieldRef):
-        return value
-    assert isinstance(value, (int, bytes))
-    return _fold(value, ignore_case)

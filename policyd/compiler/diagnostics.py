@@ -12,6 +12,8 @@ from policyd.compiler.source import SourceFile, Span
 MAX_SHOWN = 20
 # Collected before the choice of which to show; a hostile file must not fill the memory.
 _MAX_KEPT = 500
+#: What one file may ask for: conditions of macros written out, and elements of lists compared with a field.
+MAX_WORK = 1_000_000
 _MAX_QUOTED = 60
 
 
@@ -53,9 +55,32 @@ class Sink:
 
     def __init__(self, source: SourceFile) -> None:
         self.source = source
-        self.errors = 0
         self.total = 0
+        self._errors = 0
+        self._work = MAX_WORK
         self._kept: dict[Diagnostic, None] = {}
+
+    @property
+    def errors(self) -> int:
+        """How many errors were reported."""
+        return self._errors
+
+    def spend(self, units: int, span: Span) -> bool:
+        """Takes work out of what the file may cause; returns False where there is none left, which is reported once.
+
+        A file is read in a time that grows with its length, but lists and macros let a short one ask for very much.
+        """
+        if self._work < 0:
+            return False
+        self._work -= units
+        if self._work < 0:
+            self.report(
+                "ER0216",
+                span,
+                "this file asks for too much: its macros and lists are written out too often",
+                help="use smaller lists, or split the file",
+            )
+        return self._work >= 0
 
     def report(
         self,
@@ -84,7 +109,7 @@ class Sink:
             return
         self.total += 1
         if level is Level.ERROR:
-            self.errors += 1
+            self._errors += 1
         if len(self._kept) < _MAX_KEPT:
             self._kept[diagnostic] = None
 
@@ -94,7 +119,7 @@ class Sink:
         for diagnostic in gone:
             del self._kept[diagnostic]
         self.total -= len(gone)
-        self.errors -= sum(diagnostic.level is Level.ERROR for diagnostic in gone)
+        self._errors -= sum(diagnostic.level is Level.ERROR for diagnostic in gone)
 
     def shown(self) -> tuple[Diagnostic, ...]:
         """Returns at most MAX_SHOWN, sorted by position; where there are more, errors go before the others."""

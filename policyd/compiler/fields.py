@@ -27,11 +27,15 @@ MAX_INDEX = 4095
 
 
 class FieldChecker:
-    """Resolves fields. Every method that returns None has reported why, or met what was reported before."""
+    """Resolves fields. Every method that returns None has reported why, or met what was reported before.
 
-    def __init__(self, sink: Sink, names: Names) -> None:
+    depth: how many quantifiers stand around.
+    """
+
+    def __init__(self, sink: Sink, names: Names, depth: int = 0) -> None:
         self.sink = sink
         self.names = names
+        self.depth = depth
 
     # ---- fields
 
@@ -40,7 +44,7 @@ class FieldChecker:
         found = self.find(node)
         if found is not None:
             return self.indexed(node, *found)
-        if _is_element(node.text) and IT not in self.names.aliases:
+        if is_element(node.text) and IT not in self.names.aliases:
             self._bad_element(node)
             return None
         if node.text == ANCESTOR:
@@ -56,7 +60,7 @@ class FieldChecker:
 
     def find(self, node: ast.Name) -> tuple[FieldInfo, str | None] | None:
         """Returns what field a name means and the alias it is read through; None, silently, if none."""
-        if self.names.element is not None and _is_element(node.text):
+        if self.names.element is not None and is_element(node.text):
             info = find_element(self.names.element, node.text)
         else:
             info = find_field(self.names.codes, node.text)
@@ -127,7 +131,7 @@ class FieldChecker:
         head = node.text.partition(".")[0]
         if not self.names.codes:
             return  # the event was reported
-        if node.text in self.names.declared:
+        if node.text in self.names.scope.declared:
             self.sink.report(
                 "ER0309",
                 node.span,
@@ -166,7 +170,8 @@ class FieldChecker:
         self.sink.report("ER0201", node.span, f"{events} has no field {quote(name)}", help=help_text)
 
 
-def _is_element(name: str) -> bool:
+def is_element(name: str) -> bool:
+    """Whether it is `it` or a field of it."""
     return name == IT or name.startswith(f"{IT}.")
 
 

@@ -67,10 +67,27 @@ def _expr(expr: Expr) -> object:
             return "not", _expr(item)
         case Test():
             value = expr.value
-            operand = _field(value) if isinstance(value, FieldRef) else repr(value)
+            operand = _field(value) if isinstance(value, FieldRef) else _constants(value)
             return expr.op.value, _field(expr.field), operand, expr.all, expr.ignore_case
         case Quantified(field=field, item=item, every=every):
             return "all" if every else "any", _field(field), _expr(item)
+
+
+_LONG = 32
+_MOST_LISTS = 1024
+_lists: dict[int, tuple[object, str]] = {}
+
+
+def _constants(value: object) -> str:
+    """Constants as text. That of a long list is its digest, and is kept: thousands of policies may share the list."""
+    if not isinstance(value, tuple) or len(value) < _LONG:
+        return repr(value)
+    known = _lists.get(id(value))
+    if known is None or known[0] is not value:
+        if len(_lists) >= _MOST_LISTS:
+            _lists.clear()
+        known = _lists[id(value)] = (value, hashlib.sha256(repr(value).encode("utf-8", "surrogatepass")).hexdigest())
+    return known[1]
 
 
 def _field(field: FieldRef) -> object:

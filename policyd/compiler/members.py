@@ -165,13 +165,23 @@ class MemberParser(ConditionParser):
             self.report("ER0105", value.span, "a declared value is a text, a number, a duration or a list")
         return ast.Declaration(word.span.to(value.span), name, value)
 
-    def macro(self) -> str:
-        """macro ID [ "(" [ ID { "," ID } ] ")" ] "=" expr ; returns its name: no macro runs yet"""
+    def macro(self) -> ast.Macro:
+        """macro ID [ "(" [ ID { "," ID } ] ")" ] = expr ; where the condition makes no sense, the name is known all the same"""
         word = self.advance()
         name = self.plain_word("a name after `macro`")
-        if self.at("("):
-            self.skip_balanced()
+        parameters: list[ast.Ident] = []
+        if self.accept("("):
+            while not self.at(")"):
+                parameters.append(self.plain_word("the name of a parameter", "for example macro scratch(p) = ..."))
+                if not self.accept(",") and not self.at(")"):
+                    raise self.fail("`,` or `)` after the parameter")
+            self.advance()
         self.expect("=", f"after `macro {name.text}`")
-        self.expr()
-        self.unsupported(word.span.to(name.span), "`macro`", "write the condition out where it is used")
-        return name.text
+        since, depth = self._at, self._depth
+        try:
+            body = self.expr()
+        except Panic:
+            self._depth = depth
+            self.skip_line(since)
+            body = ast.Bad(name.span)
+        return ast.Macro(word.span.to(self.previous.span), name, tuple(parameters), body)

@@ -12,7 +12,7 @@ from itertools import islice
 
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EVENT_BY_NAME, Field
 from execray.schema.kinds import CONSTANTS, Kind
-from policyd.compiler import ast
+from policyd.compiler.scope import Scope
 from policyd.compiler.source import Span
 from policyd.program import IT, FieldRef
 
@@ -218,14 +218,6 @@ def near(name: str, candidates: Iterable[str]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
-    """A list or let: where, and what."""
-
-    span: Span
-    value: ast.Operand
-
-
-@dataclass(frozen=True, slots=True)
 class AliasInfo:
     """An earlier step, by its alias: the events it may have been. current: it is the event at hand."""
 
@@ -241,8 +233,7 @@ class Names:
     """
 
     codes: tuple[int, ...]
-    declared: Mapping[str, Declared]
+    scope: Scope
     bound: Mapping[str, AliasInfo]
     aliases: Mapping[str, Span]
-    macros: frozenset[str] = frozenset()
     element: Element | None = None

@@ -12,6 +12,7 @@ from policyd.compiler.members import OPTIONS
 from policyd.compiler.statements import POLICY_WORDS, Members, StatementParser
 from policyd.compiler.tokens import T, Token
 
+_FOLLOWS = ("=", "+=", "(")  # the name of a declaration
 _FILE_WORDS = ("let", "list", "macro", "language", "import", "exception")
 
 
@@ -26,6 +27,7 @@ class Parser(StatementParser):
         body = Members()
         while self.token.kind is not T.END:
             self._depth = 0
+            since = self._at
             try:
                 if self.at_word(*POLICY_WORDS):
                     policies.append(self._policy())
@@ -34,8 +36,10 @@ class Parser(StatementParser):
                 elif not self.accept(";"):
                     raise self._stray()
             except Panic:
-                self._skip_to_policy()
-        return ast.File(tuple(policies), tuple(body.declarations), frozenset(body.macros))
+                if self._at == since:
+                    self.advance()
+                self._skip_to_member()
+        return ast.File(tuple(policies), tuple(body.declarations), tuple(body.macros))
 
     def _file_member(self, body: Members) -> None:
         word = self.token
@@ -45,7 +49,7 @@ class Parser(StatementParser):
                 if declaration:
                     body.declarations.append(declaration)
             case "macro":
-                body.macros.add(self.macro())
+                body.macros.append(self.macro())
             case "exception":
                 self._exception()
             case _:
@@ -73,15 +77,16 @@ class Parser(StatementParser):
             self.report("ER0103", token.span, f"{describe(token)} stands outside of a policy", help=help_text)
         return Panic()
 
-    def _skip_to_policy(self) -> None:
-        """Skips to what begins a policy or a list at the start of a line, or the end."""
-        self.advance()
+    def _skip_to_member(self) -> None:
+        """Skips to what begins a policy or a declaration at the start of a line, or the end."""
         while self.token.kind is not T.END:
             token, after = self.token, self.ahead()
             if token.newline and token.kind is T.NAME:
                 if token.text in POLICY_WORDS and (after.kind is T.STRING or self.ahead(2).text == "{"):
                     return
-                if token.text in ("list", "let", "macro") and after.kind is T.NAME and self.ahead(2).text in ("=", "("):
+                if token.text in ("list", "let", "macro") and after.kind is T.NAME and self.ahead(2).text in _FOLLOWS:
+                    return
+                if token.text == "exception" and after.text == "for":
                     return
             self.advance()
 
@@ -113,7 +118,7 @@ class Parser(StatementParser):
             ast.Body(span, tuple(body.statements), tuple(body.handlers), tuple(body.untils)),
             self.broken,
             self.incomplete,
-            frozenset(body.macros),
+            tuple(body.macros),
             tuple(body.exceptions),
         )
 

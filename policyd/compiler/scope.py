@@ -1,32 +1,45 @@
-"""Declared names: lists and values, of a file and of a policy."""
+"""What is declared in a file or a policy: lists, values and macros, and where each of their names means something."""
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import MutableMapping
+from dataclasses import dataclass, field
 
 from policyd.compiler import ast
-from policyd.compiler.diagnostics import Label, Sink, quote
-from policyd.compiler.names import Declared, family_of
+from policyd.compiler.source import SourceFile, Span
+from policyd.program import Constant
 
 
-def declare(
-    declarations: tuple[ast.Declaration, ...], outer: MutableMapping[str, Declared], sink: Sink
-) -> MutableMapping[str, Declared]:
-    """Returns the declared names of a scope over those of the scope around it; reports doubles."""
-    own: dict[str, Declared] = {}
-    for declaration in declarations:
-        name = declaration.name
-        if name.text in own:
-            sink.report(
-                "ER0208",
-                name.span,
-                f"{quote(name.text)} is declared twice",
-                labels=(Label(own[name.text].span, "first declared here"),),
-                help="give one of them another name",
-            )
-            continue
-        if family_of(name.text) is not None:
-            sink.report("ER0208", name.span, f"{quote(name.text)} is a constant already", help="choose another name")
-        own[name.text] = Declared(name.span, declaration.value)
-    return ChainMap(own, outer)  # not a copy: there may be many policies under many lists
+@dataclass(frozen=True, slots=True, eq=False)
+class Declared:
+    """A list or let: where, and what. typed: what the list has become before, by the kind of field it was compared with."""
+
+    span: Span
+    value: ast.Operand
+    typed: dict[tuple[object, ...], tuple[Constant, ...]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Macro:
+    """A named condition. Its own names mean what they mean where it was written: in `scope`.
+
+    size: how many conditions it holds, those of other macros not counted. of_policy: it stands in a policy, and may read the
+    policy's steps.
+    """
+
+    name: str
+    span: Span
+    parameters: tuple[str, ...]
+    body: ast.Expr
+    scope: Scope
+    source: SourceFile
+    size: int
+    of_policy: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scope:
+    """Names of one file or policy, over those around it."""
+
+    declared: MutableMapping[str, Declared]
+    macros: MutableMapping[str, Macro]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from execray.schema.catalog import EVENT_BY_NAME
 from policyd.compiler import ast
 from policyd.compiler.checker import ConditionChecker
 from policyd.compiler.counts import check_times, refuse_modifiers
+from policyd.compiler.declarations import declare
 from policyd.compiler.diagnostics import Label, Level, Sink, quote
 from policyd.compiler.keys import check_keys, check_throttle_key
 from policyd.compiler.lexer import strip_comments
@@ -17,13 +18,12 @@ from policyd.compiler.metadata import apply_options, check_meta, duration_ns
 from policyd.compiler.names import (
     PLANNED_EVENTS,
     AliasInfo,
-    Declared,
     Names,
     dotted_heads,
     near,
 )
 from policyd.compiler.reactions import Reactions
-from policyd.compiler.scope import declare
+from policyd.compiler.scope import Scope
 from policyd.compiler.source import Span
 from policyd.compiler.typed import (
     Benign,
@@ -58,12 +58,9 @@ _Bound = Mapping[str, AliasInfo]  # the steps that lie before a place, by alias
 class PolicyChecker:
     """Checks one policy. Errors go to the sink; what is returned is complete only where there were none."""
 
-    def __init__(
-        self, node: ast.Policy, declared: MutableMapping[str, Declared], macros: frozenset[str], sink: Sink
-    ) -> None:
+    def __init__(self, node: ast.Policy, scope: Scope, sink: Sink) -> None:
         self._sink = sink
-        self._declared = declare(node.declarations, declared, sink)
-        self._macros = macros | node.macros
+        self._scope = declare(node.declarations, node.macros, scope, sink)
         line, column = sink.source.position(node.span.start)
         self._policy = TypedPolicy(node, plain_text(node.name), Place(sink.source.name, line, column))
         self._aliases: dict[str, Span] = {}  # all of the policy, with their first place
@@ -95,7 +92,7 @@ class PolicyChecker:
         return self._names(codes, self._known)
 
     def _names(self, codes: tuple[int, ...], known: Mapping[str, AliasInfo]) -> Names:
-        return Names(codes, self._declared, known, self._aliases, self._macros)
+        return Names(codes, self._scope, known, self._aliases)
 
     def _react(self) -> None:
         policy = self._policy

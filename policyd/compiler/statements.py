@@ -23,7 +23,7 @@ class Members:
         self.meta: list[ast.MetaItem] = []
         self.meta_span: Span | None = None
         self.declarations: list[ast.Declaration] = []
-        self.macros: set[str] = set()
+        self.macros: list[ast.Macro] = []
         self.untils: list[ast.Until] = []
         self.exceptions: list[ast.Except] = []
 
@@ -103,7 +103,7 @@ class StatementParser(StepParser):
                     help="to limit the step before it, write it on the line of the step's closing brace",
                 )
         elif token.text == "macro":
-            body.macros.add(self.macro())
+            body.macros.append(self.macro())
         else:
             declaration = self.declaration()
             if declaration:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from execray.schema.kinds import CONSTANTS, Kind
 from policyd.compiler import ast
 from policyd.compiler.diagnostics import Label, quote
@@ -18,7 +20,7 @@ from policyd.compiler.names import (
     is_planned_field,
     near,
 )
-from policyd.compiler.source import Span
+from policyd.compiler.source import SourceFile, Span
 from policyd.program import Constant, FieldRef, Network
 
 _KIND_WORDS = {
@@ -39,65 +41,81 @@ def kind_words(kind: Kind) -> str:
     return _KIND_WORDS[kind]
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The left side of a comparison: a field. basename: only its last component counts. source: where it was written."""
+
+    info: FieldInfo
+    ref: FieldRef
+    span: Span
+    source: SourceFile
+    basename: bool = False
+
+
 class ValueChecker(FieldChecker):
-    """Resolves operands. Every method that returns None has reported why, or met what was reported before."""
+    """Resolves operands. Every method that returns None has reported why, or met what was reported before.
+
+    Operands are those that were written where the checker's names hold: see `home`.
+    """
 
     # ---- values
 
-    def elements(self, node: ast.Operand) -> list[ast.Operand] | None:
-        """Returns the elements of a list or of a declared one; None where the operand is a single value."""
-        node = self.declared(node)
-        return list(node.items) if isinstance(node, ast.ListOf) else None
+    def home(self, node: ast.Operand) -> tuple[ValueChecker, ast.Operand]:
+        """Returns an operand as it was written, with the checker of that place: a macro's parameter was written elsewhere."""
+        return self, node
 
     def declared(self, node: ast.Operand) -> ast.Operand:
         """Returns what a declared name stands for, and anything else as it is."""
         if isinstance(node, ast.Name) and node.index is None and not node.negative:
-            found = self.names.declared.get(node.text)
+            found = self.names.scope.declared.get(node.text)
             if found is not None:
                 return found.value
         return node
 
-    def value(self, node: ast.Operand, left: FieldInfo, left_span: Span) -> Constant | FieldRef | None:
+    def value(self, node: ast.Operand, left: Left) -> Constant | FieldRef | None:
         """Returns one constant of the left side's kind, or a field to compare with."""
+        checker, node = self.home(node)
+        return checker._value(node, left)
+
+    def _value(self, node: ast.Operand, left: Left) -> Constant | FieldRef | None:
         resolved = self.declared(node)
         match resolved:
             case ast.Text():
-                return self._text(resolved, node, left, left_span)
+                return self._text(resolved, node, left)
             case ast.Number():
-                return self._number(resolved, node, left, left_span)
+                return self._number(resolved, node, left)
             case ast.Name():
-                return self._name(resolved, left, left_span)
+                return self._name(resolved, left)
             case ast.BitSet():
-                return self._bits(resolved, left, left_span)
+                return self._bits(resolved, left)
             case ast.Call():
                 self.call(resolved)
             case ast.ListOf() | ast.Range():
                 self.sink.report("ER0301", node.span, "a list cannot stand here", help="lists stand behind `in`")
         return None
 
-    def mismatch(self, node: ast.Operand, left: FieldInfo, left_span: Span, is_a: str, help: str) -> None:
+    def mismatch(self, node: ast.Operand, left: Left, is_a: str, help: str) -> None:
         """Reports a value of the wrong kind, with both places."""
-        holds = kind_words(left.kind)
-        what = "text" if is_a == "text" else is_a
+        here = left.source is self.sink.source
         self.sink.report(
             "ER0304",
-            left_span,
-            f"cannot compare {quote(self.sink.source.snippet(left_span))} with {what}",
-            label=f"this field holds {holds}",
-            labels=(Label(node.span, f"this is {is_a}"),),
+            left.span if here else node.span,
+            f"cannot compare {quote(left.source.snippet(left.span))} with {is_a}",
+            label=f"this field holds {kind_words(left.info.kind)}" if here else "",
+            labels=(Label(node.span, f"this is {is_a}"),) if here else (),
             help=help,
         )
 
-    def _text(self, text: ast.Text, node: ast.Operand, left: FieldInfo, left_span: Span) -> Constant | None:
-        if left.is_text:
+    def _text(self, text: ast.Text, node: ast.Operand, left: Left) -> Constant | None:
+        if left.info.is_text:
             return text_bytes(text)
-        if left.kind is Kind.IP:
+        if left.info.kind is Kind.IP:
             return self._address(text, node)
-        if left.kind in (Kind.INT, Kind.BITS):
+        if left.info.kind in (Kind.INT, Kind.BITS):
             number = quoted_number(text)
             if number is not None:
                 return number
-        self.mismatch(node, left, left_span, "text", _help_for(left))
+        self.mismatch(node, left, "text", _help_for(left.info))
         return None
 
     def _address(self, text: ast.Text, node: ast.Operand) -> bytes | Network | None:
@@ -112,20 +130,20 @@ class ValueChecker(FieldChecker):
             return None
         return found
 
-    def _number(self, number: ast.Number, node: ast.Operand, left: FieldInfo, left_span: Span) -> int | None:
+    def _number(self, number: ast.Number, node: ast.Operand, left: Left) -> int | None:
         is_duration = number.unit == "duration"
-        if is_duration == (left.kind is Kind.DURATION) and left.kind in (Kind.INT, Kind.BITS, Kind.DURATION):
+        if is_duration == (left.info.kind is Kind.DURATION) and left.info.kind in (Kind.INT, Kind.BITS, Kind.DURATION):
             return number.value
-        self.mismatch(node, left, left_span, "a duration" if is_duration else "a number", _help_for(left))
+        self.mismatch(node, left, "a duration" if is_duration else "a number", _help_for(left.info))
         return None
 
-    def _bits(self, bits: ast.BitSet, left: FieldInfo, left_span: Span) -> int | None:
-        if left.kind is not Kind.BITS:
-            self.mismatch(bits, left, left_span, "a bit set", _help_for(left))
+    def _bits(self, bits: ast.BitSet, left: Left) -> int | None:
+        if left.info.kind is not Kind.BITS:
+            self.mismatch(bits, left, "a bit set", _help_for(left.info))
             return None
         total = 0
         for item in bits.items:
-            value = self.value(item, left, left_span)
+            value = self.value(item, left)
             if isinstance(value, FieldRef):
                 self.sink.report("ER0303", item.span, "a bit set is made of constants", help="leave the field out")
             if not isinstance(value, int):
@@ -135,19 +153,19 @@ class ValueChecker(FieldChecker):
 
     # ---- names on the right
 
-    def _name(self, name: ast.Name, left: FieldInfo, left_span: Span) -> Constant | FieldRef | None:
+    def _name(self, name: ast.Name, left: Left) -> Constant | FieldRef | None:
         if name.text in ("true", "false") and name.index is None:
-            if left.kind is Kind.BOOL:
+            if left.info.kind is Kind.BOOL:
                 return name.text == "true"
-            self.mismatch(name, left, left_span, "true or false", _help_for(left))
+            self.mismatch(name, left, "true or false", _help_for(left.info))
             return None
-        constant = find_constant(left.constants, name.text)
+        constant = find_constant(left.info.constants, name.text)
         if constant is not None and name.index is None:
             return self._constant(name, constant, left)
         found = self.find(name)
         if found is not None and not name.negative:
             checked = self.indexed(name, *found)
-            return self._other_field(name, *checked, left, left_span) if checked else None
+            return self._other_field(name, *checked, left) if checked else None
         family = family_of(name.text)
         if family is not None:
             self._other_family(name, family, left)
@@ -155,8 +173,8 @@ class ValueChecker(FieldChecker):
         self._unknown_value(name, left)
         return None
 
-    def _constant(self, name: ast.Name, value: int, left: FieldInfo) -> int | None:
-        if left.constants != "E":
+    def _constant(self, name: ast.Name, value: int, left: Left) -> int | None:
+        if left.info.constants != "E":
             if not name.negative:
                 return value
             self.sink.report("ER0302", name.span, "`-` stands only before numbers and error names", help="remove it")
@@ -166,42 +184,40 @@ class ValueChecker(FieldChecker):
         self.sink.report(
             "ER0313",
             name.span,
-            f"{quote(left.name)} is never {quote(name.text)}",
+            f"{quote(left.info.name)} is never {quote(name.text)}",
             help=f"a failed call returns the negated number: write -{name.text}",
         )
         return None
 
-    def _other_family(self, name: ast.Name, family: str, left: FieldInfo) -> None:
-        takes = family_words(left.constants) if left.constants else kind_words(left.kind)
+    def _other_family(self, name: ast.Name, family: str, left: Left) -> None:
+        takes = family_words(left.info.constants) if left.info.constants else kind_words(left.info.kind)
         self.sink.report(
             "ER0302",
             name.span,
-            f"{quote(name.text)} is not a value of {quote(left.name)}",
+            f"{quote(name.text)} is not a value of {quote(left.info.name)}",
             label=f"one of the {family_words(family)}",
-            help=f"{left.name} takes {takes}",
+            help=f"{left.info.name} takes {takes}",
         )
 
-    def _other_field(
-        self, name: ast.Name, info: FieldInfo, ref: FieldRef, left: FieldInfo, left_span: Span
-    ) -> FieldRef | None:
+    def _other_field(self, name: ast.Name, info: FieldInfo, ref: FieldRef, left: Left) -> FieldRef | None:
         same = (
-            info.kind is left.kind
-            or (info.is_text and left.is_text and info.kind is not Kind.TEXTS)
-            or (info.kind.is_number and left.kind.is_number and Kind.DURATION not in (info.kind, left.kind))
+            info.kind is left.info.kind
+            or (info.is_text and left.info.is_text)
+            or (info.kind.is_number and left.info.kind.is_number and Kind.DURATION not in (info.kind, left.info.kind))
         )
-        if same and info.kind is not Kind.TEXTS:
+        if same:
             return ref
         self.sink.report(
             "ER0303",
-            left_span,
-            f"cannot compare {quote(left.name)} with {quote(name.text)}",
-            label=f"holds {kind_words(left.kind)}",
+            left.span if left.source is self.sink.source else name.span,
+            f"cannot compare {quote(left.info.name)} with {quote(name.text)}",
+            label=f"holds {kind_words(left.info.kind)}",
             labels=(Label(name.span, f"holds {kind_words(info.kind)}"),),
             help="compare fields of one kind",
         )
         return None
 
-    def _unknown_value(self, name: ast.Name, left: FieldInfo) -> None:
+    def _unknown_value(self, name: ast.Name, left: Left) -> None:
         head, _, rest = name.text.partition(".")
         if rest and head in self.names.aliases:
             self.bad_reference(name, head, rest)
@@ -214,17 +230,20 @@ class ValueChecker(FieldChecker):
         if like_reference(name.text):
             self.unknown_step(name, head)
             return
-        candidates = [*CONSTANTS.get(left.constants, ()), *self.names.declared, *field_names(self.names.codes)]
+        candidates = [
+            *CONSTANTS.get(left.info.constants, ()),
+            *self.names.scope.declared,
+            *field_names(self.names.codes),
+        ]
         close = near(name.text, candidates)
-        help_text = f"did you mean `{close}`?" if close else _help_for(left)
+        help_text = f"did you mean `{close}`?" if close else _help_for(left.info)
         self.sink.report("ER0203", name.span, f"unknown name {quote(name.text)}", help=help_text)
 
     def call(self, call: ast.Call) -> None:
         """Reports a call that can't stand here."""
-        if call.name in self.names.macros:
-            return  # the macro itself was reported as not supported yet
-        if call.name == "truncated":
-            self.sink.report("ER0309", call.span, "`truncated(...)` is a condition by itself", help="write it alone")
+        if call.name == "truncated" or call.name in self.names.scope.macros:
+            message = f"`{call.name}(...)` is a condition by itself"
+            self.sink.report("ER0309", call.span, message, help="write it alone")
         elif call.name in PLANNED_FUNCTIONS:
             self.sink.report(
                 "ER0110", call.span, f"`{call.name}(...)` is not supported yet", help="leave it out for now"
@@ -237,7 +256,7 @@ class ValueChecker(FieldChecker):
                 help="swap the sides",
             )
         else:
-            close = near(call.name, FUNCTIONS)
+            close = near(call.name, [*FUNCTIONS, *self.names.scope.macros])
             help_text = f"did you mean `{close}`?" if close else "functions are basename(field) and truncated(field)"
             self.sink.report("ER0209", call.span, f"unknown function {quote(call.name)}", help=help_text)
 

@@ -42,7 +42,7 @@ EXEC = [
     ('exe in ["a", "b", "a"]', t("exe", Kind.PATH, Op.IN, (b"a", b"b"))),
     ('exe = ["a", "b"]', t("exe", Kind.PATH, Op.IN, (b"a", b"b"))),
     ('exe not in ["a"]', Not(t("exe", Kind.PATH, Op.IN, (b"a",)))),
-    ('exe != ["a", "b"]', And((t("exe", Kind.PATH, Op.NE, b"a"), t("exe", Kind.PATH, Op.NE, b"b")))),
+    ('exe != ["a", "b"]', And((t("exe", Kind.PATH, Op.EXISTS), Not(t("exe", Kind.PATH, Op.IN, (b"a", b"b")))))),
     ("exe in NAMES", t("exe", Kind.PATH, Op.IN, (b"a", b"b"))),
     ("exe = ONE", t("exe", Kind.PATH, Op.EQ, b"a")),
     ('argv contains "x"', t("argv", Kind.TEXTS, Op.CONTAINS, (b"x",))),

@@ -156,6 +156,24 @@ HOSTILE = {
     "untils": 'path "p" within 5s { open {}' + "until exit {}\n" * 50_000 + "exec {} }",
     "exceptions": 'path "p" { open {}' + "except { uid = 0 }\n" * 50_000 + "}",
     "key parts": 'path "p" key ' + ", ".join(["uid"] * 50_000) + " { exit {} }",
+    "doubling macros": "macro m0() = uid = 0\n"
+    + "".join(f"macro m{n + 1}() = m{n}() or m{n}()\n" for n in range(60))
+    + 'path "p" { exec { m60() } }',
+    "chain of macros": "macro m0() = uid = 0\n"
+    + "".join(f"macro m{n + 1}() = m{n}()\n" for n in range(3_000))
+    + 'path "p" { exec { m3000() } }',
+    "long list often": "list L = ["
+    + ",".join(map(str, range(100_000)))
+    + "]\n"
+    + "".join(f'path "p{n}" {{ exec {{ uid in L }} }}\n' for n in range(2_000)),
+    "long list often negated": "list L = ["
+    + ",".join(map(str, range(100_000)))
+    + "]\n"
+    + "".join(f'path "p{n}" {{ exec {{ uid != L }} }}\n' for n in range(2_000)),
+    "long list of patterns often": "list L = ["
+    + ",".join(f'"a{n}"' for n in range(20_000))
+    + "]\n"
+    + "".join(f'path "p{n}" {{ exec {{ exe =~ L }} }}\n' for n in range(2_000)),
     "lists and policies": "".join(f"list A{n} = [1]\n" for n in range(20_000)) + 'path "p" {}\n' * 20_000,
     "contains all": 'path "p" { exec { exe contains all [\n' + '"a",\n' * 50_000 + "] } }",
     "odd quotes": 'path "p" { open { path = "x } }\n' * 3_001,
