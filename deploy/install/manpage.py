@@ -24,7 +24,7 @@ _SEE_ALSO: Final = ("journalctl (1)", "systemctl (1)", "tcpdump (8)")
 
 def manpage(command: click.Command, name: str) -> str:
     """Returns the page in roff, by the macros of man(7)."""
-    context = click.Context(command, info_name=name)
+    context = click.Context(command, info_name=name, **command.context_settings)
     paragraphs = _paragraphs(command)
     lines = [rf'.TH "{_escape(name.upper())}" 1 "" "ExecRay {VERSION}" "ExecRay"', ".SH NAME"]
     lines += [rf"{_escape(name)} \- {_escape(_as_phrase(paragraphs[0]))}", ".SH SYNOPSIS", _synopsis(context)]
@@ -49,7 +49,7 @@ def _leaves(context: click.Context) -> Iterator[click.Context]:
         command = group.get_command(context, name)
         if command is None or command.hidden:
             continue
-        below = click.Context(command, info_name=name, parent=context)
+        below = click.Context(command, info_name=name, parent=context, **command.context_settings)
         if isinstance(command, click.Group):
             yield from _leaves(below)
         else:

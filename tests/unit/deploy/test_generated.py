@@ -24,14 +24,14 @@ def leaves(context: click.Context) -> Iterator[click.Context]:
     for name in context.command.list_commands(context):
         command = context.command.get_command(context, name)
         assert command is not None
-        below = click.Context(command, info_name=name, parent=context)
+        below = click.Context(command, info_name=name, parent=context, **command.context_settings)
         if isinstance(command, click.Group):
             yield from leaves(below)
         elif not command.hidden:
             yield below
 
 
-COMMANDS = {below.command_path: below for below in leaves(click.Context(ctl, info_name=NAME))}
+COMMANDS = {below.command_path: below for below in leaves(click.Context(ctl, info_name=NAME, **ctl.context_settings))}
 
 
 @pytest.fixture(scope="module")
