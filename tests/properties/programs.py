@@ -56,6 +56,11 @@ _KEYS: tuple[tuple[str, ...], ...] = (
     ("dst.ip",),
     ("proc.id",),
     ("ancestor[1].proc.id", "parent.proc.id"),
+    ("session.id",),
+    ("entry.id", "session.id", "proc.id"),
+    ("container.id",),
+    ("user.id",),
+    ("user.id", "uid", "loginuid"),
 )
 
 
@@ -244,7 +249,7 @@ def random_policy(rng: Random, features: frozenset[str], name: str) -> CompiledP
     draft.key = rng.choice(keys)
     if draft.key is KeyKind.FIELDS:
         draft.key_rows = tuple(rng.sample(_KEYS, rng.choice((0, 1, 1, 1, 2))))
-    states = draft.states(rng.choice((1, 2, 2, 3, 3, 4)))
+    states = draft.states(rng.choice((1, 1, 2, 2, 3, 3, 4)))
     untils = tuple(_until(draft, len(states)) for _ in range(rng.randint(1, 2))) if draft.has("until", 0.6) else ()
     exemptions: list[Exemption] = []
     while draft.has("exemptions", 0.5) and len(exemptions) < 3:

@@ -18,6 +18,7 @@ ARGVS = (("a",), ("a", "b"), ("-c", "ab"), ())
 ADDRESSES = ("10.0.0.1", "192.0.2.7", "::1")
 EXES = ("/bin/a", "/bin/b")
 UIDS = (0, 1000)
+SESSIONS = ((500, 5), (500, 6))  # their leaders
 PORTS = (53, 443)
 RETS = (0, -1, 3)
 MODES = (0, 1, 3)
@@ -42,7 +43,13 @@ def play(moves: Sequence[Move]) -> Play:
     """Returns the moves as events."""
     stage = Play()
     init = Proc((1, 1), None, stage.process(exe="/sbin/init", uid=0, argv=["init"]).values)
-    procs = [stage.process(init, exe=EXES[0], uid=0, argv=["a"]), stage.process(init, exe=EXES[1], argv=["a", "b"])]
+    one, other = SESSIONS
+    procs = [
+        stage.process(init, exe=EXES[0], uid=0, argv=["a"], session_id=one, entry_id=one, loginuid=1000, user_id=1000),
+        stage.process(
+            init, exe=EXES[1], argv=["a", "b"], session_id=one, entry_id=other, container_id="c", user_id=1000
+        ),
+    ]
     clock_ms = 10_000
     for move in moves:
         clock_ms += move.pause_ms
@@ -56,7 +63,8 @@ def play(moves: Sequence[Move]) -> Play:
                 procs.append(stage.process(exe=EXES[0], uid=0))
             case "reuse":
                 pid, start_ns = actor.id
-                procs.append(Proc((pid, start_ns + len(procs)), actor.parent, dict(actor.values)))
+                values = {**actor.values, "session.id": other}
+                procs.append(Proc((pid, start_ns + len(procs)), actor.parent, values))
             case "exec":
                 actor.values = {**actor.values, "exe": fields["exe"], "argv": fields["argv"]}
                 stage.event("exec", actor, at=at, cut=Flag(move.cut), filename=fields["exe"], ret=fields["ret"])

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 #: What the generator can write and the compiler, as it stands, takes.
 FEATURES: tuple[str, ...] = (
-    *("tree", "host", "by"),
+    *("tree", "host", "user", "session", "entry", "container", "by"),
     *("choice", "either", "blocks", "benign", "until", "exceptions"),
     *("repeats", "step windows", "times", "distinct"),
     *("first", "all", "handlers"),
@@ -103,8 +103,12 @@ def _statement(statement: Statement) -> Iterator[str]:
         case Step():
             yield _step(statement)
         case Choice(test, then, other):
-            yield f"{_step(test)} ?"
+            # A `:` belongs to the nearest conditional that lacks one, so another in here stands in braces.
+            braced = other is not None and isinstance(then, Choice)
+            yield f"{_step(test)} ?" + (" {" if braced else "")
             yield from _indented(_statement(then))
+            if braced:
+                yield "}"
             if other is not None:
                 yield ":"
                 yield from _indented(_statement(other))
