@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from execray.eventfile.writing import lost_record, record_of
 from execray.schema.catalog import LOST, Flag
 from execray.wire.frames import Batch
 from tests.support.playbook import Play, Proc
@@ -125,18 +126,12 @@ def _fields(
 
 
 def as_json_lines(batch: Batch) -> str:
-    """Returns the events of a batch, one JSON object a line."""
-    lines = []
+    """Returns the events of a batch as an event file has them, so that `execray-ctl replay` takes them too."""
+    records = []
     for position, row in enumerate(batch.events):
         if row[0] == LOST:
-            shown: dict[str, object] = {"event": "LOST", "id": batch.first_id + position, "time_ns": row[1]}
+            _, time_ns, where, count, since_ns = row
+            records.append(lost_record(batch.first_id + position, where, count, since_ns, time_ns))
         else:
-            event = batch.event(position)
-            shown = event.to_json()
-            line, at = [], event.actor.parent
-            while at is not None:
-                line.append(f"{at.id[0]}-{at.id[1]}")
-                at = at.parent
-            shown["ancestor"] = line
-        lines.append(json.dumps(shown))
-    return "\n".join(lines)
+            records.append(record_of(batch.event(position)))
+    return "\n".join(json.dumps(record) for record in records)

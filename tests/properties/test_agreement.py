@@ -10,13 +10,15 @@ from random import Random
 
 import pytest
 
+from execray.eventfile.reading import EventReader
 from policyd.compiler import Level, compile_source
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import Match
 from policyd.engine.partials import Limits
 from tests.properties import texts
-from tests.properties.cases import Case, compare, random_case
+from tests.properties.cases import Case, compare, random_case, run_engine
 from tests.properties.shrink import shrink
+from tests.properties.streams import as_json_lines
 
 CASES = 5_000
 CHUNK = 500
@@ -85,6 +87,15 @@ def test_reload_anywhere_keeps_each_match_of_an_unchanged_policy_once(first: int
             engine.load(loaded, generation)
             seen += [o.id for o in engine.feed(batch) if isinstance(o, Match) and o.policy is kept]
         assert seen == wanted, number
+
+
+def test_an_event_file_gives_the_same_outputs_as_the_stream_that_it_holds() -> None:
+    for number in range(300):
+        case = random_case(f"file:{number}")
+        lines = "\n".join(as_json_lines(batch) for batch in case.batches()).splitlines()
+        read = list(EventReader(lines, "case.jsonl").batches(case.split))
+        policies = case.programs() or ()
+        assert run_engine(policies, read) == run_engine(policies, case.batches()), number
 
 
 def test_a_case_is_decided_by_its_seed() -> None:

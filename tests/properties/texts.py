@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from random import Random
@@ -10,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 #: What the generator can write and the compiler, as it stands, takes.
 FEATURES: tuple[str, ...] = (
     *("tree", "host", "user", "session", "entry", "container", "by"),
-    *("choice", "either", "blocks", "benign", "until", "exceptions"),
+    *("choice", "either", "blocks", "benign", "until", "exceptions", "alike"),
     *("repeats", "step windows", "times", "distinct"),
     *("first", "all", "handlers"),
     *("references", "quantifiers", "truncated"),
@@ -75,10 +76,16 @@ class Policy:
 
 # ---- as text
 
+DECLARED = """list NAMES = ["a", "init"]
+macro is_root = uid = 0
+macro ends(field, what) = field endswith any what
+
+"""
+
 
 def render(policies: Sequence[Policy]) -> str:
     """Returns the text of a file."""
-    return "\n".join("\n".join(_policy(policy)) for policy in policies) + "\n"
+    return DECLARED + "\n".join("\n".join(_policy(policy)) for policy in policies) + "\n"
 
 
 def _policy(policy: Policy) -> Iterator[str]:
@@ -168,6 +175,12 @@ _ON_ALL = (
     'exe endswith "/a"',
     'name = "b"',
     "argc > 1",
+    "argv contains name",
+    'exe in [parent.exe, "/bin/b"]',
+    "exe startswith parent.exe",
+    "is_root",
+    'ends(exe, ["b", "c"])',
+    "name in NAMES",
     'parent.exe in ["/bin/a", "/sbin/init"]',
 )
 _QUANTIFIED = (
@@ -192,6 +205,7 @@ class _Draft:
         self.aliases: list[str] = []
         self.visible: list[str] = []  # of these, what the statement at hand may refer to
         self.labels = 0
+        self.last: tuple[str, tuple[str, ...]] | None = None
 
     def has(self, feature: str, chance: float = 1.0) -> bool:
         return feature in self.features and self.rng.random() < chance
@@ -222,6 +236,14 @@ class _Draft:
         conditions = tuple(
             item for item in (self.condition(files=files) for _ in range(count)) if files or "ret" not in item
         )
+        # Now and then what the step before takes, so that an alternative is forestalled by another.
+        if (
+            self.has("alike", 0.25)
+            and self.last is not None
+            and set(re.findall(r"s\d+", str(self.last))) <= {*self.visible}
+        ):
+            events, conditions = self.last
+        self.last = events, conditions
         modifiers = [f"by {rng.choice(self.keys)}"] if self.keys else []
         alias = ""
         if not plain:
