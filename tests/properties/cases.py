@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from random import Random
+from typing import TypeAlias
 from unittest import mock
 
 from execray.wire.frames import Batch
@@ -18,7 +19,7 @@ from policyd.engine.outputs import Excepted, Finding, Match, Output, SensorLoss,
 from policyd.engine.partials import Limits
 from policyd.program import CompiledPolicy
 from tests.properties import texts
-from tests.properties.programs import describe, hashed, random_policy
+from tests.properties.programs import SECOND, describe, hashed, random_policy
 from tests.properties.settled import waits
 from tests.properties.simpler import simpler_policies
 from tests.properties.streams import Move, as_json_lines, play, random_moves
@@ -50,6 +51,8 @@ FEATURES: tuple[str, ...] = (
 STREAMS: tuple[str, ...] = ("missing", "cuts", "late", "losses", "exits", "forks", "reuse", "orphans")
 #: The share of cases whose policies are compiled from text.
 TEXTS = 0.25
+#: Outputs, and how many partials are left at the end and at some instants after it.
+Result: TypeAlias = tuple[tuple[Found, ...], tuple[int, ...]]
 #: Never reached by these streams, so that bounds decide nothing here.
 NO_BOUNDS = Limits(evidence_events=10_000)
 
@@ -123,12 +126,12 @@ def _compiled(text: str) -> tuple[CompiledPolicy, ...] | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two runs of a case disagree. names: of the two; partials: how many each was left with."""
+    """Where two runs of a case disagree. names: of the two; partials: how many each was left with, then and later."""
 
     case: Case
     names: tuple[str, str]
     found: tuple[tuple[Found, ...], tuple[Found, ...]]
-    partials: tuple[int, int]
+    partials: tuple[tuple[int, ...], tuple[int, ...]]
 
     def __str__(self) -> str:
         one, other = (set(found) for found in self.found)
@@ -165,33 +168,51 @@ def _random_case(rng: Random) -> Case:
     # Each leaves most features out, at random, so that the others meet more often.
     share = rng.choice((0.15, 0.35, 0.6, 0.9))
     split = rng.choice((1000, 1000, 1, 3))
-    names = "pqr"[: rng.choice((1, 1, 1, 2, 3))]
+    large = rng.random() < 0.02  # many policies at once, and time for much to happen
+    names = "pqrstuvwxyz"[: 11 if large else rng.choice((1, 1, 1, 2, 3))]
+    length = 100 if large else rng.choice((4, 10, 20, 20, 40, 40))
     if rng.random() < TEXTS:
         chosen = frozenset(feature for feature in (*texts.FEATURES, *STREAMS) if rng.random() < share)
         written = tuple(texts.random_text(rng, chosen, name) for name in names)
-        return TextCase(random_moves(rng, chosen, rng.choice((10, 20, 40))), split, written)
+        return TextCase(random_moves(rng, chosen, length), split, written)
     chosen = frozenset(feature for feature in (*FEATURES, *STREAMS) if rng.random() < share)
     policies = tuple(random_policy(rng, chosen, name) for name in names)
-    return ProgramCase(random_moves(rng, chosen, rng.choice((4, 10, 20, 40))), split, policies)
+    return ProgramCase(random_moves(rng, chosen, length), split, policies)
 
 
-def run_engine(policies: Sequence[CompiledPolicy], batches: Sequence[Batch]) -> tuple[tuple[Found, ...], int]:
-    """Returns what the engine finds, in an order of its own, and how many partials are left."""
+def run_engine(policies: Sequence[CompiledPolicy], batches: Sequence[Batch]) -> Result:
+    """Returns what the engine finds, in an order of its own, and how many partials are left then and later."""
     engine = Machine(NO_BOUNDS)
     engine.load(policies, 1)
     outputs = [output for batch in batches for output in engine.feed(batch)]
+    ids = [output.id for output in outputs if isinstance(output, Match)]
+    assert len(set(ids)) == len(ids), "each match has an id of its own"
     stats = engine.stats()
     assert stats["malformed"] == stats["evicted"] == 0
+    left = [stats["partials"]]
+    for time_ns in _afterwards(batches):
+        engine.advance_clock(time_ns)
+        left.append(engine.stats()["partials"])
     found = [_found(output) for output in outputs if not isinstance(output, SensorLoss)]
     assert all(one.event <= other.event for one, other in pairwise(found)), "outputs come in the order of the events"
-    return tuple(sorted(found, key=_order)), stats["partials"]
+    return tuple(sorted(found, key=_order)), tuple(left)
 
 
-def run_reference(policies: Sequence[CompiledPolicy], batches: Sequence[Batch]) -> tuple[tuple[Found, ...], int]:
+def run_reference(policies: Sequence[CompiledPolicy], batches: Sequence[Batch]) -> Result:
     """Returns what the reference finds, likewise."""
     reference = Reference(policies)
     found = [item for batch in batches for item in reference.feed(batch)]
-    return tuple(sorted(found, key=_order)), len(reference.partials)
+    left = [len(reference.partials)]
+    for time_ns in _afterwards(batches):
+        reference.advance(time_ns)
+        left.append(len(reference.partials))
+    return tuple(sorted(found, key=_order)), tuple(left)
+
+
+def _afterwards(batches: Sequence[Batch]) -> list[int]:
+    """Instants after the last event at which windows end, in ns: what is left then must be the same, too."""
+    last = max((row[1] for batch in batches for row in batch.events), default=0)
+    return [last + round(seconds * SECOND) for seconds in (0.5, 0.501, 1, 1.001, 1.5, 2, 2.001, 4.001, 61)]
 
 
 def compare(case: Case) -> Difference | None:
@@ -236,9 +257,7 @@ def _by_place(policies: Sequence[CompiledPolicy], found: Sequence[Found]) -> lis
     return sorted(out, key=_order)
 
 
-def _difference(
-    case: Case, names: tuple[str, str], one: tuple[tuple[Found, ...], int], other: tuple[tuple[Found, ...], int]
-) -> Difference:
+def _difference(case: Case, names: tuple[str, str], one: Result, other: Result) -> Difference:
     return Difference(case, names, (one[0], other[0]), (one[1], other[1]))
 
 

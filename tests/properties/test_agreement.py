@@ -13,10 +13,10 @@ import pytest
 from execray.eventfile.reading import EventReader
 from policyd.compiler import Level, compile_source
 from policyd.engine.machine import Machine
-from policyd.engine.outputs import Match
+from policyd.engine.outputs import Finding, Match
 from policyd.engine.partials import Limits
 from tests.properties import texts
-from tests.properties.cases import Case, compare, random_case, run_engine
+from tests.properties.cases import NO_BOUNDS, Case, compare, random_case, run_engine
 from tests.properties.shrink import shrink
 from tests.properties.streams import as_json_lines
 
@@ -65,6 +65,28 @@ def test_any_split_into_batches_gives_the_same_outputs(first: int) -> None:
         whole = outcome(dataclasses.replace(case, split=1000), limits)
         split = outcome(dataclasses.replace(case, split=rng.randint(1, 7)), limits)
         assert whole == split, number
+
+
+def test_a_bound_on_evidence_changes_nothing_but_what_is_kept_of_it() -> None:
+    left_out = 0
+    for number in range(600):
+        case = random_case(f"evidence:{number}")
+        whole, bounded = (findings(case, limits) for limits in (NO_BOUNDS, Limits(evidence_events=3)))
+        assert [finding.id for finding in bounded] == [finding.id for finding in whole], number
+        for found, wanted in zip(bounded, whole, strict=True):
+            assert found.bindings == wanted.bindings
+            for kept, all_of_it in zip(found.trail, wanted.trail, strict=True):
+                assert kept.count == all_of_it.count == len(all_of_it.events)
+                assert set(kept.events) <= set(all_of_it.events)
+                assert kept.events or not all_of_it.events
+                left_out += len(all_of_it.events) - len(kept.events)
+    assert left_out > 0
+
+
+def findings(case: Case, limits: Limits) -> list[Finding]:
+    engine = Machine(limits)
+    engine.load(case.programs() or (), 1)
+    return [output for batch in case.batches() for output in engine.feed(batch) if isinstance(output, Finding)]
 
 
 @pytest.mark.parametrize("first", range(0, 1_000, 250))

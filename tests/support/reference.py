@@ -34,9 +34,7 @@ class Reference(World):
         """Takes events in order and returns what they complete."""
         out: list[Found] = []
         for event in events:
-            # The clock is the largest time seen; a late event is taken at that clock.
-            self.now = max(self.now, event.time_ns)
-            self._expire()
+            self.advance(event.time_ns)
             if isinstance(event, Lost):
                 self.losses += 1
                 continue
@@ -47,6 +45,11 @@ class Reference(World):
         return out
 
     # ---- 1: expire
+
+    def advance(self, time_ns: int) -> None:
+        """Moves the clock, which is the largest time seen: a late event is taken at that clock."""
+        self.now = max(self.now, time_ns)
+        self._expire()
 
     def _expire(self) -> None:
         for partial in self.partials:
