@@ -11,7 +11,7 @@ from execray.errors import OperatorError
 from execray.service import Peer
 from execray.wire.control import Request
 from policyd.alerts import place_text
-from policyd.program import CompiledPolicy, State
+from policyd.program import CompiledPolicy, State, span_text
 from policyd.reloading import Reloader
 from policyd.store import PolicyStore
 
@@ -78,7 +78,7 @@ def _summary(policy: CompiledPolicy) -> dict[str, Any]:
         "attack": list(policy.meta.attack),
         "response": policy.response.value,
         "key": policy.key.value,
-        "within": None if policy.within_ns is None else _span(policy.within_ns),
+        "within": None if policy.within_ns is None else span_text(policy.within_ns),
         "steps": len(policy.steps),
         "file": policy.place.file,
         "line": policy.place.line,
@@ -100,16 +100,3 @@ def _step(policy: CompiledPolicy, index: int) -> dict[str, Any]:
 def _state(policy: CompiledPolicy, state: State) -> dict[str, Any]:
     moves = [{"step": policy.steps[move.step].text, "target": move.target} for move in state.transitions]
     return {"accepting": state.accepting, "transitions": moves, "repeats": list(state.repeats)}
-
-
-def _span(span_ns: int) -> str:
-    """Returns a time span as a policy writes it."""
-    for unit, size in (
-        ("d", 86_400_000_000_000),
-        ("h", 3_600_000_000_000),
-        ("m", 60_000_000_000),
-        ("s", 1_000_000_000),
-    ):
-        if span_ns >= size and span_ns % size == 0:
-            return f"{span_ns // size}{unit}"
-    return f"{span_ns // 1_000_000}ms" if span_ns % 1_000_000 == 0 else f"{span_ns}ns"

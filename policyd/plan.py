@@ -10,7 +10,7 @@ from execray.schema.event import actor_get
 from policyd.engine.conditions import read
 from policyd.engine.keys import compact
 from policyd.engine.outputs import Finding, Match, StepDone, handler_applies
-from policyd.program import Alert, Capture, Kill, Log, Notify, Severity
+from policyd.program import Alert, Capture, KeyKind, Kill, Log, Notify, Severity
 from policyd.throttle import Throttle
 
 #: Of a policy that names none: N alerts per that many nanoseconds.
@@ -73,8 +73,13 @@ class Admission:
 
 
 def _throttle_key(finding: Finding) -> tuple[Hashable, ...]:
-    """Returns what alerts are counted by: the values the policy names, of the completing event; else the process image."""
+    """Returns what alerts are counted by: the values the policy names, of the completing event; else the policy's key.
+
+    Of one whose key is the process, that and its program: one that runs another is told of again.
+    """
     by = finding.policy.throttle_by
-    if by is None:
+    if by is None and finding.policy.key is KeyKind.PROCESS:
         return finding.actor.id, actor_get(finding.actor, "exe")
+    if by is None:
+        return tuple(finding.key)
     return tuple(compact(read(ref, finding.event, finding.bindings)) for ref in by)

@@ -305,8 +305,10 @@ class CompiledPolicy:
     within_ns: int | None = None  # None only where a single event completes it
     response: Response = Response.AUDIT
     max_partials: int = 1024
-    throttle: tuple[int, int] = (1, 60_000_000_000)  # N alerts per DUR (ns), per process image
-    throttle_by: tuple[FieldRef, ...] | None = None  # instead of the process image: values of the completing event
+    throttle: tuple[int, int] = (1, 60_000_000_000)  # N alerts per DUR (ns), for each key
+    throttle_by: tuple[FieldRef, ...] | None = (
+        None  # instead of the key (and a process's image): values of the completing event
+    )
     key_text: str = dataclasses.field(default="process", compare=False)  # as the author wrote it: `session`, `by path`
     mode: Mode = Mode()
     untils: tuple[Until, ...] = ()
@@ -316,3 +318,12 @@ class CompiledPolicy:
     def codes(self) -> frozenset[int]:
         """The events it needs."""
         return frozenset(code for step in self.steps for code in step.codes)
+
+
+def span_text(span_ns: int) -> str:
+    """Returns a time span as a policy writes it."""
+    units = (("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000))
+    for unit, size in (*units, ("ms", 1_000_000), ("us", 1_000)):
+        if span_ns >= size and span_ns % size == 0:
+            return f"{span_ns // size}{unit}"
+    return f"{span_ns}ns"

@@ -10,7 +10,17 @@ from typing import Any
 import click
 
 from execray.control_client import Unreachable
-from execray.ctl.context import EXIT_FAILED, Context, as_map, as_maps, command_errors, json_option, paint, print_json
+from execray.ctl.context import (
+    EXIT_FAILED,
+    EXIT_UNREACHABLE,
+    Context,
+    as_map,
+    as_maps,
+    command_errors,
+    json_option,
+    paint,
+    print_json,
+)
 from execray.ctl.dropin import write_drop_in
 from execray.errors import OperatorError
 from execray.terminal import safe
@@ -117,28 +127,30 @@ def _switch(context: Context, names: Sequence[str], off: bool, as_json: bool) ->
     )
 
 
-def _tell(context: Context, daemon: str, op: str, **args: object) -> str:
-    """Returns why a daemon did not take it, empty where it did."""
+def _tell(context: Context, daemon: str, op: str, **args: object) -> OperatorError | None:
+    """Returns why a daemon did not take it, None where it did."""
     try:
         with context.client(daemon, timeout_s=30.0) as client:
             client.call(op, **args)
-    except Unreachable as error:
-        return f"{error.message}: it takes the setting when it starts"
     except OperatorError as error:
-        return error.message
-    return ""
+        return error
+    return None
 
 
-def _end(told: dict[str, str], facts: dict[str, Any], words: str, as_json: bool) -> None:
-    failed = {daemon: why for daemon, why in told.items() if why}
+def _end(told: dict[str, OperatorError | None], facts: dict[str, Any], words: str, as_json: bool) -> None:
+    """Says what was set, and who could not be told: such a daemon takes the setting when it starts. That is a failure still."""
+    failed = {daemon: error for daemon, error in told.items() if error is not None}
     if as_json:
-        print_json({"ok": not failed, **facts, "not_told": failed})
+        not_told = {daemon: error.message for daemon, error in failed.items()}
+        print_json({"ok": not failed, **facts, "not_told": not_told})
     else:
         click.echo(words)
-        for daemon, why in failed.items():
-            click.echo(f"warning: {daemon}: {safe(why, 400)}", err=True)
+        for daemon, error in failed.items():
+            away = ": it takes the setting when it starts" if isinstance(error, Unreachable) else ""
+            click.echo(f"warning: {daemon}: {safe(error.message, 400)}{away}", err=True)
     if failed:
-        sys.exit(EXIT_FAILED)
+        refused = any(not isinstance(error, Unreachable) for error in failed.values())
+        sys.exit(EXIT_FAILED if refused else EXIT_UNREACHABLE)
 
 
 def _confirm(question: str) -> None:

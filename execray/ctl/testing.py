@@ -178,7 +178,7 @@ def _show_found(found: Sequence[Found]) -> None:
     more = "".join(
         f", {count} held back by {'a throttle' if why == 'throttle' else 'an exception'}" for why, count in held.items()
     )
-    click.echo(f"{len(found)} matches: {alerts} alerts{more}")
+    click.echo(f"matches: {len(found)}, alerts: {alerts}{more}")
 
 
 def _line(one: Found) -> str:

@@ -52,6 +52,7 @@ class Field:
     derived: str = ""  # the slot it is computed from; empty: it is a slot itself
     cut_by: Flag = NO_FLAG  # an event with one of these flags holds only part of the value
     spoofable: bool = False  # the watched process can forge it
+    optional: bool = False  # of an actor's: not every process has it, so that a missing one is known to be missing
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ ACTOR_FIELDS: tuple[Field, ...] = (
         "The innermost container: the 64 digits that Docker, containerd, Podman or CRI-O gave it, or a systemd-nspawn"
         " machine's name, by the process's cgroup. Missing outside containers.",
         ecs="container.id",
+        optional=True,
     ),
     Field(
         "session.id",
@@ -147,12 +149,14 @@ ACTOR_FIELDS: tuple[Field, ...] = (
         "The session: its leader's identity, also when the leader is gone (start time 0 where it was gone before tracerd"
         " came). Missing for kernel threads.",
         ecs="process.session_leader.entity_id",
+        optional=True,
     ),
     Field(
         "pgrp.id",
         Kind.PROCESS,
         "The process group, a shell's job: its leader's identity, as for `session.id`.",
         ecs="process.group_leader.entity_id",
+        optional=True,
     ),
     Field(
         "entry.id",
@@ -164,8 +168,14 @@ ACTOR_FIELDS: tuple[Field, ...] = (
         " count in system folders only; of processes from before tracerd, who adopted one counts as its creator. Missing"
         " for init and kernel threads.",
         ecs="process.entry_leader.entity_id",
+        optional=True,
     ),
-    Field("loginuid", Kind.INT, "Login user id: set at login, kept through su and sudo. Missing where unset."),
+    Field(
+        "loginuid",
+        Kind.INT,
+        "Login user id: set at login, kept through su and sudo. Missing where unset.",
+        optional=True,
+    ),
     Field(
         "user.id", Kind.INT, "The user who is behind it: `loginuid`, or where that is missing, `uid`.", ecs="user.id"
     ),

@@ -98,9 +98,7 @@ class Event:
             return self.tid
         if (of_creator := creator_field(name)) is not None:
             steps, name = of_creator
-            creator: Actor | None = self.actor
-            while creator is not None and steps:
-                creator, steps = creator.parent, steps - 1
+            creator = creator_of(self.actor, steps)
             return actor_get(creator, name) if creator else None
         field = self.type.by_name[name]
         slot = field.derived or field.name
@@ -141,6 +139,14 @@ def creator_field(name: str) -> tuple[int, str] | None:
         return 1, name.removeprefix("parent.")
     found = _ANCESTOR.fullmatch(name)
     return (int(found[1]) + 1, found[2]) if found else None
+
+
+def creator_of(actor: Actor, steps: int) -> Actor | None:
+    """Returns the process so many steps up the line of creators; None past its end."""
+    creator: Actor | None = actor
+    while creator is not None and steps:
+        creator, steps = creator.parent, steps - 1
+    return creator
 
 
 def actor_get(actor: Actor, name: str) -> Value:

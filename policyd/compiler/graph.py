@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
-from policyd.program import CompiledPolicy, KeyKind, Step
+from policyd.program import CompiledPolicy, KeyKind, Step, span_text
 
 _CARD_CHARS: Final = 46
 _CARD_LINES: Final = 7
@@ -145,26 +145,17 @@ def _heading(step: Step, number: int) -> str:
         parts.append(f"in {' / '.join(step.labels)}")
     if step.times is not None:
         distinct = f" distinct {step.times.distinct.name}" if step.times.distinct else ""
-        within = f" within {span(step.times.within_ns)}" if step.times.within_ns else ""
+        within = f" within {span_text(step.times.within_ns)}" if step.times.within_ns else ""
         parts.append(f"{step.times.count} times{distinct}{within}")
     if step.within_ns is not None:
-        parts.append(f"within {span(step.within_ns)} of the step before")
+        parts.append(f"within {span_text(step.within_ns)} of the step before")
     return ", ".join(parts)
 
 
 def _subtitle(policy: CompiledPolicy) -> str:
-    within = "" if policy.within_ns is None else f", within {span(policy.within_ns)}"
+    within = "" if policy.within_ns is None else f", within {span_text(policy.within_ns)}"
     key = policy.key_text if policy.key is KeyKind.FIELDS else policy.key.value
     return f"key {key}{within}"
-
-
-def span(span_ns: int) -> str:
-    """Returns a time span as a policy writes it."""
-    units = (("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000))
-    for unit, size in (*units, ("ms", 1_000_000), ("us", 1_000)):
-        if span_ns >= size and span_ns % size == 0:
-            return f"{span_ns // size}{unit}"
-    return f"{span_ns}ns"
 
 
 # ---- where it stands

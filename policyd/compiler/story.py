@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from policyd.compiler.graph import span
 from policyd.program import (
     Action,
     Alert,
@@ -17,6 +16,7 @@ from policyd.program import (
     Overlap,
     Response,
     Step,
+    span_text,
 )
 
 
@@ -107,7 +107,7 @@ def _ends(policy: CompiledPolicy) -> Iterator[str]:
     if _single(policy):
         return
     if policy.within_ns is not None:
-        yield f"{span(policy.within_ns)} after its first event"
+        yield f"{span_text(policy.within_ns)} after its first event"
     if policy.key is KeyKind.PROCESS:
         yield "2s after its process has ended"
     for until in policy.untils:
@@ -123,10 +123,11 @@ def _does(policy: CompiledPolicy) -> Iterator[str]:
     if all(handler.step is not None for handler in policy.handlers):
         yield "on a match: alert"
     limit, per_ns = policy.throttle
-    by = "for each program that does it"
+    by = "for each program that does it" if policy.key is KeyKind.PROCESS else "for each key"
     if policy.throttle_by is not None:
         by = f"for each {', '.join(field.name for field in policy.throttle_by)}" if policy.throttle_by else "in all"
-    yield f"at most {limit} alert{'s' if limit > 1 else ''} in {span(per_ns)} {by}; the next one says how many were held back"
+    alerts = "1 alert" if limit == 1 else f"{limit} alerts"
+    yield f"at most {alerts} in {span_text(per_ns)} {by}; the next one says how many were held back"
     if any(isinstance(action, Kill) for handler in policy.handlers for action in handler.actions):
         if policy.response is Response.AUDIT:
             yield "response audit: a kill is only reported as what would have been done"
@@ -155,12 +156,12 @@ def _met(step: Step, number: int) -> str:
     text = _name(step, number)
     if step.times is not None:
         what = f"different values of {step.times.distinct.name}" if step.times.distinct else "events"
-        within = f" within {span(step.times.within_ns)}" if step.times.within_ns else ""
+        within = f" within {span_text(step.times.within_ns)}" if step.times.within_ns else ""
         text += f" is met by {step.times.count} {what}{within}"
     else:
         text += " is met"
     if step.within_ns is not None:
-        text += f", at most {span(step.within_ns)} after the step before it"
+        text += f", at most {span_text(step.within_ns)} after the step before it"
     return text + (f" (in {' / '.join(step.labels)})" if step.labels else "")
 
 
@@ -179,6 +180,6 @@ def _action(action: Action) -> str:
         case Kill():
             return "kill the process behind the event"
         case Capture(duration_ns=duration, max_bytes=size):
-            return f"capture its network traffic for {span(duration)}, at most {size >> 10} KiB"
+            return f"capture its network traffic for {span_text(duration)}, at most {size >> 10} KiB"
         case _:
             return type(action).__name__.lower()

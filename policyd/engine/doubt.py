@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, Flag
-from execray.schema.event import Actor, Event, creator_field
+from execray.schema.event import Actor, Event, actor_get, creator_field, creator_of
 from policyd.engine.conditions import (
     ANCESTOR,
     Bindings,
@@ -14,7 +14,6 @@ from policyd.engine.conditions import (
     is_element,
     members,
     quantifiers_of,
-    read,
 )
 from policyd.program import IT, And, Expr, FieldRef, Not, Op, Or, Quantified, Test
 
@@ -51,24 +50,42 @@ class Judged:
 def is_unsure(ref: FieldRef, event: Event, bindings: Bindings) -> bool:
     """Whether a value was cut off, or could not be read, when the event was captured.
 
-    Every process has what an actor's fields say: one that is missing is unknown. So are a creator's whose end came before us.
+    Every process has what most of an actor's fields say: one that is missing is unknown. So are a creator's whose end came
+    before us.
     """
     if is_element(ref):
         # Of a creator; the flags speak of the event and its actor only.
-        return isinstance(bindings.get(IT), Actor) and read(ref, event, bindings) is None
+        element = bindings.get(IT)
+        return isinstance(element, Actor) and _is_unknown(element, ref.name.removeprefix(f"{IT}."))
     source = event if ref.alias is None else bindings.get(ref.alias)
     if not isinstance(source, Event):
         return False
     if ref.name == ANCESTOR:
         return not _reaches_the_first(source.actor)
-    field = source.type.by_name.get(ref.name)
+    of_creator = creator_field(ref.name)
+    if of_creator is not None:
+        steps, name = of_creator
+        return _is_unknown(creator_of(source.actor, steps), name)
+    return _is_cut_or_unread(source, ref.name)
+
+
+def _is_cut_or_unread(event: Event, name: str) -> bool:
+    field = event.type.by_name.get(name)
     if field is None:
-        return creator_field(ref.name) is not None and source.get(ref.name) is None
-    if source.flags and source.flags & field.cut_by:
+        return False
+    if event.flags and event.flags & field.cut_by:
         return True
+    if field.name in ACTOR_FIELD_BY_NAME:
+        return _is_unknown(event.actor, field.name)
     # The flags first: most events have none, and to look at one is slow.
-    unread = field.name in ACTOR_FIELD_BY_NAME or bool(source.flags and source.flags & _UNKNOWN)
-    return unread and source.get(field.name) is None
+    return bool(event.flags and event.flags & _UNKNOWN) and event.get(field.name) is None
+
+
+def _is_unknown(actor: Actor | None, name: str) -> bool:
+    if actor is None:
+        return True
+    field = ACTOR_FIELD_BY_NAME.get(name)
+    return field is not None and not field.optional and actor_get(actor, name) is None
 
 
 def truth(expr: Expr, event: Event, bindings: Bindings) -> bool | None:

@@ -54,7 +54,7 @@ async def test_enforcer_in_audit_kills_nobody_until_it_is_told_to(run_dir: Path,
             assert (await orders.ask(make_order(key_of(child.pid)))).result is Outcome.WOULD_KILL
             done = await ctl("--config", file, "mode", "enforce", "--yes")
             assert (
-                done.exit_code == 1 and "policyd is not running" in done.stderr and "takes the setting" in done.stderr
+                done.exit_code == 3 and "policyd is not running" in done.stderr and "takes the setting" in done.stderr
             )
             assert (await status_of(config))["mode"] == "enforce" and load(file).mode == "enforce"
             assert (await orders.ask(make_order(key_of(child.pid)))).result is Outcome.KILLED

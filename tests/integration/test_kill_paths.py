@@ -233,6 +233,20 @@ async def test_kill_does_not_wait_for_the_disk(run_dir: Path, tmp_path: Path) ->
         os.close(pipe)
 
 
+async def test_fallback_kills_only_while_the_host_enforces(run_dir: Path) -> None:
+    async with client_of(config_in(run_dir, mode="audit"), connected=False) as client:
+        with victim() as child:
+            spared = await client.kill(make_order(key_of(child.pid)))
+            assert (spared.result, spared.code) == (Result.WOULD_KILL, "host_audit") and child.poll() is None
+            client.set_mode(Mode.ENFORCE)
+            assert (await client.kill(make_order(key_of(child.pid)))).result is Result.KILLED
+            assert died_of_sigkill(child)
+        client.set_mode(Mode.AUDIT)
+        with victim() as child:
+            assert (await client.kill(make_order(key_of(child.pid)))).result is Result.WOULD_KILL
+            assert child.poll() is None
+
+
 class FakeEnforcer:
     """A listener that answers each line by what a function makes of it; None: not at all."""
 

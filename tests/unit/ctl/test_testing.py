@@ -54,7 +54,7 @@ def test_replay_prints_matches_notes_and_losses(tmp_path: Path) -> None:
     file.write_bytes(gzip.compress(EVENTS.encode()))
     shown = run("replay", file, "--policies", ROOT / "policies")
     assert shown.exit_code == 0 and "credential_access would kill  /tmp/thief[7]  events 1, 5" in shown.stdout
-    assert shown.stdout.endswith("1 matches: 1 alerts\n")
+    assert shown.stdout.endswith("matches: 1, alerts: 1\n")
     assert "`connect` has no field `x`" in shown.stderr and "note: 3 events are missing" in shown.stderr
     lines = run("replay", "-", "--policies", ROOT / "policies", "--json", text=EVENTS).stdout.splitlines()
     assert [json.loads(line)["steps"] for line in lines] == [[[1], [5]]]

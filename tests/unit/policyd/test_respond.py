@@ -132,3 +132,13 @@ def test_alert_shows_the_key_by_its_values() -> None:
         {"by": "tree", "values": [process]},
         {"by": "by dst.ip, argv", "values": ["192.0.2.1", ["a\udcff", "b"]]},
     ]
+
+
+def test_without_values_of_its_own_a_policy_is_throttled_by_its_key() -> None:
+    """Whoever does it: of many processes with one key, one alert tells, and the next one how many there were."""
+    engine, play = machine(policy("p", *keyed("path", OPEN), within_s=None, key=KeyKind.FIELDS)), Play()
+    for path in ("/a", "/a", "/b", "/a"):
+        play.event("open", play.process(exe=f"/bin{path}"), path=path)
+    made = responder()
+    assert len(alerts(made, *engine.feed(play.batch()))) == 2
+    assert made.admission.throttle.suppressed == 2

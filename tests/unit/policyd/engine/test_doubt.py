@@ -127,3 +127,13 @@ def test_judged_says_yes_no_or_neither() -> None:
     judged = Judged(eq("rawpath", "x"))
     assert [judged.truth(batch.event(position), {}) for position in range(3)] == [True, False, None]
     assert [judged.is_doubtful(batch.event(position), {}) for position in range(3)] == [False, False, True]
+
+
+@pytest.mark.parametrize("name", ["container.id", "loginuid", "session.id", "parent.entry.id", "ancestor[1].pgrp.id"])
+def test_field_that_not_every_process_has_is_known_to_be_missing(name: str) -> None:
+    play = Play()
+    match = found(Not(test(name, Op.EXISTS)), line(play, "/init", "/sshd"), play)
+    assert match is not None and not match.partial_evidence
+    outside = Quantified(ANCESTOR, Not(it("container.id", Op.EXISTS, None)), every=True)
+    match = found(outside, line(play, "/init", "/sshd"), play)
+    assert match is not None and not match.partial_evidence
