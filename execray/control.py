@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from execray.control_client import NOT_PERMITTED, daemon_of
 from execray.errors import OperatorError, PeerError
@@ -199,17 +199,22 @@ def _failure(error: str, hint: str) -> bytes:
     return encode_line({"ok": False, "error": error, "hint": hint})
 
 
+async def ask(path: Path, op: str, timeout_s: float) -> dict[str, Any]:
+    """Asks another daemon something, and returns the whole reply. Raises OSError, TimeoutError or PeerError for none."""
+    async with asyncio.timeout(timeout_s):
+        reader, writer = await asyncio.open_unix_connection(path, limit=MAX_REPLY_BYTES)
+        try:
+            await send(writer, encode_request(Request(op)))
+            line = await read_line(reader)
+        finally:
+            writer.close()
+    return decode_object(line or b"")
+
+
 async def no_answer(path: Path, timeout_s: float) -> str:
     """Asks a daemon for its version; returns "" when it answers, else why not. That it has no time for us is an answer."""
     try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_unix_connection(path, limit=MAX_REQUEST_BYTES)
-            try:
-                await send(writer, encode_request(Request("version")))
-                line = await read_line(reader)
-            finally:
-                writer.close()
-        decode_object(line or b"")
+        await ask(path, "version", timeout_s)
     except TimeoutError:
         return f"no answer at {path} within {timeout_s:g} s"
     except (OSError, PeerError) as error:

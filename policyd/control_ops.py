@@ -8,17 +8,22 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from execray.config import Config
-from execray.control import Handler, asked_mode
+from execray.control import Handler, ask, asked_mode
+from execray.errors import PeerError
+from execray.schema.catalog import EVENT_BY_NAME
 from execray.service import Peer
 from execray.version import VERSION
 from execray.wire.control import Request
 from policyd.control_alerts import AlertOps
 from policyd.control_events import EventOps
 from policyd.control_policies import PolicyOps
+from policyd.effective import Host
 from policyd.engine.machine import Machine
 from policyd.plugins import Plugins
+from policyd.privileges import may_kill
 from policyd.reloading import Reloader
 from policyd.respond import Responder
 from policyd.sinks.fanout import Fanout
@@ -26,6 +31,8 @@ from policyd.store import PolicyStore
 from policyd.stream_client import StreamClient
 from policyd.taps import Taps
 from policyd.writer import Followers
+
+ENFORCER_TIMEOUT_S: Final = 0.5  # for its mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class ControlOps:
         """rate: events in a second, lately."""
         self._parts = parts
         self._config = config
-        self._policies = PolicyOps(parts.store, reloader, lambda: parts.responder.host_mode, log)
+        self._policies = PolicyOps(parts.store, reloader, self._host, log)
         self._alerts = AlertOps(config, parts.followers)
         self._events = EventOps(parts.taps, log)
         self._rate = rate
@@ -114,3 +121,31 @@ class ControlOps:
             "tails": parts.taps.status(),
             "sensor": parts.stream.link.stats,
         }
+
+    async def _host(self) -> Host:
+        """Looks at what decides beside the policies what they do."""
+        parts, limits = self._parts, self._config.enforcer
+        hooks = parts.stream.link.stats.get("hooks")
+        known = hooks.items() if isinstance(hooks, dict) else ()
+        connected = parts.responder.enforcer.stats.connected
+        return Host(
+            mode=parts.responder.host_mode,
+            enforcer=connected,
+            enforcer_mode=await self._enforcer_mode() if connected else "",
+            may_kill=may_kill(),
+            kills_per_minute=min(limits.kills_per_minute, limits.kills_per_minute_per_policy),
+            refused={
+                EVENT_BY_NAME[name].code: str(hook["refused"])
+                for name, hook in known
+                if name in EVENT_BY_NAME and isinstance(hook, dict) and hook.get("refused")
+            },
+        )
+
+    async def _enforcer_mode(self) -> str:
+        """Asks the enforcer, whose mode has the last word. "" where it may not be asked, or has no time."""
+        try:
+            reply = await ask(self._config.control_socket("enforcer"), "status", ENFORCER_TIMEOUT_S)
+        except (OSError, TimeoutError, PeerError):
+            return ""
+        found = reply.get("result")
+        return str(found.get("mode", "")) if isinstance(found, dict) else ""

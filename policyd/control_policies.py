@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from execray.control import Handler, argument, require_root
@@ -11,6 +11,7 @@ from execray.errors import OperatorError
 from execray.service import Peer
 from execray.wire.control import Request
 from policyd.alerts import place_text
+from policyd.effective import Host, effective
 from policyd.program import CompiledPolicy, State, span_text
 from policyd.reloading import Reloader
 from policyd.store import PolicyStore
@@ -19,11 +20,17 @@ from policyd.store import PolicyStore
 class PolicyOps:
     """`policies`, `policy`, `reload` and `disabled`."""
 
-    def __init__(self, store: PolicyStore, reloader: Reloader, mode: Callable[[], str], log: logging.Logger) -> None:
-        """mode: the host's, as it is now."""
+    def __init__(
+        self,
+        store: PolicyStore,
+        reloader: Reloader,
+        host: Callable[[], Awaitable[Host]],
+        log: logging.Logger,
+    ) -> None:
+        """host: what decides beside the policies, as it is now."""
         self._store = store
         self._reloader = reloader
-        self._mode = mode
+        self._host = host
         self._log = log
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -36,17 +43,21 @@ class PolicyOps:
         }
 
     async def _policies(self, _request: Request, _peer: Peer) -> object:
-        store = self._store
-        found = [_summary(policy) | {"enabled": policy.name not in store.disabled} for policy in store.loaded]
-        return {"generation": store.generation, "mode": self._mode(), "policies": found}
+        host = await self._host()
+        found = [self._one(policy, host) for policy in self._store.loaded]
+        return {"generation": self._store.generation, "mode": host.mode, "policies": found}
+
+    def _one(self, policy: CompiledPolicy, host: Host) -> dict[str, Any]:
+        enabled = policy.name not in self._store.disabled
+        answer = effective(policy, host, enabled=enabled)
+        return _summary(policy) | {"enabled": enabled, "effective": answer.to_json()}
 
     async def _policy(self, request: Request, _peer: Peer) -> object:
         name = argument(request, "name", str)
         policy = next((policy for policy in self._store.loaded if policy.name == name), None)
         if policy is None:
             raise OperatorError(f"no policy `{name}` is loaded", "see `execray-ctl policy list`")
-        return _summary(policy) | {
-            "enabled": policy.name not in self._store.disabled,
+        return self._one(policy, await self._host()) | {
             "source": self._store.source_of(policy),
             "meta": _meta(policy),
             "steps": [_step(policy, index) for index in range(len(policy.steps))],

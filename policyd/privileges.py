@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from pathlib import Path
 
 from execray.capabilities import CAP_KILL, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, prctl, set_capabilities
 from execray.errors import OperatorError
@@ -15,6 +16,13 @@ def account(name: str) -> pwd.struct_passwd:
         return pwd.getpwnam(name)
     except KeyError as error:
         raise OperatorError(f"there is no user `{name}`", "create it, or mend `policyd.user`") from error
+
+
+def may_kill() -> bool:
+    """Whether this process may send signals to those of other accounts."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> CAP_KILL & 1)
 
 
 def become(user: pwd.struct_passwd, keep_kill: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from execray.ctl.complete import alert_ids
 from execray.ctl.context import Context, as_map, as_maps, command_errors, json_option, print_json
 from execray.ctl.lazy import LazyGroup
 from execray.terminal import safe, use_color
@@ -113,7 +114,7 @@ def list_(context: Context, limit: int, since: str | None, as_json: bool) -> Non
 
 
 @alerts.command()
-@click.argument("alert_id", metavar="ID")
+@click.argument("alert_id", metavar="ID", shell_complete=alert_ids)
 @json_option
 @click.pass_obj
 @command_errors

@@ -15,10 +15,10 @@ import click
 
 from execray.control_client import ControlClient, Unreachable
 from execray.errors import OperatorError
-from execray.terminal import painter, safe, use_color
+from execray.terminal import MAX_TEXT, painter, safe, use_color
 
 if TYPE_CHECKING:
-    from execray.config import Config
+    from execray.config import Config, Layered
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,20 +34,25 @@ class Context:
 
     config_file: Path | None = None
     runtime_dir: Path | None = None
-    _config: Config | None = None
+    _layers: Layered | None = None
 
     @property
     def config(self) -> Config:
         """The configuration, with --runtime-dir in place. Raises ConfigError."""
-        # Imported here: it brings YAML, which help, completion and `policy check` can do without.
-        from execray.config import load  # noqa: PLC0415
+        return self.layers().config
 
-        if self._config is None:
-            config = load(self.config_file)
+    def layers(self) -> Layered:
+        """Returns the configuration with where each value came from. Raises ConfigError."""
+        # Imported here: it brings YAML, which help, completion and `policy check` can do without.
+        from execray.config import Layered, load_layers  # noqa: PLC0415
+
+        if self._layers is None:
+            found = load_layers(self.config_file)
             if self.runtime_dir is not None:
-                config = dataclasses.replace(config, runtime_dir=self.runtime_dir)
-            self._config = config
-        return self._config
+                config = dataclasses.replace(found.config, runtime_dir=self.runtime_dir)
+                found = Layered(config, {**found.origin, "runtime_dir": "--runtime-dir"})
+            self._layers = found
+        return self._layers
 
     def client(self, daemon: str, timeout_s: float = 5.0) -> ControlClient:
         """Returns a client for one daemon's control socket; it connects at its first request."""
@@ -93,9 +98,9 @@ def paint(text: str, style: str) -> str:
     return painter(use_color())(text, style)
 
 
-def table(rows: Sequence[Sequence[object]], indent: str = "") -> str:
-    """Returns rows as aligned columns, every cell made safe for a terminal."""
-    cells = [[safe(cell) for cell in row] for row in rows]
+def table(rows: Sequence[Sequence[object]], indent: str = "", limit: int = MAX_TEXT) -> str:
+    """Returns rows as aligned columns, every cell made safe for a terminal, and cut past so many characters."""
+    cells = [[safe(cell, limit) for cell in row] for row in rows]
     widths = [
         max((len(row[i]) for row in cells if i < len(row)), default=0) for i in range(max(map(len, cells), default=0))
     ]

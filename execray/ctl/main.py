@@ -17,6 +17,7 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 
 #: Where each command is: only the one that was named is imported.
 COMMANDS: Final = {
     "alerts": "execray.ctl.alerts:alerts",
+    "config": "execray.ctl.config:config",
     "doctor": "execray.ctl.doctor:doctor",
     "events": "execray.ctl.events:events",
     "mode": "execray.ctl.mode:mode",

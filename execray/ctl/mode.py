@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from execray.control_client import Unreachable
+from execray.ctl.complete import policy_names
 from execray.ctl.context import (
     EXIT_FAILED,
     EXIT_UNREACHABLE,
@@ -75,7 +76,7 @@ def _show(context: Context, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=policy_names)
 @json_option
 @click.pass_obj
 @command_errors
@@ -92,7 +93,7 @@ def disable(context: Context, names: tuple[str, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=policy_names)
 @json_option
 @click.pass_obj
 @command_errors

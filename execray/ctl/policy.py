@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
+from execray.ctl.complete import policy_names
 from execray.ctl.context import (
     EXIT_FAILED,
     Context,
@@ -16,6 +17,7 @@ from execray.ctl.context import (
     as_maps,
     command_errors,
     json_option,
+    paint,
     print_json,
     table,
 )
@@ -58,12 +60,17 @@ def policy() -> None:
 @click.pass_obj
 @command_errors
 def list_(context: Context, as_json: bool) -> None:
-    """List the policies that policyd runs.
+    """List the loaded policies with what each will really do on this host, and why.
+
+    \b
+    off     it is disabled              alert   a match raises an alert
+    blind   the kernel hides its steps  audit   the alert says what would have been killed
+    log, notify, none: as its handlers  kill    the process is killed
 
     \b
     Examples:
       execray-ctl policy list
-      execray-ctl policy list --json | jq '.policies[].name'
+      execray-ctl policy list --json | jq '.policies[] | {name, effective}'
       execray-ctl --runtime-dir .execray/run policy list
     """
     with context.client("policyd") as client:
@@ -71,22 +78,39 @@ def list_(context: Context, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
+    notes: dict[tuple[str, str], int] = {}
     rows: list[list[object]] = [["NAME", "SEVERITY", "RESPONSE", "STEPS", "ATT&CK", "FILE"]]
     for item in as_maps(result.get("policies")):
-        attack = " ".join(safe(t) for t in item.get("attack", ()))
+        attack = " ".join(str(t) for t in item.get("attack", ()))
         place = f"{item.get('file', '?')}:{item.get('line', '?')}"
-        rows.append([item.get("name"), item.get("severity"), item.get("response"), item.get("steps"), attack, place])
-    click.echo(table(rows))
+        does, why = _effect(item)
+        number = notes.setdefault((does, why), len(notes) + 1)
+        rows.append([item.get("name"), item.get("severity"), f"{does} ({number})", item.get("steps"), attack, place])
+    for line, row in zip(table(rows, limit=200).splitlines(), rows, strict=True):
+        click.echo(paint(line, _STYLES.get(str(row[2]).partition(" ")[0], "")))
+    for (does, why), number in notes.items():
+        click.echo(f"({number}) {safe(does)}: {safe(why, 500)}")
     click.echo(f"host mode {safe(result.get('mode', '?'))}, generation {safe(result.get('generation', '?'))}")
 
 
+_STYLES: Final = {"RESPONSE": "dim", "off": "dim", "none": "dim", "blind": "bad", "kill": "high", "audit": "medium"}
+
+
+def _effect(item: dict[str, Any]) -> tuple[str, str]:
+    """Returns what a policy will do, and why, in words."""
+    found = as_map(item.get("effective"))
+    why = found.get("why")
+    reasons = [str(reason) for reason in why] if isinstance(why, list) else []
+    return str(found.get("response", "?")), "; ".join(reasons) or "?"
+
+
 @policy.command()
-@click.argument("name")
+@click.argument("name", shell_complete=policy_names)
 @json_option
 @click.pass_obj
 @command_errors
 def show(context: Context, name: str, as_json: bool) -> None:
-    """Show one running policy: where it stands, its text, its states.
+    """Show one policy: where it stands, what it will really do on this host, its text, its states.
 
     \b
     Examples:
@@ -105,6 +129,7 @@ def show(context: Context, name: str, as_json: bool) -> None:
         ("hash", found.get("hash", "?")),
         ("severity", found.get("severity", "?")),
         ("response", found.get("response", "?")),
+        ("on this host", ": ".join(_effect(found))),
         ("key", found.get("key", "?")),
         ("within", found.get("within") or "one event completes it"),
         ("description", meta.get("description", "")),

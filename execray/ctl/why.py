@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from execray.ctl.complete import alert_ids
 from execray.ctl.context import Context, as_map, as_maps, command_errors, json_option, paint, print_json
 from execray.errors import OperatorError
 from execray.terminal import safe
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("alert_id", metavar="ID")
+@click.argument("alert_id", metavar="ID", shell_complete=alert_ids)
 @json_option
 @click.pass_obj
 @command_errors

@@ -318,7 +318,7 @@ HEAVY = {
     "policyd": ("policy check",),
     "execray.schema.catalog": ("policy check", "alerts list", "alerts show", "alerts tail", "events", "--help"),
     "execray.service": (),
-    "yaml": ("alerts", "events", "doctor", "policy list", "policy show", "reload", "status"),
+    "yaml": ("alerts", "config", "events", "doctor", "mode", "policy list", "policy show", "reload", "status"),
 }
 
 
@@ -327,7 +327,10 @@ HEAVY = {
     [
         "version",
         "status",
+        "config check",
+        "config show",
         "doctor",
+        "mode",
         "policy list",
         "policy show x",
         "policy check -",
