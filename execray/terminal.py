@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -25,6 +26,8 @@ STYLES: Final = {
     "dim": "2",
     "bold": "1",
 }
+
+_SGR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
 
 Painter: TypeAlias = Callable[[str, str], str]
 
@@ -57,6 +60,39 @@ def painter(color: bool) -> Painter:
         return f"\x1b[{code}m{text}\x1b[0m" if color and code else text
 
     return paint
+
+
+def columns() -> int | None:
+    """Returns the width of the terminal on standard output, None where there is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
+def fold(line: str, width: int | None) -> str:
+    """Breaks a line, at spaces where it can, into lines of at most so many characters; those after the first are indented.
+
+    What sets a style has no width. Nothing but white space at a break is lost.
+    """
+    parts = _SGR.split(line)
+    if width is None or sum(map(len, parts[::2])) <= width:
+        return line
+    indent = " " * min(len(line) - len(line.lstrip()) + 4, width // 2)
+    out, room = [], width
+    for number, part in enumerate(parts):
+        if number % 2:  # a style
+            out.append(part)
+            continue
+        rest = part
+        while len(rest) > room:
+            at = rest.rfind(" ", 1, room + 1)
+            at = at if at > 0 and rest[:at].strip() else room
+            out += [rest[:at].rstrip(), "\n", indent]
+            rest, room = rest[at:].lstrip(" "), width - len(indent)
+        out.append(rest)
+        room -= len(rest)
+    return "".join(out)
 
 
 def use_color() -> bool:

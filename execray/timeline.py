@@ -12,17 +12,17 @@ from typing import Any, Final, TypeAlias, TypeGuard
 
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.schema.event import constant_name
-from execray.terminal import Painter, painter, safe
+from execray.terminal import Painter, fold, painter, safe
 
 Alert: TypeAlias = Mapping[str, Any]
 
 
-def render(alert: Alert, *, color: bool = False) -> str:
+def render(alert: Alert, *, color: bool = False, width: int | None = None) -> str:
     """Returns the timeline of one alert, several lines, the last one ended too.
 
-    Never raises for an object of another shape: what is missing is left out.
+    width: of the terminal; longer lines are folded. Never raises for an object of another shape: what is missing is left out.
     """
-    return "\n".join(_lines(alert, painter(color))) + "\n"
+    return "".join(f"{fold(line, width)}\n" for line in _lines(alert, painter(color)))
 
 
 def summary(alert: Alert, *, color: bool = False) -> str:

@@ -11,7 +11,7 @@ import click
 from execray.ctl.complete import alert_ids
 from execray.ctl.context import Context, as_map, as_maps, command_errors, json_option, print_json
 from execray.ctl.lazy import LazyGroup
-from execray.terminal import safe, use_color
+from execray.terminal import columns, safe, use_color
 from execray.timeline import render, summary
 from execray.wire.control import encode_line
 
@@ -78,7 +78,7 @@ def tail(context: Context, last: int, as_json: bool) -> None:
                 elif as_json:
                     click.echo(encode_line(found).decode("ascii"), nl=False)
                 else:
-                    click.echo(render(found, color=use_color()))
+                    click.echo(render(found, color=use_color(), width=columns()))
         except KeyboardInterrupt:
             return  # the ordinary way to end it
     click.echo("note: policyd closed the connection", err=True)
@@ -134,4 +134,4 @@ def show(context: Context, alert_id: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        click.echo(render(found, color=use_color()), nl=False)
+        click.echo(render(found, color=use_color(), width=columns()), nl=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from execray.ctl.context import Context, as_map, command_errors, json_option
-from execray.terminal import painter, safe, use_color
+from execray.terminal import columns, painter, safe, use_color
 from execray.wire.control import encode_line
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ class _Words:
         if record.get("event") == "lost":
             return paint(f"{when}  {_lost_words(record)}", "warning")
         who, process = _owner(record), _process(record)
-        room = _columns() - len(f"{when}  {who:9} {process:22} ")
+        room = (columns() or 1 << 20) - len(f"{when}  {who:9} {process:22} ")
         act, arrow, result = self._words(_with_computed(record)).rpartition(" -> ")
         if not arrow:
             act, result = result, ""
@@ -185,14 +184,6 @@ class _Words:
             return "?" * 12
         seconds, rest_ns = divmod(time_ns + self._offset_ns, 1_000_000_000)
         return time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{rest_ns // 1_000_000:03}"
-
-
-def _columns() -> int:
-    """Returns the terminal's width; without one, lines are as long as they are."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 1 << 20
-    except (OSError, ValueError):
-        return 1 << 20
 
 
 def _owner(record: dict[str, Any]) -> str:

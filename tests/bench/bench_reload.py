@@ -49,7 +49,7 @@ _KINDS = (
 def _text(number: int, version: int) -> str:
     return (
         _KINDS[number % len(_KINDS)].format(n=number, m=version + 1)
-        + f' path "also{number}" {{ exec {{ uid = {version} }} }}'
+        + f' path "also{number}" {{ exec {{ uid = {4242 + version} }} }}'
     )
 
 
@@ -82,8 +82,8 @@ async def _measure(size: int) -> dict[str, Any]:
             path.write_text(_text(number, 0))
             path.chmod(0o644)
         cold = (await _reload(reloader))["ms"]
-        settle_memory()
         events = _Events(machine, stream(20_000))
+        settle_memory()  # what is fed again and again here is gone after a moment in policyd
         feeding = asyncio.create_task(events.run())
         result: dict[str, Any] = {"policies": len(store.policies), "cold_ms": cold}
         await asyncio.sleep(0.5)

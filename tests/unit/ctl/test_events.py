@@ -89,7 +89,7 @@ def test_no_record_breaks_out_of_its_line(data: st.DataObject) -> None:
 def test_on_a_terminal_a_line_stays_on_one_line_of_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "_columns", lambda: 80)
+    monkeypatch.setattr(events, "columns", lambda: 80)
     (line,) = shown(capsys, record(path="/" + "x" * 150, flags=0, ret=3))
     assert len(line) == 80 and line.endswith("x… -> 3")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from execray.schema.catalog import EVENTS
-from execray.terminal import safe
+from execray.terminal import fold, safe
 from execray.timeline import event_words, render, summary
 from tests.support.sample_alert import sample_alert
 
@@ -139,6 +140,28 @@ def test_a_list_or_number_of_another_type_is_left_out(junk: object) -> None:
         {"labels": junk, "count": junk, "events": [{"event": "open", "time_ns": junk, "flags": junk, "ret": junk}]}
     ]
     assert render(sample_alert(trail=trail, action={"kill": {"latency_us": junk, "result": junk}}))
+
+
+@pytest.mark.parametrize("color", [False, True])
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_no_line_is_wider_than_the_terminal_and_nothing_is_lost(width: int, color: bool) -> None:
+    alert = sample_alert(kill={"result": "refused"})
+    alert["rule"]["description"] = "Reads password hashes, and then sends them somewhere else. " * 4
+    alert["process"]["command_line"] = "/tmp/thief --now " + "x" * 120
+    plain = render(alert)
+    folded = re.sub(r"\x1b\[[0-9;]*m", "", render(alert, color=color, width=width))
+    assert max(len(line) for line in folded.splitlines()) <= width < max(len(line) for line in plain.splitlines())
+    assert "".join(folded.split()) == "".join(plain.split())
+
+
+@given(st.text(alphabet="ab \x1b[1;31m", max_size=80), st.integers(4, 30))
+def test_folding_keeps_every_character_but_white_space(text: str, width: int) -> None:
+    line = f"\x1b[2m{text}\x1b[0m"
+    folded = fold(line, width)
+    assert "".join(folded.split()) == "".join(line.split())
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", folded)
+    assert all(len(part) <= width for part in shown.split("\n"))
+    assert fold(line, None) == line
 
 
 @given(st.data())
