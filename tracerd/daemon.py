@@ -194,7 +194,8 @@ class Tracerd:
 
     def _drain_again(self) -> None:
         self._waiting = False
-        self._drain()
+        if self._running:
+            self._drain()
 
     def _drain(self) -> None:
         """Decodes what is in the ring, for at most flush_ms, and publishes it as one batch."""

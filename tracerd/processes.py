@@ -250,12 +250,10 @@ class ProcessTable:
         process = unknown = Process(pid, start_ns, None, None, None)
         try:
             parent_pid = int(stat_fields(pid, self._proc)[1])
-            exe = os.fsencode((self._proc / str(pid) / "exe").readlink())
-            cwd = os.fsencode((self._proc / str(pid) / "cwd").readlink())
         except (OSError, ValueError):
             return unknown
-        process = Process(pid, start_ns, None, exe.removesuffix(b" (deleted)"), self._cmdline(pid))
-        process.cwd, process.container = cwd.removesuffix(b" (deleted)"), self._proc_container(pid) or None
+        process = Process(pid, start_ns, None, self._link(pid, "exe"), self._cmdline(pid))
+        process.cwd, process.container = self._link(pid, "cwd"), self._proc_container(pid) or None
         # what was read while the process lived is its own: its start time is still there
         if not self._is_alive(process):
             return unknown
@@ -276,6 +274,13 @@ class ProcessTable:
         """Returns the container by /proc, b"" outside all, None where it can't be read."""
         try:
             return container_in_proc((self._proc / str(pid) / "cgroup").read_bytes()) or b""
+        except OSError:
+            return None
+
+    def _link(self, pid: int, name: str) -> bytes | None:
+        """Returns where a link in /proc/PID points, None for a kernel thread's, or where CAP_SYS_PTRACE would be needed."""
+        try:
+            return os.fsencode((self._proc / str(pid) / name).readlink()).removesuffix(b" (deleted)")
         except OSError:
             return None
 

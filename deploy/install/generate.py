@@ -12,20 +12,27 @@ from typing import Final
 from click.shell_completion import get_completion_class
 
 from deploy.install.manpage import manpage
+from deploy.install.places import CTL
+from enforcer.cli import main as enforcer
 from execray.ctl.main import main as ctl
+from policyd.cli import main as policyd
+from tracerd.cli import main as tracerd
 
 SHELLS: Final = ("bash", "zsh", "fish")
+DAEMONS: Final = {"tracerd": tracerd, "policyd": policyd, "enforcer": enforcer}
 
 
 def generate(folder: Path) -> None:
-    """Writes execray-ctl.1, and a completion script for each shell under its name, into a folder."""
-    name = "execray-ctl"
-    (folder / f"{name}.1").write_text(manpage(ctl, name), encoding="utf-8")
+    """Writes the man pages, and a completion script for each shell under its name, into a folder."""
+    (folder / f"{CTL}.1").write_text(manpage(ctl, CTL), encoding="utf-8")
+    for daemon, command in DAEMONS.items():
+        name = f"execray-{daemon}"
+        (folder / f"{name}.8").write_text(manpage(command, name, 8), encoding="utf-8")
     for shell in SHELLS:
         kind = get_completion_class(shell)
         assert kind is not None, f"click no longer knows {shell}"
-        variable = f"_{name.replace('-', '_').upper()}_COMPLETE"
-        (folder / shell).write_text(kind(ctl, {}, name, variable).source(), encoding="utf-8")
+        variable = f"_{CTL.replace('-', '_').upper()}_COMPLETE"
+        (folder / shell).write_text(kind(ctl, {}, CTL, variable).source(), encoding="utf-8")
 
 
 if __name__ == "__main__":

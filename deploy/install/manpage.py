@@ -1,4 +1,4 @@
-"""A man page from click's commands: one page for a program and all its subcommands, so that `/word` finds everything."""
+"""Man pages from click's commands: one page for a program and all its subcommands, so that `/word` finds everything."""
 
 from __future__ import annotations
 
@@ -19,25 +19,40 @@ _FILES: Final = (
     ("/var/lib/execray/policyd/alerts.jsonl", "alerts, one JSON object a line"),
     ("/var/lib/execray/captures/*.pcap", "recorded traffic"),
 )
-_SEE_ALSO: Final = ("journalctl (1)", "systemctl (1)", "tcpdump (8)")
+_PAGES: Final = (
+    ("execray-ctl", 1),
+    ("execray-enforcer", 8),
+    ("execray-policyd", 8),
+    ("execray-tracerd", 8),
+    ("journalctl", 1),
+    ("systemctl", 1),
+    ("tcpdump", 8),
+)
 
 
-def manpage(command: click.Command, name: str) -> str:
-    """Returns the page in roff, by the macros of man(7)."""
+def manpage(command: click.Command, name: str, section: int = 1) -> str:
+    """Returns the page in roff, by the macros of man(7).
+
+    name: as it is installed; examples may call it without the `execray-`.
+    """
     context = click.Context(command, info_name=name, **command.context_settings)
     paragraphs = _paragraphs(command)
-    lines = [rf'.TH "{_escape(name.upper())}" 1 "" "ExecRay {VERSION}" "ExecRay"', ".SH NAME"]
+    lines = [rf'.TH "{_escape(name.upper())}" {section} "" "ExecRay {VERSION}" "ExecRay"', ".SH NAME"]
     lines += [rf"{_escape(name)} \- {_escape(_as_phrase(paragraphs[0]))}", ".SH SYNOPSIS", _synopsis(context)]
     examples, codes, text = _sorted(paragraphs[1:])
-    lines += [".SH DESCRIPTION", *_text([paragraphs[0], *text])]
-    lines += [".SH OPTIONS", *_options(context), ".SH COMMANDS"]
-    for below in _leaves(context):
-        lines += _command(below)
-    lines += [".SH EXAMPLES", *_block(examples)]
-    lines += [".SH EXIT STATUS", *_exit_codes(codes), ".SH FILES"]
+    lines += [".SH DESCRIPTION", *_text([paragraphs[0], *text]), ".SH OPTIONS", *_options(context)]
+    if isinstance(command, click.Group):
+        lines.append(".SH COMMANDS")
+        for below in _leaves(context):
+            lines += _command(below)
+    examples = [re.sub(rf"^{name.removeprefix('execray-')}\b", name, line) for line in examples]
+    lines += [".SH EXAMPLES", *_block(examples)] if examples else []
+    lines += [".SH EXIT STATUS", *_exit_codes(codes)] if codes else []
+    lines.append(".SH FILES")
     for path, what in _FILES:
         lines += [".TP", rf"\fI{_escape(path)}\fR", _escape(what)]
-    lines += [".SH SEE ALSO", ",\n".join(f".BR {page}" for page in _SEE_ALSO).replace(",\n", " ,\n")]
+    pages = [f".BR {page} ({number})" for page, number in sorted(_PAGES) if page != name]
+    lines += [".SH SEE ALSO", " ,\n".join(pages)]
     return "\n".join(lines) + "\n"
 
 
@@ -80,7 +95,8 @@ def _options(context: click.Context) -> list[str]:
 
 def _paragraphs(command: click.Command) -> list[str]:
     """The help as written: paragraphs, of which those that begin with \\b keep their lines."""
-    return [part for part in re.split(r"\n\s*\n", inspect.cleandoc(command.help or "")) if part.strip("\b \n")]
+    text = f"{inspect.cleandoc(command.help or '')}\n\n{inspect.cleandoc(command.epilog or '')}"
+    return [part for part in re.split(r"\n\s*\n", text) if part.strip("\b \n")]
 
 
 def _sorted(paragraphs: list[str]) -> tuple[list[str], str, list[str]]:
@@ -90,8 +106,8 @@ def _sorted(paragraphs: list[str]) -> tuple[list[str], str, list[str]]:
     rest: list[str] = []
     for paragraph in paragraphs:
         body = paragraph.lstrip("\b\n")
-        if re.match(r"Examples?:", body):
-            examples += inspect.cleandoc(body.partition("\n")[2]).splitlines()
+        if found := re.match(r"Examples?:[ \n]*", body):
+            examples += inspect.cleandoc(body[found.end() :]).splitlines()
         elif body.startswith("Exit codes:"):
             codes = " ".join(body.removeprefix("Exit codes:").split())
         else:

@@ -102,8 +102,10 @@ class Places:
         """Where what deploy/install/generate.py makes goes, by its name there."""
         # Debian's zsh looks into site-functions below /usr/local, but not below /usr.
         zsh = "vendor-completions" if self.prefix == Path("/usr") else "site-functions"
+        man = self.share / "man"
         return {
-            f"{CTL}.1": self.share / "man" / "man1" / f"{CTL}.1",
+            f"{CTL}.1": man / "man1" / f"{CTL}.1",
+            **{f"execray-{name}.8": man / "man8" / f"execray-{name}.8" for name in DAEMONS},
             "bash": self.share / "bash-completion" / "completions" / CTL,
             "zsh": self.share / "zsh" / zsh / f"_{CTL}",
             "fish": self.share / "fish" / "vendor_completions.d" / f"{CTL}.fish",

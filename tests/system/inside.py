@@ -13,7 +13,7 @@ from tests.vm.say import say
 
 TESTS: Final = "tests/system/units.py"
 #: A software processor is about ten times slower than the real one.
-TEST_TIMEOUT_S: Final = 240
+TEST_TIMEOUT_S: Final = 600
 
 
 class Speaker:

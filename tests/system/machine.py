@@ -15,7 +15,7 @@ from tests.vm.kernels import KERNELS, NotFetched, fetch
 
 #: As the kernels of `make test-vm`, with which it shares all but the disk.
 WORK: Final = image.TREE / ".execray" / "vm"
-BOOT_TIMEOUT_S: Final = 900.0
+BOOT_TIMEOUT_S: Final = 1500.0
 LOCK_TIMEOUT_S: Final = 600.0
 #: Debian's own, since the daemons' accounts must be able to run it, and the machine has the same.
 PYTHON: Final = "/usr/bin/python3"

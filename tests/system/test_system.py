@@ -22,7 +22,7 @@ TESTS = [
 ]
 
 pytestmark = [
-    pytest.mark.timeout(1500),  # the machine with all its tests, and the first time a Debian to be fetched for it
+    pytest.mark.timeout(2700),  # the machine with all its tests, and the first time a Debian to be fetched for it
     pytest.mark.skipif(
         os.geteuid() != 0 and os.environ.get("EXECRAY_REQUIRE_KERNEL") != "1", reason="needs root, to make a disk"
     ),

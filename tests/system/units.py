@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.system.host import (
     comes_back,
     ctl,
     eventually,
+    evidence,
     green,
     pid,
     proc_status,
@@ -40,13 +42,14 @@ from tests.system.host import (
     unit,
 )
 
+TREE = Path(__file__).parents[2]
 PLACES = Places(Path("/usr/local"))
 STAGE = Path("/srv/stage")
 AUDIT_LOG = Path("/var/lib/execray/enforcer/orders.jsonl")
 POLICY = Path("/etc/execray/policies/theft.policy")
 #: What each may do, by the numbers of linux/capability.h: bounding set, and what it holds.
-KILL, NET_RAW, SYS_PTRACE, PERFMON, BPF = 5, 13, 19, 38, 39
-CAPABILITIES = {"tracerd": {BPF, PERFMON, SYS_PTRACE}, "policyd": {KILL}, "enforcer": {KILL, NET_RAW}}
+KILL, NET_RAW, PERFMON, BPF = 5, 13, 38, 39
+CAPABILITIES = {"tracerd": {BPF, PERFMON}, "policyd": {KILL}, "enforcer": {KILL, NET_RAW}}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -70,8 +73,8 @@ def write_policy(text: str) -> None:
     POLICY.write_text(text)
 
 
-@pytest.fixture
-def attacker() -> Iterator[subprocess.Popen[bytes]]:
+@contextlib.contextmanager
+def attack() -> Iterator[subprocess.Popen[bytes]]:
     """An attack by somebody without any rights, ready to be let through its steps."""
     user = pwd.getpwnam(STRANGER)
     with socket.create_server(("127.0.0.1", 0)) as collector:
@@ -92,6 +95,19 @@ def attacker() -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
             with contextlib.suppress(BrokenPipeError):  # what was written to a process that is gone
                 process.stdin.close()
+
+
+@pytest.fixture
+def attacker() -> Iterator[subprocess.Popen[bytes]]:
+    with attack() as process:
+        yield process
+
+
+def captures() -> list[str]:
+    """What came of each order to capture, by the enforcer's own record."""
+    lines = AUDIT_LOG.read_text().splitlines(keepends=True) if AUDIT_LOG.exists() else []
+    outcomes = [json.loads(line).get("outcome", {}) for line in lines if line.endswith("\n")]
+    return [str(outcome["result"]) for outcome in outcomes if str(outcome.get("order_id")).endswith("-capture")]
 
 
 def step(attacker: subprocess.Popen[bytes], count: int = 1) -> None:
@@ -124,6 +140,15 @@ def test_installing_makes_accounts_and_folders_and_enabling_brings_up_all_three(
     systemctl("enable", "--now", *map(unit, DAEMONS))
     eventually(green)
     assert [prop(daemon, "NRestarts") for daemon in DAEMONS] == ["0"] * 3
+
+
+def test_the_shipped_policies_are_loaded_and_one_by_one_they_can_go() -> None:
+    shipped = [path.name for path in (TREE / "policies").glob("*.policy")]
+    assert status("policyd")["policies"] > len(shipped)  # a file may hold several; and that of these tests
+    for name in shipped:
+        (POLICY.parent / name).unlink()
+    systemctl("reload", unit("policyd"))
+    assert status("policyd")["policies"] == 1  # from here on a start takes a tenth of the time
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
@@ -164,6 +189,17 @@ def test_a_daemon_sees_the_system_read_only(daemon: str) -> None:
     assert not Path("/etc/execray/written").exists()
 
 
+def test_the_sensors_rights_do_not_lead_out_of_its_read_only_view() -> None:
+    def touch(*capabilities: str) -> str:
+        """What root with these capabilities hears when it writes through the first process's view of the system."""
+        allowed = ",".join(["-all", *(f"+{name}" for name in capabilities)])
+        within = ("nsenter", "--mount", "--target", str(pid("tracerd")), "--", "setpriv", f"--bounding-set={allowed}")
+        return run(*within, "touch", "/proc/1/root/srv/written", check=False).stderr
+
+    assert "Permission denied" in touch("bpf", "perfmon")
+    assert touch("bpf", "perfmon", "sys_ptrace") == ""  # which is why it has none
+
+
 def test_memory_is_kept_for_the_daemons_and_they_are_the_last_to_be_taken() -> None:
     group = Path("/sys/fs/cgroup/execray.slice")
     kept = {name: int((group / unit(name) / "memory.min").read_text()) for name in DAEMONS}
@@ -178,21 +214,31 @@ def test_memory_is_kept_for_the_daemons_and_they_are_the_last_to_be_taken() -> N
 # --- what it is for ---------------------------------------------------------------------------------------------------
 
 
-def test_an_attack_is_killed_by_the_enforcer_and_an_operator_sees_it(attacker: subprocess.Popen[bytes]) -> None:
-    run("tcpdump", "--version")  # read from the disk once: it has two seconds to begin
-    step(attacker, 2)
-    eventually(lambda: AUDIT_LOG.exists() and '"capturing"' in AUDIT_LOG.read_text())
-    step(attacker)
-    assert attacker.wait(60) == -signal.SIGKILL
+def more_captures_than(number: int) -> bool:
+    return len(captures()) > number
+
+
+def test_an_attack_is_killed_by_the_enforcer_and_an_operator_sees_it() -> None:
+    for tries in range(5):
+        with attack() as attacker:
+            step(attacker, 2)
+            eventually(partial(more_captures_than, tries))
+            if captures()[-1] != "capturing":  # a slow processor: tcpdump has two seconds to begin
+                continue
+            step(attacker)
+            assert attacker.wait(60) == -signal.SIGKILL
+            break
+    else:
+        pytest.fail(f"nothing was captured: {captures()}\n{evidence()}")
     alert = await_alert(attacker)
     kill = alert["execray"]["action"]["kill"]
     assert (kill["result"], kill["by"]) == ("killed", "enforcer"), kill
     assert alert["rule"]["name"] == "theft" and not alert["execray"].get("tainted")
     assert "theft" in ctl("alerts", "list").stdout
     eventually(lambda: not status("enforcer")["captures"]["running"])
-    (pcap,) = Path("/var/lib/execray/captures").glob("*.pcap")
-    assert b"root:$6$decoy" in pcap.read_bytes()
-    assert pcap.stat().st_uid == pwd.getpwnam("execray-enforcer").pw_uid
+    pcaps = list(Path("/var/lib/execray/captures").glob("*.pcap"))
+    assert any(b"root:$6$decoy" in pcap.read_bytes() for pcap in pcaps)
+    assert {pcap.stat().st_uid for pcap in pcaps} == {pwd.getpwnam("execray-enforcer").pw_uid}
 
 
 def test_somebody_outside_the_group_is_refused_with_a_hint() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from deploy.install.generate import generate
+from deploy.install.generate import DAEMONS, generate
 from execray.ctl.main import main as ctl
 
 NAME = "execray-ctl"
@@ -46,19 +46,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def page(made: Path) -> str:
-    """The page as a reader sees it."""
-    environment = {**os.environ, "MANWIDTH": "200", "LC_ALL": "C.UTF-8", "MAN_KEEP_FORMATTING": ""}
+def read(page: Path) -> str:
+    """A page as its reader sees it; groff must have nothing to complain of."""
     done = subprocess.run(
-        ["groff", "-man", "-ww", "-Tutf8", "-P-cbou", "-rLL=200n", made / f"{NAME}.1"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment,
+        ["groff", "-man", "-ww", "-Tutf8", "-P-cbou", "-rLL=200n", page], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
     return done.stdout.translate({0x2010: "-", 0x2212: "-", 0xA0: " "})
+
+
+@pytest.fixture(scope="module")
+def page(made: Path) -> str:
+    return read(made / f"{NAME}.1")
 
 
 def sections(page: str) -> dict[str, str]:
@@ -91,6 +90,13 @@ def test_the_page_has_each_command_with_its_options_and_three_examples(page: str
             assert all(option in text for option in parameter.opts), parameter.opts
     examples = [line for line in text.partition("Examples:")[2].splitlines() if line.strip()]
     assert sum(NAME in line for line in examples) >= 3, text
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_each_daemon_has_a_page_with_its_options(made: Path, daemon: str) -> None:
+    found = sections(read(made / f"execray-{daemon}.8"))
+    assert {"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "FILES"} <= set(found)
+    assert "--config" in found["OPTIONS"] and f"execray-{daemon} --config" in found["EXAMPLES"]
 
 
 def test_man_finds_it_by_name(made: Path, tmp_path: Path) -> None:

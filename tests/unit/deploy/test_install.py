@@ -72,6 +72,7 @@ def test_everything_is_where_systems_look_for_it(staged: Path) -> None:
         "usr/local/lib/tmpfiles.d/execray.conf",
         "usr/local/bin/execray-ctl@",
         "usr/local/share/man/man1/execray-ctl.1",
+        "usr/local/share/man/man8/execray-tracerd.8",
         "usr/local/share/bash-completion/completions/execray-ctl",
         "usr/local/share/zsh/site-functions/_execray-ctl",
         "usr/local/share/fish/vendor_completions.d/execray-ctl.fish",
