@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import msgpack
@@ -219,24 +220,38 @@ def _build(tag: Tag, fields: Row) -> Frame:
             return Error(*fields)
 
 
+#: Elements of an event's row.
+_EVENT_LENGTHS: Final = {code: 5 + len(kind.slots) for code, kind in EVENT_BY_CODE.items()}
+_CODE, _TIME, _ACTOR = itemgetter(0), itemgetter(1), itemgetter(2)
+
+
 def _check_batch(seq: int, first_id: int, strings: Row, actors: Row, events: Row) -> None:
-    """Checks what the engine's hot loop relies on: types of rows, and indexes inside the tables."""
-    for text in strings:
-        if type(text) is not bytes:
-            raise PeerError(f"batch {seq}: a string is not bin")
-    for actor in actors:
-        if type(actor) is not tuple or len(actor) != 1 + len(ACTOR_SLOTS):
-            raise PeerError(f"batch {seq}: malformed actor")
-    for event in events:
-        if type(event) is not tuple or len(event) < 5 or type(event[0]) is not int or type(event[1]) is not int:
-            raise PeerError(f"batch {seq}: malformed event")
-        if event[0] == LOST:
-            continue
-        kind = EVENT_BY_CODE.get(event[0])
-        if kind is None or len(event) != 5 + len(kind.slots):
-            raise PeerError(f"batch {seq}: event code {event[0]} with {len(event)} elements")
-        if type(event[2]) is not int or not 0 <= event[2] < len(actors):
-            raise PeerError(f"batch {seq}: actor {event[2]!r} of {len(actors)}")
+    """Checks what the engine's hot loop relies on: types of rows, and indexes inside the tables.
+
+    By columns: event by event it takes three times as long, which was a third of what the engine takes for an event.
+    """
+    if not _are(bytes, strings):
+        raise PeerError(f"batch {seq}: a string is not bin")
+    if not _are(tuple, actors) or not set(map(len, actors)) <= {1 + len(ACTOR_SLOTS)}:
+        raise PeerError(f"batch {seq}: malformed actor")
+    try:
+        well = _are(tuple, events) and _are(int, map(_TIME, events))
+        shapes, indexes = set(zip(map(_CODE, events), map(len, events), strict=False)), set(map(_ACTOR, events))
+    except (TypeError, IndexError) as error:
+        raise PeerError(f"batch {seq}: malformed event") from error
+    if not well:
+        raise PeerError(f"batch {seq}: malformed event")
+    for code, length in shapes:
+        if type(code) is not int or (length != _EVENT_LENGTHS.get(code) and (code != LOST or length < 5)):
+            raise PeerError(f"batch {seq}: event code {code!r} with {length} elements")
+    if not _are(int, indexes):  # in a LOST row, a text stands there
+        indexes = {event[2] for event in events if event[0] != LOST}
+    if indexes and (not _are(int, indexes) or not 0 <= min(indexes) <= max(indexes) < len(actors)):
+        raise PeerError(f"batch {seq}: an actor that is not one of {len(actors)}")
+
+
+def _are(kind: type, values: Iterable[object]) -> bool:
+    return set(map(type, values)) <= {kind}
 
 
 class Decoder:

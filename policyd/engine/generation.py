@@ -13,14 +13,17 @@ from execray.schema.kinds import Kind
 from execray.wire.frames import Batch
 from policyd.engine.conditions import fields_of
 from policyd.engine.keys import KeyFunction
+from policyd.engine.planning import ACTOR, PARENT, PARENT_ACTOR, UNCACHED, SlotKey, StepPlan, Way
 from policyd.engine.rows import SlotRows
-from policyd.engine.table import ACTOR, PARENT, PARENT_ACTOR, UNCACHED, PolicyTable, SlotKey, key_fields
+from policyd.engine.table import PolicyTable, key_fields
 from policyd.program import CompiledPolicy, Expr, FieldRef, KeyKind, Notify
 
 # How a slot's value is got from what the stream carries.
 RAW: Final = 0
 TEXT: Final = 1  # an index into the batch's strings
 TEXTS: Final = 2  # a tuple of them
+
+_MAX_FOLDED: Final = 4096
 
 #: (position in the row, RAW | TEXT | TEXTS, the cache of its rows, the rows)
 FieldPlan: TypeAlias = "tuple[int, int, dict[Value, int], SlotRows]"
@@ -64,9 +67,13 @@ class Generation:
         self._row_entries = row_entries
         self.rows: dict[SlotKey, SlotRows] = {}
         self._masks: dict[int, int] = {}
+        #: The highest row without the bit of a way. Behind the steps' bits there is one for each way to meet a step of several.
+        self.plain = (1 << base) - 1
+        self._owners: list[int] = []  # of the ways' bits: the bit of the step
+        self._folded: dict[int, int] = {}
         for table in self.tables:
             self._add(table)
-        ones = (1 << base) - 1
+        self._ones = ones = (1 << base + len(self._owners)) - 1
         for rows in self.rows.values():
             rows.build(ones)
         self.actor_fields = self._fields(ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot])
@@ -86,7 +93,7 @@ class Generation:
         actor = batch.actors[index]
         if type(actor[1]) is not tuple:
             raise PeerError(f"batch {batch.seq}: an actor without identity")
-        row = self._lookup(actor, self.actor_fields, batch.strings) if self.actor_fields else (1 << self.width) - 1
+        row = self._lookup(actor, self.actor_fields, batch.strings) if self.actor_fields else self._ones
         if not self.parent_fields:
             return row
         if actor[0] is None:
@@ -94,7 +101,7 @@ class Generation:
         return row & self._lookup(batch.actors[actor[0]], self.parent_fields, batch.strings)
 
     def _lookup(self, actor: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...]) -> int:
-        row = (1 << self.width) - 1
+        row = self._ones
         for position, mode, cache, rows in fields:
             value = actor[position]
             if mode == TEXT and value is not None:
@@ -105,18 +112,45 @@ class Generation:
             row &= rows.miss(value) if found is None else found
         return row
 
+    def fold(self, bits: int) -> int:
+        """Returns the bits of steps for those of steps and ways."""
+        ways = bits >> self.width
+        steps = self._folded.get(ways)
+        if steps is None:
+            steps, left = 0, ways
+            while left:
+                steps |= self._owners[(left & -left).bit_length() - 1]
+                left &= left - 1
+            if len(self._folded) >= _MAX_FOLDED:
+                self._folded.clear()
+            self._folded[ways] = steps
+        return bits & self.plain | steps
+
     def _add(self, table: PolicyTable) -> None:
-        added: set[tuple[SlotKey, int]] = set()
-        for (step, code), plan in table.plans.items():
-            if not plan.possible:
-                continue
+        for step in range(table.width):
             bit = 1 << (table.base + step)
-            self._masks[code] = self._masks.get(code, 0) | bit
-            for key, conditions in plan.slots.items():
+            plans = {code: plan for (at, code), plan in table.plans.items() if at == step and plan.ways}
+            if all(len(plan.ways) == 1 and not plan.narrowed for plan in plans.values()):
                 # What a step of several kinds of event asks of the actor is one and the same.
-                if (key, bit) not in added:
-                    added.add((key, bit))
-                    self._rows_of(key).add(bit, conditions)
+                whole: Way = {}
+                for code, plan in plans.items():
+                    self._masks[code] = self._masks.get(code, 0) | bit
+                    whole |= plan.ways[0]
+                self._add_way(bit, whole)
+            else:
+                for code, plan in plans.items():
+                    self._add_ways(code, plan, bit)
+
+    def _add_ways(self, code: int, plan: StepPlan, step: int) -> None:
+        for way in plan.ways:
+            bit = 1 << (self.width + len(self._owners))
+            self._owners.append(step)
+            self._masks[code] = self._masks.get(code, 0) | bit
+            self._add_way(bit, way)
+
+    def _add_way(self, bit: int, way: Way) -> None:
+        for key, conditions in way.items():
+            self._rows_of(key).add(bit, conditions)
 
     def _rows_of(self, key: SlotKey) -> SlotRows:
         rows = self.rows.get(key)

@@ -158,7 +158,7 @@ class Machine:
         """
         outputs: list[Output] = []
         generation, store = self._generation, self._store
-        plans, first = generation.plans, generation.first
+        plans, first, plain = generation.plans, generation.first, generation.plain
         tree_bits, field_bits = generation.tree_bits, generation.field_bits
         process_scopes, tree_scopes = store.scopes[KeyKind.PROCESS], store.scopes[KeyKind.TREE]
         strings, actors, resolver = batch.strings, batch.actors, Resolver(batch, self._actors)
@@ -202,6 +202,9 @@ class Machine:
                     wake = store.wake_ns
                 if not bits:
                     continue
+
+                if bits > plain:
+                    bits = generation.fold(bits)
 
                 # The condition of some step holds. Is it awaited here?
                 scope = process_scopes.get(actors[actor][1])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from execray.errors import PeerError
 from execray.schema.event import Value
 from execray.schema.kinds import Kind
-from policyd.engine.atoms import View
-from policyd.program import And, Expr, Not, Or, Quantified, Test
+from policyd.engine.atoms import Effect, Ranges, View
+from policyd.program import And, Expr, Not, Op, Or, Quantified, Test
 
 #: Values remembered per slot, and bytes of them, before the cache is cleared as a whole.
 CACHE_ENTRIES: Final = 65_536
@@ -27,6 +27,8 @@ _TYPES: Final[dict[Kind, type | tuple[type, ...]]] = {
     Kind.TEXTS: tuple,
     Kind.PROCESS: tuple,
 }
+#: What a comparison says where it doesn't hold, of a number that is there.
+_OPPOSITE: Final = {Op.LT: Op.GE, Op.LE: Op.GT, Op.GT: Op.LE, Op.GE: Op.LT}
 
 
 def check_value(kind: Kind, value: object) -> None:
@@ -43,6 +45,14 @@ class CacheStats:
     clears: int = 0
 
 
+@dataclass(slots=True)
+class _Level:
+    """Bits that need one of some tests; a bit that needs one of some others too does so on the next level."""
+
+    needing: int = 0
+    needs: dict[int, int] = field(default_factory=dict)  # atom -> the bits that it satisfies
+
+
 class SlotRows:
     """The rows of one slot: built from conditions, computed for a value, cached within a bound.
 
@@ -54,33 +64,30 @@ class SlotRows:
         self.cache: dict[Value, int] = {}
         self.stats = CacheStats()
         self.constrained = 0  # the bits of steps that test this slot
+        self._type = _TYPES[kind]
         self._derived = derived
         self._entries = entries
         self._bytes = 0
         self._views: dict[tuple[str, int | None, bool], View] = {}
+        self._ranges: dict[tuple[View, bool], Ranges] = {}
         self._atoms: dict[Test, int] = {}
-        # Of what a step asks, one test (or some of several) that must hold and any number that must not are looked up by
-        # the true atoms; only what is left is evaluated, and only while the step is still possible.
-        self._needs: dict[int, int] = {}  # atom -> steps of which it is the one, or one of several
-        self._needing = 0
+        # Most of what steps ask of a slot is that some of several tests hold, that none of several do, or that a number is
+        # large or small enough; that is looked up. Only what is left is evaluated, and only while the step is still possible.
+        self._levels: list[_Level] = []
         self._bars: dict[int, int] = {}  # atom -> steps that it bars
         self._formulas: dict[Expr, int] = {}
         self._compiled: list[tuple[Callable[[set[int]], bool], int]] = []
+        self._read: set[int] = set()  # atoms in formulas
         self._ones = 0
+        self._none = 0  # the row where no test holds
+        self._collects: tuple[Callable[[Value, list[Effect]], None], ...] = ()
+        self._fails: list[tuple[View, Ranges]] = []
         self._rows: dict[int, int] = {}  # equal rows are one object
 
     def add(self, bit: int, conditions: list[Expr]) -> None:
         """Adds what one step asks of this slot. Raises PatternError."""
         self.constrained |= bit
-        rest: list[Expr] = []
-        for expr in conditions:
-            if isinstance(expr, Not) and (tests := _alternatives(expr.item)):
-                _mark(self._bars, map(self._atom, tests), bit)
-            elif not self._needing & bit and (tests := _alternatives(expr)):
-                _mark(self._needs, map(self._atom, tests), bit)
-                self._needing |= bit
-            else:
-                rest.append(expr)
+        rest = [expr for expr in conditions if not (self._add_range(bit, expr) or self._add_tests(bit, expr))]
         if rest:
             formula = And(tuple(rest))
             self._formulas[formula] = self._formulas.get(formula, 0) | bit
@@ -90,28 +97,30 @@ class SlotRows:
         self._ones = ones
         self._compiled = [(self._formula(expr), bits) for expr, bits in self._formulas.items()]
         for view in self._views.values():
-            view.build()
+            view.build(self._effect)
+        for ranges in self._ranges.values():
+            ranges.build()
+        self._collects = tuple(view.collect for view in self._views.values())
+        self._fails = [(view, ranges) for (view, _), ranges in self._ranges.items()]
+        self._none = self._combined([])
 
     def row(self, value: Value) -> int:
         """Computes a value's row. Raises PeerError for a value of another type than the slot's."""
-        check_value(self.kind, value)
-        true: set[int] = set()
-        for view in self._views.values():
-            view.collect(value, true)
-        passed = self._ones & ~self._needing
-        for atom in true:
-            passed |= self._needs.get(atom, 0)
-        for atom in true:
-            passed &= ~self._bars.get(atom, 0)
-        for holds, bits in self._compiled:
-            if passed & bits and not holds(true):
-                passed &= ~bits
-        return passed
+        if value is not None and not isinstance(value, self._type):
+            check_value(self.kind, value)
+        effects: list[Effect] = []
+        for collect in self._collects:
+            collect(value, effects)
+        row = self._combined(effects) if effects else self._none
+        for view, ranges in self._fails:
+            row &= ~ranges.failing(view.value(value))
+        return row
 
     def miss(self, value: Value) -> int:
         """Computes a value's row and remembers it. Raises PeerError as row does."""
         row = self.row(value)
-        row = self._rows.setdefault(row, row)
+        if row is not self._none:
+            row = self._rows.setdefault(row, row)
         self.stats.misses += 1
         size = _size(value)
         if len(self.cache) >= self._entries or self._bytes + size > CACHE_BYTES:
@@ -123,21 +132,79 @@ class SlotRows:
         self._bytes += size
         return row
 
+    def _add_range(self, bit: int, expr: Expr) -> bool:
+        test = expr.item if isinstance(expr, Not) else expr
+        if not isinstance(test, Test) or test.op not in _OPPOSITE or type(test.value) is not int:
+            return False
+        missing_fails = test is expr
+        key = (self._view(test), missing_fails)
+        ranges = self._ranges.setdefault(key, Ranges(missing_fails))
+        ranges.add(test.op if missing_fails else _OPPOSITE[test.op], test.value, bit)
+        return True
+
+    def _add_tests(self, bit: int, expr: Expr) -> bool:
+        barred = isinstance(expr, Not)
+        tests = _alternatives(expr.item if isinstance(expr, Not) else expr)
+        if not tests:
+            return False
+        table = self._bars if barred else self._level(bit).needs
+        for atom in map(self._atom, tests):
+            table[atom] = table.get(atom, 0) | bit
+        return True
+
+    def _level(self, bit: int) -> _Level:
+        level = next((level for level in self._levels if not level.needing & bit), None)
+        if level is None:
+            level = _Level()
+            self._levels.append(level)
+        level.needing |= bit
+        return level
+
+    def _view(self, test: Test) -> View:
+        key = (test.field.name, test.field.index, test.ignore_case)
+        view = self._views.get(key)
+        if view is None:
+            view = self._views[key] = View(test.field, self._derived(test.field.name), test.ignore_case)
+        return view
+
     def _atom(self, test: Test) -> int:
         atom = self._atoms.get(test)
         if atom is None:
             atom = self._atoms[test] = len(self._atoms)
-            key = (test.field.name, test.field.index, test.ignore_case)
-            view = self._views.get(key)
-            if view is None:
-                view = self._views[key] = View(test.field, self._derived(test.field.name), test.ignore_case)
-            view.add(test, atom)
+            self._view(test).add(test, atom)
         return atom
+
+    def _effect(self, atoms: Sequence[int]) -> Effect:
+        needed = [0] * len(self._levels)
+        barred = 0
+        for atom in atoms:
+            for at, level in enumerate(self._levels):
+                needed[at] |= level.needs.get(atom, 0)
+            barred |= self._bars.get(atom, 0)
+        return Effect(tuple(needed), barred, tuple(atom for atom in atoms if atom in self._read))
+
+    def _combined(self, effects: list[Effect]) -> int:
+        row, barred = self._ones, 0
+        for at, level in enumerate(self._levels):
+            needed = self._ones & ~level.needing
+            for effect in effects:
+                needed |= effect.needed[at]
+            row &= needed
+        for effect in effects:
+            barred |= effect.barred
+        row &= ~barred
+        if self._compiled:
+            true = {atom for effect in effects for atom in effect.atoms}
+            for holds, bits in self._compiled:
+                if row & bits and not holds(true):
+                    row &= ~bits
+        return row
 
     def _formula(self, expr: Expr) -> Callable[[set[int]], bool]:
         match expr:
             case Test():
                 atom = self._atom(expr)
+                self._read.add(atom)
                 return lambda true: atom in true
             case Not(item):
                 inner = self._formula(item)
@@ -157,17 +224,9 @@ def _alternatives(expr: Expr) -> list[Test]:
     if isinstance(expr, Test):
         return [expr]
     if isinstance(expr, Or):
-        return [item for item in expr.items if isinstance(item, Test)] if all(map(_is_test, expr.items)) else []
+        tests = [item for item in expr.items if isinstance(item, Test)]
+        return tests if len(tests) == len(expr.items) else []
     return []
-
-
-def _is_test(expr: Expr) -> bool:
-    return isinstance(expr, Test)
-
-
-def _mark(table: dict[int, int], atoms: Iterable[int], bit: int) -> None:
-    for atom in atoms:
-        table[atom] = table.get(atom, 0) | bit
 
 
 def _size(value: Value) -> int:

@@ -3,119 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
 
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EventType
-from execray.schema.event import Event, creator_field
-from policyd.engine.conditions import (
-    ANCESTOR,
-    FALSE,
-    TRUE,
-    Bindings,
-    Condition,
-    condition,
-    conjuncts,
-    fields_of,
-    without,
-)
+from execray.schema.event import Event
+from policyd.engine.conditions import Bindings, fields_of
 from policyd.engine.doubt import Judged, is_unsure
-from policyd.program import (
-    And,
-    CompiledPolicy,
-    Exemption,
-    Expr,
-    FieldRef,
-    Not,
-    Op,
-    Or,
-    Overlap,
-    Quantified,
-    State,
-    Step,
-    Test,
-)
-
-PARENT: Final = "parent."
-
-#: Slots whose values hardly ever come twice: tested only on bits that fire, and never cached.
-UNCACHED: Final = frozenset({"content"})
-
-
-@dataclass(frozen=True, slots=True)
-class SlotKey:
-    """A slot that rows are kept for: of an event (its code), of the actor (0) or of the actor's parent (-1)."""
-
-    code: int
-    slot: str
-
-
-ACTOR, PARENT_ACTOR = 0, -1
-
-
-def slot_of(ref: FieldRef, kind: EventType) -> SlotKey | None:
-    """Returns the slot that a field of the event at hand is computed from; None for a field of no slot of ours."""
-    if ref.alias is not None:
-        return None
-    if ref.name.startswith(PARENT):
-        field = ACTOR_FIELD_BY_NAME.get(ref.name.removeprefix(PARENT))
-        return SlotKey(PARENT_ACTOR, field.derived or field.name) if field else None
-    field = kind.by_name.get(ref.name)
-    if field is None:
-        return None
-    slot = field.derived or field.name
-    return SlotKey(kind.code, slot) if slot in kind.slot_of else SlotKey(ACTOR, slot)
-
-
-def is_missing(ref: FieldRef, kind: EventType) -> bool:
-    """Whether no event of this kind has the field."""
-    if ref.alias is not None or ref.name in ("tid", ANCESTOR) or slot_of(ref, kind) is not None:
-        return False
-    of_creator = creator_field(ref.name)
-    return of_creator is None or of_creator[1] not in ACTOR_FIELD_BY_NAME
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """How one step is tested on one kind of event: what goes into each slot's row, and what is left."""
-
-    possible: bool
-    slots: dict[SlotKey, list[Expr]]
-    residual: Condition | None
-
-
-def plan_step(expr: Expr, code: int) -> StepPlan:
-    """Sorts a step's conjuncts: those of one slot go into its row, the others are tested when the bit fires."""
-    kind = EVENT_BY_CODE[code]
-    slots: dict[SlotKey, list[Expr]] = {}
-    rest: list[Expr] = []
-    for whole in conjuncts(expr):
-        part = without(whole, lambda ref: is_missing(ref, kind))
-        if part == TRUE:
-            continue
-        if part == FALSE:
-            return StepPlan(False, {}, None)
-        keys = {slot_of(ref, kind) for ref in fields_of(part)}
-        key = next(iter(keys)) if len(keys) == 1 else None
-        # An actor's row is one for all kinds of event, so only a conjunct that means the same for all of them may go there.
-        if key is None or _needs_event(part) or (key.code <= 0 and part != without(whole, lambda ref: False)):
-            rest.append(part)
-        else:
-            slots.setdefault(key, []).append(part)
-    return StepPlan(True, slots, condition(And(tuple(rest))) if rest else None)
-
-
-def _needs_event(expr: Expr) -> bool:
-    """Whether one slot's value alone doesn't decide: fields are compared with each other, or a quantifier looks at elements."""
-    match expr:
-        case Test():
-            return isinstance(expr.value, FieldRef) or expr.op is Op.TRUNCATED
-        case Not(item):
-            return _needs_event(item)
-        case And(items) | Or(items):
-            return any(map(_needs_event, items))
-        case Quantified():
-            return True
+from policyd.engine.planning import plan_step
+from policyd.program import CompiledPolicy, Exemption, FieldRef, Overlap, State, Step
 
 
 class PolicyTable:
