@@ -113,7 +113,7 @@ class Daemon:
         prepare_runtime(config.runtime_dir, folder, config.group, self._user)
         prepare_dir(config.alerts_file.parent, 0o750, user=self._user)
         if self._user is not None:
-            become(self._user, keep_kill=config.mode == "enforce")
+            become(self._user)
             if not os.access(folder, os.X_OK):
                 raise OperatorError(f"user `{self._user.pw_name}` can't enter {folder}", "is a folder above it closed?")
         parts = Parts(

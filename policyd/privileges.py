@@ -25,17 +25,19 @@ def may_kill() -> bool:
     return bool(int(effective, 16) >> CAP_KILL & 1)
 
 
-def become(user: pwd.struct_passwd, keep_kill: bool) -> None:
-    """Changes to a user and its groups for good; keeps CAP_KILL where asked, and nothing else. Raises OperatorError.
+def become(user: pwd.struct_passwd) -> None:
+    """Changes to a user and its groups for good; keeps CAP_KILL and nothing else. Raises OperatorError.
+
+    CAP_KILL in audit mode too: `execray-ctl mode enforce` may come later, and the direct kill must work then.
 
     Capabilities belong to threads, and a thread inherits them when it is made: so this comes before the first.
     """
     try:
-        prctl(PR_SET_KEEPCAPS, int(keep_kill))
+        prctl(PR_SET_KEEPCAPS, 1)
         os.initgroups(user.pw_name, user.pw_gid)
         os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
         os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-        set_capabilities(1 << CAP_KILL if keep_kill else 0)
+        set_capabilities(1 << CAP_KILL)
         prctl(PR_SET_NO_NEW_PRIVS, 1)
     except OSError as error:
         raise OperatorError(

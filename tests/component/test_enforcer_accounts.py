@@ -28,7 +28,7 @@ import encodings.ascii
 import execray.config_load
 from enforcer.cli import main
 from policyd.privileges import account, become
-become(account("daemon"), keep_kill=True)
+become(account("daemon"))
 sys.argv[0] = "enforcer"
 main()
 """
