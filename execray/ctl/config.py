@@ -47,7 +47,7 @@ def check(context: Context, as_json: bool) -> None:
     """
     layers = context.layers()
     files = list(dict.fromkeys(origin.rpartition(":")[0] for origin in layers.origin.values() if ":" in origin))
-    notes = _notes(layers)
+    notes = notes_on(layers)
     if as_json:
         print_json({"ok": True, "files": files, "notes": notes})
         return
@@ -56,8 +56,8 @@ def check(context: Context, as_json: bool) -> None:
     click.echo(f"ok: values from {', '.join(safe(file, 300) for file in files)}" if files else "ok: all defaults")
 
 
-def _notes(layers: Layered) -> list[str]:
-    """Returns what can be used, and is perhaps not what was meant."""
+def notes_on(layers: Layered) -> list[str]:
+    """Returns what can be used, and is perhaps not what was meant: accounts, groups and folders that aren't there."""
     from execray.config import uids_of  # noqa: PLC0415  # with the rest of the configuration
 
     found, notes = layers.config, []

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from execray.control_client import OperationFailed, Unreachable
+from execray.ctl.config import notes_on
 from execray.ctl.context import (
     EXIT_FAILED,
     EXIT_UNREACHABLE,
@@ -29,13 +30,13 @@ from execray.ctl.context import (
 )
 from execray.terminal import safe
 
+if TYPE_CHECKING:
+    from execray.config import Layered
+
 #: Capabilities by number, those that some daemon needs, with what each is for.
 CAPABILITIES: Final = {
-    5: ("CAP_KILL", "enforcer: to kill"),
-    12: ("CAP_NET_ADMIN", "enforcer: tcpdump"),
+    5: ("CAP_KILL", "enforcer and policyd: to kill"),
     13: ("CAP_NET_RAW", "enforcer: tcpdump"),
-    2: ("CAP_DAC_READ_SEARCH", "tracerd: /proc of other users"),
-    19: ("CAP_SYS_PTRACE", "tracerd: /proc/PID/exe of other users"),
     38: ("CAP_PERFMON", "tracerd: tracing programs"),
     39: ("CAP_BPF", "tracerd: BPF maps and programs"),
 }
@@ -143,12 +144,18 @@ def _tcpdump(name: str) -> Check:
     return Check("tcpdump", State.OK, found)
 
 
+def configuration_checks(layers: Layered) -> list[Check]:
+    """Returns a check for each thing in the configuration that is perhaps not what was meant, or one that all is well."""
+    checks = [Check("configuration", State.NOTE, note) for note in notes_on(layers)]
+    return checks or [Check("configuration", State.OK, "accounts, groups and folders are there")]
+
+
 @click.command()
 @json_option
 @click.pass_obj
 @command_errors
 def doctor(context: Context, as_json: bool) -> None:
-    """Check this host: kernel, BTF, LSM, capabilities, tcpdump, and each BPF object and hook.
+    """Check this host: kernel, BTF, LSM, capabilities, tcpdump, configuration, BPF hooks.
 
     Works without the daemons, then for all but the objects and hooks.
 
@@ -158,7 +165,7 @@ def doctor(context: Context, as_json: bool) -> None:
       sudo execray-ctl doctor --json
       execray-ctl doctor --json | jq '.host[] | select(.state != "ok")'
     """
-    checks = static_checks(context.config.enforcer.tcpdump)
+    checks = [*static_checks(context.config.enforcer.tcpdump), *configuration_checks(context.layers())]
     sensor: dict[str, Any] = {}
     failure: Unreachable | OperationFailed | None = None
     try:

@@ -237,6 +237,14 @@ def test_doctor_of_a_host_without_anything(tmp_path: Path) -> None:
     assert found["BTF"] is State.BAD and found["tcpdump"] is State.NOTE and found["LSM"] is State.NOTE
 
 
+def test_doctor_names_accounts_that_do_not_exist(tmp_path: Path) -> None:
+    file = tmp_path / "execray.yaml"
+    file.write_text("tracerd:\n  subscribers: [no-such-account]\n")
+    result = ctl("--config", file, "--runtime-dir", tmp_path, "doctor", "--json")
+    found = [check for check in json.loads(result.stdout)["host"] if check["name"] == "configuration"]
+    assert any("no-such-account" in check["found"] and check["state"] == "note" for check in found)
+
+
 # --- the small things -----------------------------------------------------------------------------------------------------
 
 
