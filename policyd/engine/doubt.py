@@ -65,7 +65,9 @@ def is_unsure(ref: FieldRef, event: Event, bindings: Bindings) -> bool:
     of_creator = creator_field(ref.name)
     if of_creator is not None:
         steps, name = of_creator
-        return _is_unknown(creator_of(source.actor, steps), name)
+        creator = creator_of(source.actor, steps)
+        # A line that begins with init or kthreadd has no further creator, and that is known.
+        return not _reaches_the_first(source.actor) if creator is None else _is_unknown(creator, name)
     return _is_cut_or_unread(source, ref.name)
 
 
@@ -81,9 +83,7 @@ def _is_cut_or_unread(event: Event, name: str) -> bool:
     return bool(event.flags and event.flags & _UNKNOWN) and event.get(field.name) is None
 
 
-def _is_unknown(actor: Actor | None, name: str) -> bool:
-    if actor is None:
-        return True
+def _is_unknown(actor: Actor, name: str) -> bool:
     field = ACTOR_FIELD_BY_NAME.get(name)
     return field is not None and not field.optional and actor_get(actor, name) is None
 
@@ -91,10 +91,8 @@ def _is_unknown(actor: Actor | None, name: str) -> bool:
 def truth(expr: Expr, event: Event, bindings: Bindings) -> bool | None:
     """Whether an expression holds, or None. Of `a or b`, what is sure of `a` may be enough, whatever `b` is."""
     match expr:
-        case Test(field, op, value):
-            refs = (field, value) if isinstance(value, FieldRef) else (field,)
-            unsure = op is not Op.TRUNCATED and any(is_unsure(ref, event, bindings) for ref in refs)
-            return None if unsure else condition(expr)(event, bindings)
+        case Test():
+            return _test(expr, event, bindings)
         case Quantified():
             return _quantified(expr, event, bindings)
         case Not(item):
@@ -106,6 +104,15 @@ def truth(expr: Expr, event: Event, bindings: Bindings) -> bool | None:
         case Or(items):
             found = {truth(item, event, bindings) for item in items}
             return True if True in found else None if None in found else False
+
+
+def _test(expr: Test, event: Event, bindings: Bindings) -> bool | None:
+    holds = condition(expr)(event, bindings)
+    # What has been captured of a value exists, however much of it was left out.
+    if expr.op is Op.TRUNCATED or (expr.op is Op.EXISTS and holds):
+        return holds
+    refs = (expr.field, expr.value) if isinstance(expr.value, FieldRef) else (expr.field,)
+    return None if any(is_unsure(ref, event, bindings) for ref in refs) else holds
 
 
 def _quantified(expr: Quantified, event: Event, bindings: Bindings) -> bool | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
 from execray.schema.catalog import ACTOR_SLOT_OF
 from execray.schema.event import Event
 from policyd.engine.conditions import Bindings, read
 from policyd.engine.findings import excepted, match, step_done
+from policyd.engine.keys import Key
 from policyd.engine.moment import Moment
 from policyd.engine.outputs import Output
 from policyd.engine.partials import Partial, PolicyRun
@@ -22,6 +23,9 @@ _UID: Final = ACTOR_SLOT_OF["uid"]
 #: Partials in one place, with the steps of each that the event may meet, in the order in which they are tried: it takes one.
 Candidates: TypeAlias = "list[tuple[Partial, int]]"
 
+#: Who counted the event: the key, and the place in which it waited then.
+CountedAt: TypeAlias = "list[tuple[Key, int]]"
+
 
 class Move(NamedTuple):
     """What an event does to a partial. exemption: it would complete a match, but for this. doubtful: that one can't be judged."""
@@ -30,6 +34,17 @@ class Move(NamedTuple):
     transition: Transition
     exemption: Exemption | None
     doubtful: bool
+
+
+class Taken(NamedTuple):
+    """What the event was to partials that were there.
+
+    decided: the first steps whose counts it completed. repeated: those to which it was one more of a repeated step.
+    """
+
+    counted: CountedAt
+    decided: set[int]
+    repeated: set[Partial]
 
 
 class Sequencer:
@@ -55,14 +70,19 @@ class Sequencer:
         if fired & table.until_steps:
             self._cancel(run, reach, moment)
         moves: list[Move] = []
-        counted: list[Partial] = []
+        counted: CountedAt = []
         repeats: list[tuple[Partial, int]] = []
+        decided: set[int] = set()  # first steps whose counts the event completes
         for state, candidates in _waiting(run, reach):
+            if table.before[state] and _is_taken_before(table, state, fired, moment, decided):
+                continue
             for partial, steps in candidates:
-                transition = _met(table, table.states[state], steps, moment, partial)
+                took, transition = self._offer(partial, steps, moment, counted)
                 if transition is not None:
-                    if self._count(partial, transition.step, moment, counted):
-                        moves.append(_move(partial, transition, moment.event))
+                    moves.append(_move(partial, transition, moment.event))
+                    if partial.is_counting:
+                        decided.add(transition.step)
+                if took:
                     break
             else:
                 repeats += _repeat(candidates, table.states[state], moment)
@@ -70,7 +90,7 @@ class Sequencer:
         for partial, step in repeats:
             if self._store.holds(partial):  # not replaced or evicted by what has just arrived
                 self._store.add_repeat(partial, step, moment.event, moment.weight)
-        self._start(run, fired, moment, counted, {partial for partial, _ in repeats}, outputs)
+        self._start(run, fired, moment, Taken(counted, decided, {partial for partial, _ in repeats}), outputs)
 
     def _cancel(self, run: PolicyRun, reach: list[tuple[Scope, int]], moment: Moment) -> None:
         untils = run.table.untils
@@ -81,13 +101,28 @@ class Sequencer:
                     self._store.remove(partial)
                     self.cancelled += 1
 
-    def _count(self, partial: Partial, step: int, moment: Moment, counted: list[Partial]) -> bool:
+    def _offer(
+        self, partial: Partial, fired: int, moment: Moment, counted: CountedAt
+    ) -> tuple[bool, Transition | None]:
+        """Offers the event to the steps that a partial waits for, in text order.
+
+        Returns whether one takes it, and the one that is met by it. A count takes each of its events but is met by the last
+        of them only: until then the event may meet a step behind it.
+        """
+        table, took = partial.run.table, False
+        for transition in _accepting(table, table.states[partial.state], fired, moment, partial):
+            took = True
+            if self._count(partial, transition.step, moment, counted):
+                return True, transition
+        return took, None
+
+    def _count(self, partial: Partial, step: int, moment: Moment, counted: CountedAt) -> bool:
         """Counts the event where the step is a count. Returns whether the step is met now."""
         table = partial.run.table
         times = table.policy.steps[step].times
         if times is None:
             return True
-        counted.append(partial)
+        counted.append((partial.key, partial.state))
         bindings = partial.bindings
         value = read(times.distinct, moment.event, bindings) if times.distinct is not None else None
         doubtful = table.doubtful(step, moment.event, bindings)
@@ -113,45 +148,62 @@ class Sequencer:
     def _leave(self, move: Move) -> Partial:
         """Returns the partial that goes on: the one in the place, or a copy where that one stays."""
         partial = move.partial
-        if move.exemption is not None or partial.run.table.copies or partial.run.table.goes_on:
+        table = partial.run.table
+        if move.exemption is not None or table.goes_on or (table.copies and not table.is_end(move.transition.target)):
             return partial.copy()
         if self._store.holds(partial):  # it may have been evicted for what another one has counted
             self._store.remove(partial)
         return partial
 
-    def _start(
-        self,
-        run: PolicyRun,
-        fired: int,
-        moment: Moment,
-        counted: list[Partial],
-        repeated: set[Partial],
-        outputs: list[Output],
-    ) -> None:
+    def _start(self, run: PolicyRun, fired: int, moment: Moment, taken: Taken, outputs: list[Output]) -> None:
+        # In text order. A count that begins leaves the event to the steps behind it; one that it completes does not.
         table = run.table
-        transition = _met(table, table.policy.states[0], fired, moment, None)
-        if transition is None:
-            return
-        key = moment.start_key(table, transition.step)
-        if not table.copies and any(partial.key == key for partial in counted):
-            return
-        # `X ..` takes a further X as evidence: it must not begin anew in the same place, and so restart the window.
-        if repeated and not repeated.isdisjoint(self._store.at(run, key, transition.target)):
-            return
-        uid = moment.event.actor.slots[_UID]
-        self.started += 1
-        partial = Partial(run, key, uid if isinstance(uid, int) else -1, moment.now_ns, self.started, moment.losses)
-        if transition.step in table.counting:
-            partial.state = table.counting[transition.step]
-            if not self._count(partial, transition.step, moment, counted):
-                self._store.add(partial)
+        for transition in _accepting(table, table.policy.states[0], fired, moment, None):
+            place = table.counting.get(transition.step)
+            if place is None:
+                self._begin(run, transition, moment, taken, outputs)
                 return
+            self._begin_count(run, transition, place, moment, taken)
+            if transition.step in taken.decided:
+                return
+
+    def _begin(
+        self, run: PolicyRun, transition: Transition, moment: Moment, taken: Taken, outputs: list[Output]
+    ) -> None:
+        key = moment.start_key(run.table, transition.step)
+        if not self._may_begin(run, key, transition, taken):
+            return
+        partial = self._fresh(run, key, moment)
         move = _move(partial, transition, moment.event)
         partial.doubtful |= move.doubtful
         if move.exemption is not None:
             self._except(partial, transition, move.exemption, moment, outputs)
         else:
             self._meet(partial, transition, moment, outputs)
+
+    def _begin_count(self, run: PolicyRun, transition: Transition, place: int, moment: Moment, taken: Taken) -> None:
+        # While one counts, in any mode, its events are that one's.
+        key = moment.start_key(run.table, transition.step)
+        if (key, place) in taken.counted or not self._may_begin(run, key, transition, taken):
+            return
+        partial = self._fresh(run, key, moment)
+        partial.state = place
+        self._count(partial, transition.step, moment, taken.counted)
+        self._store.add(partial)
+
+    def _may_begin(self, run: PolicyRun, key: Key, transition: Transition, taken: Taken) -> bool:
+        # What a later count took would replace the partial that counts, which could never be met.
+        places = len(run.table.policy.states)
+        if not run.table.copies and any(other == key and place < places for other, place in taken.counted):
+            return False
+        # `X ..` takes a further X as evidence: it must not begin anew in the same place, and so restart the window.
+        repeated = taken.repeated
+        return not repeated or repeated.isdisjoint(self._store.at(run, key, transition.target))
+
+    def _fresh(self, run: PolicyRun, key: Key, moment: Moment) -> Partial:
+        self.started += 1
+        uid = moment.event.actor.slots[_UID]
+        return Partial(run, key, uid if isinstance(uid, int) else -1, moment.now_ns, self.started, moment.losses)
 
     def _meet(self, partial: Partial, transition: Transition, moment: Moment, outputs: list[Output]) -> None:
         # The partial is not in the store here.
@@ -194,7 +246,7 @@ def _waiting(run: PolicyRun, reach: list[tuple[Scope, int]]) -> Iterable[tuple[i
         for state, held in scope.places.get(run, {}).items():
             found.setdefault(state, []).extend([(partial, fired) for partial in held])
     one_of_all = table.policy.key is KeyKind.TREE and not table.copies
-    for state in sorted(found, key=table.rank, reverse=True):
+    for state in sorted(found, key=table.rank):
         if one_of_all:
             yield state, sorted(found[state], key=lambda candidate: -candidate[0].begun)
         else:
@@ -202,8 +254,10 @@ def _waiting(run: PolicyRun, reach: list[tuple[Scope, int]]) -> Iterable[tuple[i
                 yield state, [candidate]
 
 
-def _met(table: PolicyTable, state: State, fired: int, moment: Moment, partial: Partial | None) -> Transition | None:
-    # The first in the text that the event meets. partial: who waits there; None: it would begin.
+def _accepting(
+    table: PolicyTable, state: State, fired: int, moment: Moment, partial: Partial | None
+) -> Iterator[Transition]:
+    # Those whose step the event is one of, in text order. partial: who waits there; None: it would begin.
     bindings: Bindings = {}
     for transition in state.transitions:
         step = transition.step
@@ -219,8 +273,13 @@ def _met(table: PolicyTable, state: State, fired: int, moment: Moment, partial: 
             continue
         times = table.policy.steps[step].times
         if times is None or times.distinct is None or read(times.distinct, moment.event, bindings) is not None:
-            return transition
-    return None
+            yield transition
+
+
+def _is_taken_before(table: PolicyTable, state: int, fired: int, moment: Moment, decided: set[int]) -> bool:
+    # Whether an alternative that stands before a count at the start takes the event: a step that begins, or a count met by it.
+    accepting = _accepting(table, State(table.before[state]), fired, moment, None)
+    return any(way.step not in table.counting or way.step in decided for way in accepting)
 
 
 def _move(partial: Partial, transition: Transition, event: Event) -> Move:

@@ -8,7 +8,7 @@ from execray.schema.event import Event
 from policyd.engine.conditions import Bindings, fields_of
 from policyd.engine.doubt import Judged, is_unsure
 from policyd.engine.planning import plan_step
-from policyd.program import CompiledPolicy, Exemption, FieldRef, Overlap, State, Step
+from policyd.program import CompiledPolicy, Exemption, FieldRef, Overlap, State, Step, Transition
 
 
 class PolicyTable:
@@ -23,6 +23,8 @@ class PolicyTable:
         self.first = _mask(t.step for t in policy.states[0].transitions) << base
         #: The places, and behind them one for each count that the policy may begin with: before it is reached, no step is met.
         self.states, self.counting = _with_counting(policy)
+        #: By place: of a count at the start, the alternatives that stand before it in the text.
+        self.before = tuple(_before(policy, place, state) for place, state in enumerate(self.states))
         #: By place: the `until` steps that end what waits there.
         self.untils = tuple(_untils(policy, state) for state in range(len(self.states)))
         self.until_steps = _mask(until.step for until in policy.untils)
@@ -50,8 +52,12 @@ class PolicyTable:
         self._handlers = tuple(Judged(h.condition) for h in policy.handlers if h.condition is not None)
 
     def rank(self, state: int) -> int:
-        """Orders the places as the text has them: whoever counts towards a first step stands in the start place."""
-        return state if state < len(self.policy.states) else 0
+        """Orders the places from the last to the first; counts towards a first step stand at the start, in text order."""
+        return -state if state < len(self.policy.states) else state
+
+    def is_end(self, state: int) -> bool:
+        """Whether a partial ends there in silence (`benign`)."""
+        return not self.states[state].transitions and not self.states[state].accepting
 
     def holds(self, step: int, event: Event, bindings: Bindings) -> bool:
         """Whether what the rows left undecided of a step holds, given that its bit fired."""
@@ -89,10 +95,17 @@ class PolicyTable:
 def _with_counting(policy: CompiledPolicy) -> tuple[tuple[State, ...], dict[int, int]]:
     states, counting = list(policy.states), {}
     for transition in policy.states[0].transitions:
-        if policy.steps[transition.step].times is not None:
+        if policy.steps[transition.step].times is not None and transition.step not in counting:
             counting[transition.step] = len(states)
             states.append(State((transition,)))
     return tuple(states), counting
+
+
+def _before(policy: CompiledPolicy, place: int, state: State) -> tuple[Transition, ...]:
+    if place < len(policy.states):
+        return ()
+    ways = policy.states[0].transitions
+    return ways[: ways.index(state.transitions[0])]
 
 
 def _untils(policy: CompiledPolicy, state: int) -> tuple[int, ...]:

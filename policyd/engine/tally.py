@@ -53,7 +53,12 @@ class Window(Protocol):
         """Returns the time and the number of the first. There must be one."""
         ...
 
-    def add(self, now_ns: int, number: int, value: Hashable) -> bool:
+    @property
+    def doubtful(self) -> bool:
+        """Whether for some that lies in it is not sure that it counts."""
+        ...
+
+    def add(self, now_ns: int, number: int, value: Hashable, doubtful: bool) -> bool:
         """Takes one in; returns whether it is a value that was there."""
         ...
 
@@ -70,6 +75,7 @@ class Moments:
         self._times = array("q")
         self._first = 0  # index of the oldest
         self._last_number = 0
+        self._doubtful_number = 0  # of the last one in doubt
 
     def __len__(self) -> int:
         return len(self._times) - self._first
@@ -77,9 +83,15 @@ class Moments:
     def oldest(self) -> tuple[int, int]:
         return self._times[self._first], self._last_number - len(self) + 1
 
-    def add(self, now_ns: int, number: int, value: Hashable) -> bool:
+    @property
+    def doubtful(self) -> bool:
+        return len(self) > 0 and self._doubtful_number >= self.oldest()[1]
+
+    def add(self, now_ns: int, number: int, value: Hashable, doubtful: bool) -> bool:
         self._times.append(now_ns)
         self._last_number = number
+        if doubtful:
+            self._doubtful_number = number
         if len(self) > self._limit:
             self.drop()
         return False
@@ -96,25 +108,32 @@ class Values:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._seen: OrderedDict[Hashable, int] = OrderedDict()  # time and number in one int: half the memory of a pair
+        # Time, number and doubt of each one's latest event, in one int: half the memory of a tuple.
+        self._seen: OrderedDict[Hashable, int] = OrderedDict()
+        self._unsure = 0  # how many are in doubt
 
     def __len__(self) -> int:
         return len(self._seen)
 
     def oldest(self) -> tuple[int, int]:
-        both = next(iter(self._seen.values()))
-        return both >> _NUMBER_BITS, both & ((1 << _NUMBER_BITS) - 1)
+        packed = next(iter(self._seen.values())) >> 1
+        return packed >> _NUMBER_BITS, packed & ((1 << _NUMBER_BITS) - 1)
 
-    def add(self, now_ns: int, number: int, value: Hashable) -> bool:
-        known = value in self._seen
-        self._seen[value] = now_ns << _NUMBER_BITS | number
-        self._seen.move_to_end(value)
+    @property
+    def doubtful(self) -> bool:
+        return self._unsure > 0
+
+    def add(self, now_ns: int, number: int, value: Hashable, doubtful: bool) -> bool:
+        before = self._seen.pop(value, None)
+        self._unsure += doubtful - (0 if before is None else before & 1)
+        self._seen[value] = (now_ns << _NUMBER_BITS | number) << 1 | doubtful
         if len(self._seen) > self._limit:
             self.drop()
-        return known
+        return before is not None
 
     def drop(self) -> None:
-        self._seen.popitem(last=False)
+        _, packed = self._seen.popitem(last=False)
+        self._unsure -= packed & 1
 
 
 class Tally:
@@ -123,7 +142,7 @@ class Tally:
     kept: the first and the last of the counted events that are in the window, within a bound.
     """
 
-    __slots__ = ("_doubtful_number", "_gaps", "_keep", "_number", "_times", "_window", "_window_ns", "kept", "last_ns")
+    __slots__ = ("_gaps", "_keep", "_number", "_times", "_window", "_window_ns", "kept", "last_ns")
 
     def __init__(self, times: Times, window_ns: int | None, keep: int) -> None:
         """window_ns: how long an event counts; None: for ever. keep: how many events are kept as evidence, at least 2."""
@@ -133,7 +152,6 @@ class Tally:
         self._number = 0
         self._window: Window = Moments(times.count) if times.distinct is None else Values(times.count)
         self._gaps: deque[tuple[int, Gaps]] = deque()  # where they changed, by the number of the event counted
-        self._doubtful_number = 0
         self.kept: list[Kept] = []
         self.last_ns = 0
 
@@ -153,7 +171,7 @@ class Tally:
     @property
     def doubtful(self) -> bool:
         """Whether some that counts may have met the step on a value that is known in part only."""
-        return len(self._window) > 0 and self._doubtful_number >= self._window.oldest()[1]
+        return self._window.doubtful
 
     @property
     def gaps(self) -> Gaps:
@@ -172,10 +190,8 @@ class Tally:
             while len(window) and window.oldest()[0] < now_ns - self._window_ns:
                 window.drop()
         self._number += 1
-        again = window.add(now_ns, self._number, value)
+        again = window.add(now_ns, self._number, value, counted.doubtful)
         self.last_ns = now_ns
-        if counted.doubtful:
-            self._doubtful_number = self._number
         _, oldest = window.oldest()
         if not self._gaps or self._gaps[-1][1] != counted.gaps:
             self._gaps.append((self._number, counted.gaps))

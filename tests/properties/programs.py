@@ -227,8 +227,9 @@ class _Draft:
         for place in range(count):
             ways = [Transition(self.some_step(place), place + 1)]
             while self.has("choice", 0.35) and len(ways) < 3:
-                target = rng.randint(place + 1, count - 1 + len(ends))
-                ways.insert(rng.randrange(len(ways) + 1), Transition(self.some_step(place), target))
+                target, step = rng.randint(place + 1, count - 1 + len(ends)), self.some_step(place)
+                if all(way.step != step for way in ways):  # a second way with one step could never be taken
+                    ways.insert(rng.randrange(len(ways) + 1), Transition(step, target))
             repeats = []
             if place and self.has("repeats", 0.5):
                 repeats.append(ways[0].step if rng.random() < 0.2 else self.repeatable())

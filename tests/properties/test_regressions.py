@@ -14,8 +14,6 @@ from tests.support.programs import chain, step
 
 __all__ = ["stage"]  # a fixture
 
-waits = pytest.mark.xfail(strict=True, reason="the engine does otherwise")
-
 FROM_TWO = (State((Transition(0, 1), Transition(1, 1))), State(accepting=True))
 LATER_TWO = (State((Transition(0, 1),)), State((Transition(1, 2), Transition(2, 2))), State(accepting=True))
 
@@ -23,7 +21,6 @@ LATER_TWO = (State((Transition(0, 1),)), State((Transition(1, 2), Transition(2, 
 # ---- what is sure
 
 
-@waits
 def test_that_a_cut_value_exists_is_sure(stage: Stage) -> None:
     # Section 4: in doubt is a match that depended on the value; that there is one, no byte left out can change.
     stage.opens("/a", 0, cut=Flag.PATH_TRUNCATED)
@@ -31,7 +28,6 @@ def test_that_a_cut_value_exists_is_sure(stage: Stage) -> None:
     assert not match.partial_evidence
 
 
-@waits
 def test_that_a_line_which_begins_with_init_has_no_further_creator_is_sure(stage: Stage) -> None:
     init = Proc((1, 1), None, stage.one.values)
     stage.opens("/a", 0, stage.play.process(init))
@@ -48,7 +44,6 @@ def test_what_a_line_lacks_that_was_cut_is_in_doubt(stage: Stage) -> None:
         assert [match.partial_evidence for match in stage.again(made(step("open", condition)))] == [True]
 
 
-@waits
 def test_a_value_that_is_counted_again_is_as_sure_as_its_latest_event(stage: Stage) -> None:
     stage.opens("/b", 0)
     stage.opens("/a", 1, cut=Flag.PATH_TRUNCATED)
@@ -78,7 +73,6 @@ def test_until_that_does_not_hold_in_doubt_leaves_none(stage: Stage) -> None:
 # ---- counts and alternatives
 
 
-@waits
 @pytest.mark.parametrize("first", [True, False])
 def test_an_event_that_is_only_counted_may_meet_a_later_alternative(stage: Stage, first: bool) -> None:
     # A `times` step is met by the last of its events; one that is counted has decided nothing yet.
@@ -92,7 +86,6 @@ def test_an_event_that_is_only_counted_may_meet_a_later_alternative(stage: Stage
     assert [match.event for match in stage.run(wanted)] == [done]
 
 
-@waits
 def test_an_alternative_before_a_count_takes_the_event_though_the_count_has_begun(stage: Stage) -> None:
     # "An event that several alternatives accept takes the first in the text."
     stage.opens("/a", 0)
@@ -102,7 +95,15 @@ def test_an_alternative_before_a_count_takes_the_event_though_the_count_has_begu
     assert [match.event for match in stage.run(wanted)] == [done]
 
 
-@waits
+def test_two_counts_that_one_event_completes_are_one_match(stage: Stage) -> None:
+    # Of several alternatives that accept an event the first in the text takes it; the other waits on for one of its own.
+    stage.opens("/a", 0)
+    both, later = stage.opens("/a", 1), stage.opens("/b", 2)
+    some = check("path", Op.STARTSWITH, (b"/",))
+    wanted = made(step("open", A, times=times(2)), step("open", some, times=times(2)), states=FROM_TWO)
+    assert [(match.event, match.steps[0].step) for match in stage.run(wanted)] == [(both, 0), (later, 1)]
+
+
 def test_a_count_under_all_finds_each_combination_once(stage: Stage) -> None:
     a, b, c = (stage.opens("/a", at) for at in (0, 1, 2))
     found = stage.matches(made(step("open", A, times=times(2)), mode=Mode(Overlap.ALL, 8)))
@@ -133,7 +134,6 @@ def test_a_count_that_an_exception_holds_at_its_bound_goes_on_sliding(stage: Sta
 # ---- overlap
 
 
-@waits
 def test_benign_ends_the_partial_under_all_too(stage: Stage) -> None:
     # Otherwise it would have no effect there: the partial would wait on in the place before the branch.
     stage.opens("/a", 0)

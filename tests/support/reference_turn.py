@@ -152,10 +152,16 @@ class Turn:
         return counted
 
     def _starts_before(self, way: Transition) -> bool:
-        """Whether an alternative that stands before this one takes the event at the start."""
+        """Whether an alternative that stands before this one takes the event at the start.
+
+        An event that several alternatives accept takes the first in the text: a step that it begins with, or a count of which
+        it is the last event, whether or not the later count has begun.
+        """
         for earlier in self.policy.states[0].transitions:
             if earlier == way:
                 return False
+            if earlier.step in self.met_first:
+                return True
             if self.policy.steps[earlier.step].times is None and self._fresh(earlier) is not None:
                 return True
         return False

@@ -112,8 +112,10 @@ def test_field_of_a_creator_further_up() -> None:
         assert match is not None and not match.partial_evidence
         assert found(eq(name, "/other"), actor, play) is None
     assert found(test("ancestor[3].exe", Op.EXISTS), actor, play) is None
-    match = found(Not(test("ancestor[3].exe", Op.EXISTS)), actor, play)
-    assert match is not None and match.partial_evidence
+    # The line is known to its first process, or it is not.
+    for whoever, doubtful in ((actor, False), (line(play, "/a", "/b", "/c", first_pid=900), True)):
+        match = found(Not(test("ancestor[3].exe", Op.EXISTS)), whoever, play)
+        assert match is not None and match.partial_evidence is doubtful
     assert found(test("ancestor[1].exe", Op.EQ, "$exe"), actor, play) is None
 
 
