@@ -10,10 +10,14 @@ from execray.schema.event import Actor, Event, ProcessId, Value
 from execray.schema.kinds import Kind
 from execray.wire.frames import Batch
 from policyd.engine.rows import check_value
+from policyd.engine.shares import Owner
 
 #: What a partial's weight counts in, in bytes of text; a partial without any weighs one.
 WEIGHT_BYTES: Final = 256
 
+_UID: Final = ACTOR_SLOT_OF["uid"]
+_CGROUP: Final = ACTOR_SLOT_OF["cgroup.id"]
+_CONTAINER: Final = ACTOR_SLOT_OF["container.id"]
 _ACTOR_ENTRIES: Final = 8192
 _ACTOR_TEXTS: Final = tuple(at for at, field in enumerate(ACTOR_SLOTS) if field.kind.is_text)
 _ACTOR_ARGV: Final = ACTOR_SLOT_OF["argv"]
@@ -128,6 +132,15 @@ def lineage(batch: Batch, index: int) -> tuple[ProcessId, ...]:
         ids.append(rows[at][1])
         at = rows[at][0]
     return tuple(ids)
+
+
+def owner_of(actor: Actor) -> Owner:
+    """Returns who what the actor does counts for: its user, in its container, or else in its cgroup."""
+    # A container's cgroup may have others below it, which its processes can make.
+    uid, group = actor.slots[_UID], actor.slots[_CONTAINER]
+    if not isinstance(group, bytes):
+        group = actor.slots[_CGROUP]
+    return Owner(uid if isinstance(uid, int) else -1, group if isinstance(group, int | bytes) else -1)
 
 
 def weight_of(event: Event) -> int:

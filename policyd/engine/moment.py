@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from execray.schema.event import Event
-from policyd.engine.evidence import weight_of
+from policyd.engine.evidence import owner_of, weight_of
 from policyd.engine.keys import Key
+from policyd.engine.shares import Owner
 from policyd.engine.store import Scope
 from policyd.engine.table import PolicyTable
 from policyd.program import KeyKind
@@ -36,10 +37,13 @@ class Moment:
     scope: Scope | None
     trees: list[Scope]
     keyed: list[Keyed]
-    weight: int = field(init=False)  # of the event as evidence: one event may begin many partials
+    # One event may begin many partials.
+    weight: int = field(init=False)  # of the event as evidence
+    owner: Owner = field(init=False)  # of what it begins
 
     def __post_init__(self) -> None:
         self.weight = weight_of(self.event)
+        self.owner = owner_of(self.event.actor)
 
     def reach(self, table: PolicyTable, fired: int) -> list[tuple[Scope, int]]:
         """Returns where partials of a policy may be that the event can touch, and by which of the fired steps."""

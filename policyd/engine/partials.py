@@ -8,7 +8,7 @@ from typing import Final
 from execray.schema.event import Event
 from policyd.engine.evidence import WEIGHT_BYTES, text_bytes
 from policyd.engine.keys import Key
-from policyd.engine.shares import Shares
+from policyd.engine.shares import Owner, Shares
 from policyd.engine.table import PolicyTable
 from policyd.engine.tally import Counted, Tally
 
@@ -68,19 +68,19 @@ class Partial:
         "key",
         "last_ns",
         "losses_before",
+        "owner",
         "run",
         "started_ns",
         "state",
         "tallies",
         "trail",
-        "uid",
         "weight",
     )
 
-    def __init__(self, run: PolicyRun, key: Key, uid: int, now_ns: int, begun: int, losses: int) -> None:
+    def __init__(self, run: PolicyRun, key: Key, owner: Owner, now_ns: int, begun: int, losses: int) -> None:
         self.run = run
         self.key = key
-        self.uid = uid
+        self.owner = owner
         self.state = 0
         self.started_ns = now_ns
         self.last_ns = now_ns
@@ -116,7 +116,7 @@ class Partial:
 
     def copy(self) -> Partial:
         """Returns another one, with the same evidence and in no place. Its tallies are this one's own, to be read only."""
-        twin = Partial(self.run, self.key, self.uid, self.started_ns, self.begun, self.losses_before)
+        twin = Partial(self.run, self.key, self.owner, self.started_ns, self.begun, self.losses_before)
         twin.state, twin.last_ns, twin.exit_ns, twin.evidence = self.state, self.last_ns, self.exit_ns, self.evidence
         twin.trail, twin.tallies = list(self.trail), self.tallies
         twin.evicted_before, twin.doubtful = self.evicted_before, self.doubtful

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from execray.schema.catalog import ACTOR_SLOT_OF
 from execray.schema.event import Event
 from policyd.engine.conditions import Bindings, read
 from policyd.engine.findings import excepted, match, step_done
@@ -17,8 +16,6 @@ from policyd.engine.store import Scope, Store
 from policyd.engine.table import PolicyTable
 from policyd.engine.tally import Counted, Gaps
 from policyd.program import Exemption, KeyKind, State, Transition
-
-_UID: Final = ACTOR_SLOT_OF["uid"]
 
 #: Partials in one place, with the steps of each that the event may meet, in the order in which they are tried: it takes one.
 Candidates: TypeAlias = "list[tuple[Partial, int]]"
@@ -202,8 +199,7 @@ class Sequencer:
 
     def _fresh(self, run: PolicyRun, key: Key, moment: Moment) -> Partial:
         self.started += 1
-        uid = moment.event.actor.slots[_UID]
-        return Partial(run, key, uid if isinstance(uid, int) else -1, moment.now_ns, self.started, moment.losses)
+        return Partial(run, key, moment.owner, moment.now_ns, self.started, moment.losses)
 
     def _meet(self, partial: Partial, transition: Transition, moment: Moment, outputs: list[Output]) -> None:
         # The partial is not in the store here.

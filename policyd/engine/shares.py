@@ -1,57 +1,134 @@
-"""Who holds how much: so that what is evicted comes from the user who holds most, never from the others."""
+"""Who holds how much: so that what is evicted comes from the user or the group who holds most, never from the others."""
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Hashable
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+#: The container in which processes are; outside of any, their cgroup.
+Group: TypeAlias = int | bytes
+
+
+class Owner(NamedTuple):
+    """Who caused an entry: a user, in a group of processes."""
+
+    uid: int
+    group: Group
 
 
 class Held(Protocol):
-    """What is counted. weight must not change while it is held."""
+    """What is counted. Neither may change while it is held."""
 
     @property
-    def uid(self) -> int: ...
+    def owner(self) -> Owner: ...
 
     @property
     def weight(self) -> int: ...
 
 
 H = TypeVar("H", bound=Held)
+J = TypeVar("J", bound=Hashable)
+K = TypeVar("K", bound=Hashable)
+
+
+class Ranking(Generic[K]):
+    """Names by weight. To weigh is cheap; who is heaviest is kept track of from the first time that it is asked.
+
+    A heap then has an upper bound for each name. A weight that grows past its bound doubles that, and one that is found below it
+    when the name comes to the top draws it down: so most changes leave the heap alone.
+    """
+
+    __slots__ = ("_bounds", "_heap", "_pushed", "weights")
+
+    def __init__(self) -> None:
+        self.weights: dict[K, int] = {}
+        self._bounds: dict[K, int] = {}
+        self._heap: list[
+            tuple[int, int, K]
+        ] = []  # minus the bound, a running number, the name; outdated ones among them
+        self._pushed = 0
+
+    @property
+    def entries(self) -> int:
+        """How many entries the heap has, outdated ones among them."""
+        return len(self._heap)
+
+    def shift(self, name: K, change: int) -> None:
+        """Changes a name's weight; without any it is not there."""
+        weight = self.weights.get(name, 0) + change
+        if weight:
+            self.weights[name] = weight
+        else:
+            del self.weights[name]
+        if self._heap and weight > self._bounds.get(name, 0):
+            self._push(name, 2 * weight)
+
+    def heaviest(self) -> tuple[int, K]:
+        """Returns the most that one weighs, and who does. There must be one."""
+        heap, bounds = self._heap, self._bounds
+        while True:
+            if not heap or len(heap) > 2 * len(self.weights) + 16:
+                self._rebuild()
+            bound, _, name = heap[0]
+            weight = self.weights.get(name, 0)
+            if weight == -bound == bounds.get(name):
+                return weight, name
+            heapq.heappop(heap)
+            if bounds.get(name) == -bound:
+                del bounds[name]
+                if weight:
+                    self._push(name, weight)
+
+    def _push(self, name: K, bound: int) -> None:
+        self._pushed += 1
+        self._bounds[name] = bound
+        heapq.heappush(self._heap, (-bound, self._pushed, name))
+
+    def _rebuild(self) -> None:
+        self._bounds.clear()
+        self._heap.clear()
+        for name, weight in self.weights.items():
+            self._push(name, weight)
 
 
 class Shares(Generic[H]):
-    """Entries by the uid that caused them, the one longest unchanged first, and the uids by weight.
+    """Entries by who caused them, the one longest unchanged first; and users and groups by weight.
 
-    The heaviest uid is found among the distinct weights, of which there are at most the square root of twice their sum.
+    Both count, since neither alone is fair: the host and every container have a user 0, and a container's root may use as many
+    users as it likes, while somebody who may make cgroups may spread over those.
     """
 
     def __init__(self) -> None:
         self.weight = 0
         self.count = 0
         # Ordered, since a plain dict takes ever longer to find its first entry while others leave from the front.
-        self._held: dict[int, OrderedDict[H, None]] = {}
-        self._weights: dict[int, int] = {}
-        self._uids: dict[int, OrderedDict[int, None]] = {}  # weight -> uids of that weight
+        self._held: dict[Owner, OrderedDict[H, None]] = {}
+        self._uids: Ranking[int] = Ranking()
+        self._groups: Ranking[Group] = Ranking()
+        self._groups_of: dict[int, Ranking[Group]] = {}
+        self._uids_of: dict[Group, Ranking[int]] = {}
 
     def add(self, item: H) -> None:
         """Counts an entry."""
-        self._held.setdefault(item.uid, OrderedDict())[item] = None
-        self._shift(item.uid, item.weight)
+        self._held.setdefault(item.owner, OrderedDict())[item] = None
+        self._shift(item.owner, item.weight)
         self.count += 1
 
     def remove(self, item: H) -> None:
         """Forgets an entry that was added."""
-        held = self._held[item.uid]
+        held = self._held[item.owner]
         del held[item]
         if not held:
-            del self._held[item.uid]
-        self._shift(item.uid, -item.weight)
+            del self._held[item.owner]
+        self._shift(item.owner, -item.weight)
         self.count -= 1
 
     def replace(self, old: H, new: H) -> None:
         """Puts an entry in the stead of another; it counts as the newest."""
-        if (old.uid, old.weight) == (new.uid, new.weight):
-            held = self._held[old.uid]
+        if (old.owner, old.weight) == (new.owner, new.weight):
+            held = self._held[old.owner]
             del held[old]
             held[new] = None
         else:
@@ -59,18 +136,32 @@ class Shares(Generic[H]):
             self.add(new)
 
     def victim(self) -> H:
-        """Returns the heaviest uid's entry that is longest unchanged. There must be an entry."""
-        heaviest = next(iter(self._uids[max(self._uids)]))
-        return next(iter(self._held[heaviest]))
+        """Returns the entry longest unchanged of who holds most. There must be an entry.
 
-    def _shift(self, uid: int, change: int) -> None:
+        That is the heaviest user or group; of a user what it holds in its heaviest group, of a group what its heaviest user
+        holds there.
+        """
+        of_user, uid = self._uids.heaviest()
+        of_group, group = self._groups.heaviest()
+        if of_user >= of_group:
+            _, group = self._groups_of[uid].heaviest()
+        else:
+            _, uid = self._uids_of[group].heaviest()
+        return next(iter(self._held[Owner(uid, group)]))
+
+    def _shift(self, owner: Owner, change: int) -> None:
+        uid, group = owner
         self.weight += change
-        old = self._weights.pop(uid, 0)
-        if old:
-            same = self._uids[old]
-            del same[uid]
-            if not same:
-                del self._uids[old]
-        if new := old + change:
-            self._weights[uid] = new
-            self._uids.setdefault(new, OrderedDict())[uid] = None
+        self._uids.shift(uid, change)
+        self._groups.shift(group, change)
+        _shift_within(self._groups_of, uid, group, change)
+        _shift_within(self._uids_of, group, uid, change)
+
+
+def _shift_within(rankings: dict[J, Ranking[K]], whole: J, part: K, change: int) -> None:
+    ranking = rankings.get(whole)
+    if ranking is None:
+        ranking = rankings[whole] = Ranking()
+    ranking.shift(part, change)
+    if not ranking.weights:
+        del rankings[whole]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ from policyd.engine.machine import Machine
 from policyd.engine.outputs import Match, SensorLoss
 from policyd.engine.partials import Limits
 from policyd.engine.rows import SlotRows
-from policyd.engine.shares import Shares
+from policyd.engine.shares import Owner, Ranking, Shares
 from policyd.program import KeyKind, Op
 from tests.support.playbook import Play
 from tests.support.programs import chain, eq, policy, ref, step, test
@@ -45,6 +47,41 @@ def test_user_who_holds_most_is_evicted_and_others_keep_their_partials() -> None
         outputs = engine.feed(play.batch())
         assert [o.actor.id for o in outputs if isinstance(o, Match)] == [p.id for p in (*quiet, *flood[-8:])]
         assert all(o.degraded for o in outputs if isinstance(o, Match) and o.actor.slots[1] != 666)
+
+
+@pytest.mark.parametrize(
+    ("quiet", "flood"),
+    [
+        # The same user, elsewhere.
+        ({"uid": 0, "cgroup_id": 1}, {"uid": 0, "cgroup_id": 2}),
+        ({"uid": 0, "cgroup_id": 1}, {"uid": 0, "cgroup_id": 2, "container_id": "b" * 64}),
+        ({"uid": 0, "cgroup_id": 1, "container_id": "a" * 64}, {"uid": 0, "cgroup_id": 2, "container_id": "b" * 64}),
+        # Other users, elsewhere, and ever another one: what root of a container may be.
+        ({"uid": 5, "cgroup_id": 1}, {"uid": range(100), "cgroup_id": 2, "container_id": "b" * 64}),
+        ({"uid": 5, "cgroup_id": 1}, {"uid": range(100), "cgroup_id": 2}),
+        # A user who may make cgroups, and a container that does.
+        ({"uid": 5, "cgroup_id": 1}, {"uid": 1000, "cgroup_id": range(100, 200)}),
+        ({"uid": 0, "cgroup_id": 1}, {"uid": 0, "cgroup_id": range(100, 200), "container_id": "b" * 64}),
+    ],
+)
+def test_nobody_pushes_out_what_another_group_of_processes_has_begun(
+    quiet: dict[str, Any], flood: dict[str, Any]
+) -> None:
+    for engine in (machine(Limits(max_partials=10)), machine(Limits(), max_partials=10)):
+        play = Play()
+        some = [play.process(None, **quiet) for _ in range(3)]
+        many = [
+            play.process(
+                None, **{name: value[at] if isinstance(value, range) else value for name, value in flood.items()}
+            )
+            for at in range(100)
+        ]
+        for proc in (*some, *many):
+            play.event("open", proc, path="/a")
+        engine.feed(play.batch())
+        for proc in some:
+            play.event("open", proc, path="/b")
+        assert [o.actor.id for o in engine.feed(play.batch()) if isinstance(o, Match)] == [proc.id for proc in some]
 
 
 def test_match_of_a_partial_begun_after_the_evictions_is_not_degraded() -> None:
@@ -166,10 +203,13 @@ def test_chain_of_parents_that_is_a_circle_is_refused() -> None:
     assert isinstance(loss, SensorLoss)
 
 
+_NOBODY = Owner(0, 0)
+
+
 @dataclass(eq=False)
 class _Item:
     deadline_ns: int
-    uid: int = 0
+    owner: Owner = _NOBODY
     weight: int = 1
     heap_index: int = -1
 
@@ -205,27 +245,65 @@ def test_heap_always_knows_the_earliest_deadline(actions: list[tuple[str, int, i
         assert (heap.first.deadline_ns if heap.first else None) == min((i.deadline_ns for i in live), default=None)
 
 
+_OWNERS = st.builds(Owner, st.integers(0, 3), st.sampled_from([1, 2, b"box"]))
+
+
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["add", "remove", "replace"]), st.integers(0, 3), st.integers(1, 9)), max_size=40
+        st.tuples(st.sampled_from(["add", "add", "remove", "replace", "evict"]), _OWNERS, st.integers(1, 9)),
+        max_size=60,
     )
 )
-def test_shares_name_the_longest_held_entry_of_the_heaviest_user(actions: list[tuple[str, int, int]]) -> None:
+def test_shares_name_the_longest_held_entry_of_who_holds_most(actions: list[tuple[str, Owner, int]]) -> None:
     shares: Shares[_Item] = Shares()
     live: list[_Item] = []
-    for action, uid, weight in actions:
+    for action, owner, weight in actions:
         if action == "add" or not live:
-            live.append(_Item(0, uid, weight))
+            live.append(_Item(0, owner, weight))
             shares.add(live[-1])
         elif action == "replace":
             old = live.pop(weight % len(live))
-            live.append(_Item(0, uid, weight))
+            live.append(_Item(0, owner, weight))
             shares.replace(old, live[-1])
-        else:
+        elif action == "remove":
             shares.remove(live.pop(weight % len(live)))
-        weights = {u: sum(i.weight for i in live if i.uid == u) for u in range(4)}
-        assert (shares.count, shares.weight) == (len(live), sum(weights.values()))
-        if live:
+        else:  # it is asked for now and then only
             victim = shares.victim()
-            assert weights[victim.uid] == max(weights.values())
-            assert victim is next(i for i in live if i.uid == victim.uid)
+            assert victim.owner in _heaviest(live)
+            assert victim is next(item for item in live if item.owner == victim.owner)
+            live.remove(victim)
+            shares.remove(victim)
+        assert (shares.count, shares.weight) == (len(live), sum(item.weight for item in live))
+
+
+def _heaviest(live: list[_Item]) -> set[Owner]:
+    """Those from whom it is right to take: of the heaviest user its heaviest group, or the other way round."""
+
+    def held(**wanted: object) -> int:
+        return sum(i.weight for i in live if all(getattr(i.owner, name) == value for name, value in wanted.items()))
+
+    owners = {item.owner for item in live}
+    most = max(max(held(uid=owner.uid), held(group=owner.group)) for owner in owners)
+    found: set[Owner] = set()
+    users = {owner.uid for owner in owners if held(uid=owner.uid) == most}
+    groups = {owner.group for owner in owners if held(group=owner.group) == most}
+    for uid in users:
+        of_user = {owner: held(**owner._asdict()) for owner in owners if owner.uid == uid}
+        found |= {owner for owner, weight in of_user.items() if weight == max(of_user.values())}
+    for group in groups if not users else ():
+        of_group = {owner: held(**owner._asdict()) for owner in owners if owner.group == group}
+        found |= {owner for owner, weight in of_group.items() if weight == max(of_group.values())}
+    return found
+
+
+def test_ranking_stays_within_a_bound_however_often_weights_rise_and_fall() -> None:
+    ranking: Ranking[int] = Ranking()
+    for name in range(4):
+        ranking.shift(name, 1)
+    for _ in range(1_000):
+        for name in range(4):
+            ranking.shift(name, 100)
+            assert ranking.heaviest() == (101, name)
+            ranking.shift(name, -100)
+            ranking.heaviest()
+    assert ranking.entries < 100
