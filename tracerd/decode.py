@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final, TypeAlias
 
 from execray.schema import layout
-from execray.schema.catalog import EVENT_BY_NAME, Flag
+from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME, Flag
 from execray.schema.layout import (
     CONNECT,
     ER_EVENT,
@@ -20,11 +20,13 @@ from execray.schema.layout import (
     FILE,
     FORK,
     HEADER,
+    PLAIN,
     PTRACE,
     SETUID,
     TASK,
 )
 from tracerd.batch import ACTOR_BYTES, BatchBuilder
+from tracerd.plain import check, plain_decoders
 from tracerd.processes import Process, ProcessTable
 from tracerd.records import BadRecord, container, cut, file_id, folder, result, walked_path
 
@@ -38,6 +40,9 @@ _FORK: Final = ER_EVENT["ER_EVENT_FORK"]
 _EXIT: Final = ER_EVENT["ER_EVENT_EXIT"]
 #: The header, and the thread's id at the end of er_task.
 _HEAD: Final = Struct(f"{HEADER.format}{ACTOR_BYTES.stop - HEADER.size}xI")
+#: er_header::kind
+_KIND: Final = Struct("<H")
+_KIND_AT: Final = 4
 
 Slots: TypeAlias = tuple[object, ...]
 
@@ -58,11 +63,13 @@ class Decoder:
             code["exit"]: (EXIT.size, self._exit),
             code["open"]: (FILE.size, self._open),
             code["write"]: (FILE.size, self._write),
-            code["chmod"]: (FILE.size, self._chmod),
             code["connect"]: (CONNECT.size, self._connect),
             code["ptrace"]: (PTRACE.size, self._ptrace),
             code["setuid"]: (SETUID.size, self._setuid),
         }
+        self._plain_calls = plain_decoders(frozenset(EVENT_BY_CODE) - frozenset(self._handlers))
+        self._handlers |= dict.fromkeys(self._plain_calls, (PLAIN.size, self._plain))
+        self._more_flags = 0  # of the record that was decoded last
 
     def decode(self, data: memoryview, offset: int, length: int) -> None:
         """Adds one record's event to the batch. Counts a malformed one in `refused` and leaves it out."""
@@ -83,6 +90,9 @@ class Decoder:
             return
         record = data[offset : offset + length]
         slots = known[1](record, flags)
+        if self._more_flags:
+            flags |= self._more_flags
+            self._more_flags = 0
         actor, actor_flags = self._actor(record)
         self._builder.event((code, time_ns, actor, tid, flags | actor_flags, *slots))
         self.decoded += 1
@@ -150,10 +160,11 @@ class Decoder:
         text = self._builder.text
         return (r.fd, text(path), text(content) if r.content_len else None, r.asked, result(r.ret))
 
-    def _chmod(self, record: memoryview, flags: int) -> Slots:
-        r, path, raw, _ = self._file(record)
-        text = self._builder.text
-        return (text(path), text(raw) if r.raw_len else None, r.mode, result(r.ret))
+    def _plain(self, record: memoryview, flags: int) -> Slots:
+        (code,) = _KIND.unpack_from(record, _KIND_AT)
+        r = layout.Plain._make(PLAIN.unpack_from(record))
+        slots, self._more_flags = check(r.nr, self._plain_calls[code]).decode(r, record, flags, self._builder.text)
+        return tuple(slots)
 
     def _connect(self, record: memoryview, flags: int) -> Slots:
         r = layout.Connect._make(CONNECT.unpack_from(record))

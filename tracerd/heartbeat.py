@@ -14,25 +14,29 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from execray.schema.catalog import EVENTS
+
 _libc = ctypes.CDLL(None, use_errno=True)
-_ABSENT: Final = b"/proc/self/execray-heartbeat"
 _NOBODY: Final = 0x7FFFFFFF  # above any pid
 _NO_ID: Final = 0xFFFFFFFF
 _ATTACH: Final = 16
 
-#: Event name -> system call number and arguments, by machine. Called directly: libc's setuid would signal every thread.
-_PROBES: Final[Mapping[str, Mapping[str, tuple[int, ...]]]] = {
-    "x86_64": {
-        "open": (257, -100, -1, 0),
-        "write": (1, -1, 0, 0),
-        "chmod": (90, -1, 0),
-        "connect": (42, -1, 0, 0),
-        "ptrace": (101, _ATTACH, _NOBODY, 0, 0),
-        "setuid": (105, _NO_ID),
-        "exec": (59, -1, 0, 0),
-    }
+#: Event name -> system call number and arguments, where it isn't the event's first call with -1 for each: no descriptor, no
+#: address, no option. Called directly: libc's setuid would signal every thread.
+_SPECIAL: Final[Mapping[str, tuple[int, ...]]] = {
+    "open": (257, -100, -1, 0),
+    "write": (1, -1, 0, 0),
+    "connect": (42, -1, 0, 0),
+    "ptrace": (101, _ATTACH, _NOBODY, 0, 0),
+    "setuid": (105, _NO_ID),
+    "exec": (59, -1, 0, 0),
 }
-_HERE: Final = _PROBES.get(platform.machine(), {})
+_PROBES: Final[Mapping[str, tuple[int, ...]]] = {
+    event.name: _SPECIAL.get(event.name, (event.system_calls[0].number, *(-1,) * 6))
+    for event in EVENTS
+    if event.system_calls
+}
+_HERE: Final = _PROBES if platform.machine() == "x86_64" else {}
 #: Names of the events whose hook can be asked for a sign of life.
 PROBED: Final = frozenset(_HERE)
 

@@ -23,6 +23,7 @@ from tracerd.objects import OBJECT_DIR
 from tracerd.processes import ProcessTable
 from tracerd.records import container, cut, folder
 from tracerd.ringbuf import RingReader
+from tracerd.shapes import TABLE_BYTES, table_of, write_table
 
 RING_BYTES: Final = 16 * 1024 * 1024
 _SELF_MAX: Final = 1024
@@ -73,12 +74,14 @@ class Sensor:
                 "er_counter": Map.create(
                     MapType.ARRAY, "er_counter", 4, 8, ER_COUNTER["ER_COUNT_MAX"], bpf.MAP_MMAPABLE
                 ),
+                "er_shapes": Map.create(MapType.ARRAY, "er_shapes", 4, TABLE_BYTES, 1, bpf.MAP_MMAPABLE),
                 "er_self": Map.create(MapType.HASH, "er_self", 4, SELF.size, _SELF_MAX),
                 "er_creds": Map.create(MapType.HASH, "er_creds", 4, CREDS.size, _CREDS_MAX),
             }
         except OSError as error:
             raise OperatorError(f"the kernel refuses a BPF map: {error.strerror}", _hint(error.errno or 0)) from error
         self._config = self._maps["er_config"].view()
+        self._shapes = self._maps["er_shapes"].view()
         self._counters = memoryview(self._maps["er_counter"].view()).cast("Q")
         self.ring = RingReader(self._maps["er_ring"].fd, ring_bytes)
         for name in ("proc", "sys", *(("counter",) if counter else ())):
@@ -190,6 +193,7 @@ class Sensor:
         self._write_config()
 
     def _write_config(self) -> None:
+        write_table(self._shapes, table_of(self.wanted))
         mask = sum(1 << code for code in self.wanted)
         self._config[: CONFIG.size] = CONFIG.pack(mask, self._content, *self._heartbeat)
 
@@ -278,6 +282,7 @@ class Sensor:
         self.ring.close()
         self._counters.release()
         self._config.close()
+        self._shapes.close()
         for made in self._maps.values():
             made.close()
 

@@ -64,5 +64,6 @@ CONSTANTS: dict[str, dict[str, int]] = {
     },
     "ACCESS_": {"READ": 1, "WRITE": 2},
     "E": {name: number for number, name in errno.errorcode.items()},
+    "RENAME_": {"RENAME_NOREPLACE": 1, "RENAME_EXCHANGE": 2, "RENAME_WHITEOUT": 4},
     "SIG": {s.name: int(s) for s in signal.Signals},
 }

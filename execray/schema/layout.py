@@ -5,11 +5,15 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 2
+ER_ABI_VERSION: Final = 3
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 8192
 ER_CONTENT_MAX: Final = 256
 ER_CGROUP_MAX: Final = 1024
+ER_SHAPES_NATIVE: Final = 0
+ER_SHAPES_COMPAT: Final = 1024
+ER_SHAPES_SOCKETCALL: Final = 1536
+ER_SHAPES: Final = 2048
 
 ER_COUNTER: Final = {
     "ER_COUNT_SENT": 0,
@@ -32,7 +36,17 @@ ER_EVENT: Final = {
     "ER_EVENT_CONNECT": 7,
     "ER_EVENT_PTRACE": 8,
     "ER_EVENT_SETUID": 9,
-    "ER_EVENT_SCAN": 32,
+    "ER_EVENT_RENAME": 10,
+    "ER_EVENT_UNLINK": 11,
+    "ER_EVENT_LINK": 12,
+    "ER_EVENT_SYMLINK": 13,
+    "ER_EVENT_MKDIR": 14,
+    "ER_EVENT_TRUNCATE": 15,
+    "ER_EVENT_MKNOD": 16,
+    "ER_EVENT_CHOWN": 17,
+    "ER_EVENT_SETXATTR": 18,
+    "ER_EVENT_UTIMES": 19,
+    "ER_EVENT_SCAN": 63,
 }
 
 ER_FLAG: Final = {
@@ -45,6 +59,7 @@ ER_FLAG: Final = {
     "ER_F_HEARTBEAT": 64,
     "ER_F_OLD_CREDS_UNKNOWN": 128,
     "ER_F_CWD_TRUNCATED": 256,
+    "ER_F_PATH_UNRESOLVED": 512,
 }
 
 ER_SELF_FLAG: Final = {
@@ -172,6 +187,29 @@ class Header(NamedTuple):
 HEADER: Final = Struct("<IHHQ")
 
 
+class Plain(NamedTuple):
+    """struct er_plain, 192 bytes without its tail."""
+
+    arg0: int
+    arg1: int
+    arg2: int
+    arg3: int
+    arg4: int
+    arg5: int
+    ret: int
+    ino: int
+    dev: int
+    i_mode: int
+    nr: int
+    len0: int
+    len1: int
+    len2: int
+    len3: int
+
+
+PLAIN: Final = Struct("<112xQQQQQQqQIHHHHHH")
+
+
 class Ptrace(NamedTuple):
     """struct er_ptrace, 160 bytes without its tail."""
 
@@ -210,6 +248,26 @@ class Setuid(NamedTuple):
 
 
 SETUID: Final = Struct("<112xIiIIII")
+
+
+class Shape(NamedTuple):
+    """struct er_shape, 16 bytes without its tail."""
+
+    event: int
+    also: int
+    fd: int
+    dir: int
+    name: int
+    dir2: int
+    name2: int
+    text: int
+    text2: int
+    need: int
+    nr: int
+    bits: int
+
+
+SHAPE: Final = Struct("<BBBBBBBBBBHI")
 
 
 class Task(NamedTuple):

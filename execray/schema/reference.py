@@ -15,6 +15,8 @@ _FLAGS = {
     Flag.UNREADABLE: "the caller's memory could not be read: the value is unknown, not absent",
     Flag.COMPAT_ABI: "the call came through the 32-bit entry point",
     Flag.OLD_CREDS_UNKNOWN: "the ids before a set*id call were not on record",
+    Flag.PATH_UNRESOLVED: "a path was put together from a directory and the caller's name: symbolic links in it are not resolved,"
+    " and the name may have been rewritten",
     Flag.CWD_TRUNCATED: "a working directory was longer than 4,095 bytes or deeper than 128 levels: it is cut in front",
 }
 
@@ -51,7 +53,7 @@ def _event(event: EventType) -> Iterator[str]:
 def page() -> Iterator[str]:
     """Yields the page's lines."""
     yield "# Events and fields\n"
-    yield f"Catalogue version {CATALOG_VERSION}. Generated from `execray/schema/catalog.py` by `make docs`.\n"
+    yield f"Catalogue version {CATALOG_VERSION}. Generated from `execray/schema` by `make docs`.\n"
     yield "Every event also has `tid`, the acting thread, and the actor fields below; `parent.FIELD` is the same field of the"
     yield "process that created the actor. A field that has no value is *missing*, and every comparison with it is false.\n"
     yield "## The actor\n"

@@ -83,7 +83,7 @@ NAMES: tuple[Code, ...] = (
         "not observed yet",
         "The event or field belongs to the language, but no sensor of this version delivers it, so the condition could "
         "never hold.",
-        'path "p" { unlink {} }\n',
+        'path "p" { cred_change {} }\n',
         'path "p" { chmod {} }\n',
     ),
     Code(

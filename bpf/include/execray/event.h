@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 2
+#define ER_ABI_VERSION 3
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -21,7 +21,17 @@ enum er_event {
 	ER_EVENT_CONNECT = 7,
 	ER_EVENT_PTRACE = 8,
 	ER_EVENT_SETUID = 9,
-	ER_EVENT_SCAN = 32, /* one thread found by the scan at start; not an event a policy can name */
+	ER_EVENT_RENAME = 10,
+	ER_EVENT_UNLINK = 11,
+	ER_EVENT_LINK = 12,
+	ER_EVENT_SYMLINK = 13,
+	ER_EVENT_MKDIR = 14,
+	ER_EVENT_TRUNCATE = 15,
+	ER_EVENT_MKNOD = 16,
+	ER_EVENT_CHOWN = 17,
+	ER_EVENT_SETXATTR = 18,
+	ER_EVENT_UTIMES = 19,
+	ER_EVENT_SCAN = 63, /* one thread found by the scan at start; not an event a policy can name */
 };
 
 enum er_flag {
@@ -34,6 +44,7 @@ enum er_flag {
 	ER_F_HEARTBEAT = 1 << 6,
 	ER_F_OLD_CREDS_UNKNOWN = 1 << 7,
 	ER_F_CWD_TRUNCATED = 1 << 8,
+	ER_F_PATH_UNRESOLVED = 1 << 9, /* set by tracerd */
 };
 
 /* Limits of captured text, in bytes. A path is at most 4,095 bytes long; powers of two keep the verifier's bounds
@@ -115,7 +126,7 @@ struct er_exit {
 	__u32 _pad;
 };
 
-/* ER_EVENT_OPEN, ER_EVENT_WRITE, ER_EVENT_CHMOD */
+/* ER_EVENT_OPEN, ER_EVENT_WRITE */
 struct er_file {
 	struct er_header hdr;
 	struct er_task task;
@@ -125,13 +136,38 @@ struct er_file {
 	__s32 ret;
 	__s32 fd;
 	__u32 open_flags; /* as passed */
-	__u32 mode;	  /* open, chmod: as passed */
+	__u32 mode;	  /* open: as passed */
 	__u32 f_mode;
 	__u16 i_mode;
 	__u16 path_len;
 	__u16 raw_len;
 	__u16 content_len;
 	char tail[]; /* path, raw, content */
+};
+
+/*
+ * Every system call that its er_shape says all of: ER_EVENT_RENAME and whatever has no record of its own. Texts: the
+ * path of the descriptor, or of where the first name begins; that name; the same of a second name, or other texts.
+ */
+struct er_plain {
+	struct er_header hdr;
+	struct er_task task;
+	__u64 arg0;
+	__u64 arg1;
+	__u64 arg2;
+	__u64 arg3;
+	__u64 arg4;
+	__u64 arg5;
+	__s64 ret;
+	__u64 ino; /* of what the call has a descriptor of; 0: none */
+	__u32 dev;
+	__u16 i_mode;
+	__u16 nr; /* of er_shape */
+	__u16 len0;
+	__u16 len1;
+	__u16 len2;
+	__u16 len3;
+	char tail[];
 };
 
 /* ER_EVENT_CONNECT */
@@ -181,6 +217,35 @@ struct er_setuid {
 	__u32 new_euid;
 	__u32 old_uid;
 	__u32 old_euid;
+};
+
+/*
+ * What to make of one system call. Positions are 1 to 6 for its arguments, 7 for its result, 0 for none. tracerd writes
+ * them for the calls that are wanted, from the lines of execray/schema/events_*.py.
+ */
+struct er_shape {
+	__u8 event; /* enum er_event; 0: nobody wants it */
+	__u8 also;  /* one more event that it is */
+	__u8 fd;    /* a descriptor */
+	__u8 dir;   /* where the name begins; 0: in the working directory */
+	__u8 name;
+	__u8 dir2;
+	__u8 name2;
+	__u8 text;
+	__u8 text2;
+	__u8 need;  /* an argument that must have one of ... */
+	__u16 nr;   /* the 64-bit number, whatever ABI it came through */
+	__u32 bits; /* ... these bits */
+};
+
+/* Where the shapes of each ABI begin. x32 calls with a number of their own are among the 64-bit ones. */
+#define ER_SHAPES_NATIVE     0
+#define ER_SHAPES_COMPAT     1024
+#define ER_SHAPES_SOCKETCALL 1536
+#define ER_SHAPES	     2048
+
+struct er_shapes {
+	struct er_shape shape[ER_SHAPES];
 };
 
 /* Shared maps. tracerd makes them and puts them into each object's er_*_slot (maps.h). */

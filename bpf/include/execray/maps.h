@@ -42,6 +42,14 @@ struct er_counter_map {
 	__uint(value_size, sizeof(__u64));
 };
 
+struct er_shapes_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct er_shapes));
+};
+
 struct er_self_map {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, ER_SELF_MAX);
@@ -59,6 +67,7 @@ struct er_creds_map {
 ER_SLOT(er_ring_slot, struct er_ring_map);
 ER_SLOT(er_config_slot, struct er_config_map);
 ER_SLOT(er_counter_slot, struct er_counter_map);
+ER_SLOT(er_shapes_slot, struct er_shapes_map);
 ER_SLOT(er_self_slot, struct er_self_map);
 ER_SLOT(er_creds_slot, struct er_creds_map);
 

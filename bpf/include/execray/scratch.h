@@ -12,10 +12,18 @@
  * dead.
  */
 struct er_call {
-	int nr; /* enum er_nr */
+	int nr;		     /* enum er_nr */
+	enum er_event event; /* of this record: a call may be two */
 	bool compat;
-	__s64 ret;
-	__u64 arg[6];
+	struct er_shape shape;
+	union {
+		struct {
+			__s64 none; /* -1: no descriptor */
+			__u64 arg[6];
+			__s64 ret;
+		};
+		__u64 value[8]; /* the same, by the positions of er_shape */
+	};
 	struct file *file; /* what the call's descriptor referred to when the hook began; NULL for none */
 };
 
@@ -35,6 +43,7 @@ struct er_scratch {
 	union {
 		struct er_exec exec;
 		struct er_file file;
+		struct er_plain plain;
 		struct er_connect connect;
 		char bytes[512 + ER_TAIL_MAX];
 	} record;

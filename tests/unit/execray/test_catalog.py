@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+import pytest
 
 from execray.process import ProcessKey, start_ticks_of
 from execray.schema import layout, reference
 from execray.schema.catalog import ACTOR_FIELDS, ACTOR_SLOTS, EVENT_BY_NAME, EVENTS, Flag, all_fields
 from execray.schema.event import DERIVE, Actor, Event, Value, actor_get
 from execray.schema.kinds import CONSTANTS, Kind
+from policyd.compiler.names import PLANNED_EVENTS
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
 from tracerd.heartbeat import _PROBES
 from tracerd.processes import ProcessTable
 from tracerd.sensor import HOOKS
+from tracerd.shapes import table_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,8 +37,40 @@ def test_every_event_has_a_decoder_a_hook_and_a_probe() -> None:
     decoder = Decoder(ProcessTable(16), BatchBuilder())
     assert set(decoder._handlers) == {event.code for event in EVENTS}
     assert set(HOOKS) == {event.name for event in EVENTS}
-    for probes in _PROBES.values():
-        assert set(probes) | {"fork", "exit"} == set(HOOKS)
+    assert set(_PROBES) | {"fork", "exit"} == set(HOOKS)
+
+
+def test_calls_have_the_numbers_of_the_kernels_headers() -> None:
+    folder = Path("/usr/include/x86_64-linux-gnu/asm")
+    if not folder.exists():
+        pytest.skip("needs the headers of x86-64")
+    native, compat, x32 = (_numbers(folder / f"unistd_{abi}.h") for abi in ("64", "32", "x32"))
+    for event in EVENTS:
+        for call in event.system_calls:
+            if call.native is not None and call.name in native:
+                assert native[call.name] == call.native, call.name
+                assert x32[call.name] == (call.native if call.x32 is None else call.x32), call.name
+            for number in call.compat:
+                names = [name for name, found in compat.items() if found == number]
+                assert not names or any(_stem(name) == _stem(call.name) for name in names), (call.name, names)
+
+
+def _numbers(header: Path) -> dict[str, int]:
+    return {
+        name: int(number)
+        for name, number in re.findall(
+            r"^#define __NR_(\w+) \(?(?:__X32_SYSCALL_BIT \+ )?(\d+)\)?$", header.read_text(), re.MULTILINE
+        )
+    }
+
+
+def _stem(name: str) -> str:
+    """Of a family that has more than one width in the 32-bit ABI."""
+    return re.sub(r"(_time64|16|32|64|2)$", "", name)
+
+
+def test_no_call_is_more_than_two_events() -> None:
+    assert any(table_of(event.code for event in EVENTS))
 
 
 def test_every_event_has_a_kernel_test() -> None:
@@ -47,6 +84,10 @@ def test_names_are_said_once() -> None:
         own = [name for field in event.fields for name in (field.name, *field.aliases)]
         actor = [name for field in ACTOR_FIELDS for name in (field.name, *field.aliases)]
         assert len(own + actor) == len(set(own + actor)), event.name
+
+
+def test_what_is_seen_is_not_announced_for_later() -> None:
+    assert not PLANNED_EVENTS & set(EVENT_BY_NAME)
 
 
 def test_fields_refer_to_what_exists() -> None:

@@ -61,14 +61,6 @@ static __noinline int er_connect(struct er_scratch *scratch, struct er_call *cal
 	address = call->arg[1];
 	len = call->arg[2];
 	e->fd = call->arg[0];
-	if (call->nr == NR_I386_SOCKETCALL) {
-		__u32 args[3] = {};
-
-		bpf_probe_read_user(args, sizeof(args), (void *)call->arg[1]);
-		e->fd = args[0];
-		address = args[1];
-		len = args[2];
-	}
 	__builtin_memset(e->daddr, 0, sizeof(e->daddr));
 	__builtin_memset(e->saddr, 0, sizeof(e->saddr));
 	e->dport = e->sport = e->path_len = 0;

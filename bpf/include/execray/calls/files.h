@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Files by descriptor and by name: open, write and chmod in all their forms. */
+/* Files that are open: open and write in all their forms. */
 #ifndef EXECRAY_CALLS_FILES_H
 #define EXECRAY_CALLS_FILES_H
 
@@ -196,42 +196,6 @@ static __noinline int er_write(struct er_scratch *scratch, struct er_call *call,
 		else
 			e->content_len = take;
 		at += e->content_len & (2 * ER_CONTENT_MAX - 1);
-	}
-	er_send_file(scratch, e, at);
-	return 0;
-}
-
-static __noinline int er_chmod(struct er_scratch *scratch, struct er_call *call)
-{
-	struct er_file *e;
-	__u64 raw = 0;
-	__u32 at = 0;
-
-	if (!scratch || !call)
-		return 0;
-	e = &scratch->record.file;
-	e->fd = -1;
-	switch (call->nr) {
-	case NR_CHMOD:
-		raw = call->arg[0];
-		e->mode = call->arg[1];
-		break;
-	case NR_FCHMOD:
-		e->fd = call->arg[0];
-		e->mode = call->arg[1];
-		break;
-	default:
-		e->fd = call->arg[0];
-		raw = call->arg[1];
-		e->mode = call->arg[2];
-	}
-	e->mode &= 07777;
-	if (call->file)
-		at = er_append_file(scratch, e, call->file);
-	at &= ER_PATH_MAX - 1;
-	if (raw) {
-		e->raw_len = er_append_user_str(&e->tail[at], raw, &e->hdr);
-		at += e->raw_len & (ER_PATH_MAX - 1);
 	}
 	er_send_file(scratch, e, at);
 	return 0;

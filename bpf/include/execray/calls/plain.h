@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Calls that need no handler of their own: arguments as they are, names and descriptors resolved as er_shape says. */
+#ifndef EXECRAY_CALLS_PLAIN_H
+#define EXECRAY_CALLS_PLAIN_H
+
+#include "execray/calls/record.h"
+
+#define ER_AT_FDCWD (-100)
+/* Four texts end here at the latest; no shape has more. */
+#define ER_TEXTS_MAX (4 * ER_PATH_MAX - 1)
+
+/*
+ * Where a name begins: the caller's root, its working directory, or a directory's descriptor. What has no name is the
+ * descriptor itself (AT_EMPTY_PATH, and NULL for utimensat). Appends its path; returns its length.
+ */
+static __noinline int er_append_start(struct er_scratch *scratch, __u32 at, __u32 dir, __u32 name)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct er_plain *e;
+	struct fs_struct *fs;
+	struct file *file;
+	__u64 from;
+	__s32 fd;
+	char first = 0;
+
+	if (!scratch)
+		return 0;
+	e = &scratch->record.plain;
+	at &= ER_TEXTS_MAX;
+	from = scratch->call.value[name & 7];
+	fd = dir ? (__s32)scratch->call.value[dir & 7] : ER_AT_FDCWD;
+	bpf_probe_read_user(&first, sizeof(first), (void *)from);
+	fs = BPF_CORE_READ(task, fs);
+	if (first == '/')
+		return er_append_path(scratch, &e->tail[at], &fs->root, &e->hdr.flags);
+	if (fd == ER_AT_FDCWD)
+		return er_append_path(scratch, &e->tail[at], &fs->pwd, &e->hdr.flags);
+	file = er_file_of(fd);
+	if (!file)
+		return 0;
+	if (!first) {
+		__u32 i_mode;
+
+		er_fill_inode(file, &e->ino, &e->dev, &i_mode);
+		e->i_mode = i_mode;
+	}
+	return er_append_path(scratch, &e->tail[at], &file->f_path, &e->hdr.flags);
+}
+
+/* Appends a text of the caller; returns its length. */
+static __noinline int er_append_text(struct er_scratch *scratch, __u32 at, __u32 text)
+{
+	struct er_plain *e;
+	__u64 from;
+
+	if (!scratch)
+		return 0;
+	e = &scratch->record.plain;
+	from = scratch->call.value[text & 7];
+	return from ? er_append_user_str(&e->tail[at & ER_TEXTS_MAX], from, &e->hdr) : 0;
+}
+
+static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
+{
+	struct er_plain *e;
+	struct er_shape *shape;
+	__u32 at = 0, total;
+
+	if (!scratch || !call)
+		return 0;
+	e = &scratch->record.plain;
+	shape = &call->shape;
+	__builtin_memcpy(&e->arg0, call->arg, sizeof(call->arg));
+	e->ret = call->ret;
+	e->ino = 0;
+	e->dev = 0;
+	e->i_mode = 0;
+	e->nr = shape->nr;
+	e->len0 = e->len1 = e->len2 = e->len3 = 0;
+	if (shape->name) {
+		e->len0 = er_append_start(scratch, 0, shape->dir, shape->name);
+		at += e->len0 & (ER_PATH_MAX - 1);
+		e->len1 = er_append_text(scratch, at, shape->name);
+		at += e->len1 & (ER_PATH_MAX - 1);
+	} else if (call->file) {
+		struct file *file = call->file; /* a local: see er_walk_up() */
+		__u32 i_mode;
+
+		er_fill_inode(file, &e->ino, &e->dev, &i_mode);
+		e->i_mode = i_mode;
+		e->len0 = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
+		at += e->len0 & (ER_PATH_MAX - 1);
+	}
+	if (shape->name2) {
+		e->len2 = er_append_start(scratch, at, shape->dir2, shape->name2);
+		at += e->len2 & (ER_PATH_MAX - 1);
+		e->len3 = er_append_text(scratch, at, shape->name2);
+		at += e->len3 & (ER_PATH_MAX - 1);
+	}
+	if (shape->text) {
+		e->len2 = er_append_text(scratch, at, shape->text);
+		at += e->len2 & (ER_PATH_MAX - 1);
+	}
+	if (shape->text2) {
+		e->len3 = er_append_text(scratch, at, shape->text2);
+		at += e->len3 & (ER_PATH_MAX - 1);
+	}
+	total = sizeof(*e) + at;
+	if (total > sizeof(scratch->record)) /* can't be; the verifier wants to hear it */
+		return 0;
+	e->hdr.len = total;
+	er_send(e, total);
+	return 0;
+}
+
+#endif

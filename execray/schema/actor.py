@@ -1,0 +1,103 @@
+"""The actor's fields: what every event says of the process that did it, as it was at that moment."""
+
+from __future__ import annotations
+
+from execray.schema.field import Field, Flag
+from execray.schema.kinds import Kind
+
+ACTOR_FIELDS: tuple[Field, ...] = (
+    Field("proc.id", Kind.PROCESS, "Identity of the process: pid and start time.", ecs="process.entity_id"),
+    Field("uid", Kind.INT, "Real user id of the acting thread.", ecs="process.real_user.id"),
+    Field("euid", Kind.INT, "Effective user id.", ecs="process.user.id"),
+    Field("suid", Kind.INT, "Saved user id.", ecs="process.saved_user.id"),
+    Field("gid", Kind.INT, "Real group id.", ecs="process.real_group.id"),
+    Field("egid", Kind.INT, "Effective group id.", ecs="process.group.id"),
+    Field("cgroup.id", Kind.INT, "Id of the process's cgroup (v2 hierarchy)."),
+    Field("comm", Kind.BYTES, "The acting thread's name, at most 15 bytes.", ecs="process.thread.name", spoofable=True),
+    Field(
+        "exe",
+        Kind.PATH,
+        "Resolved path of the running program.",
+        ecs="process.executable",
+        cut_by=Flag.PATH_TRUNCATED,
+    ),
+    Field(
+        "argv",
+        Kind.TEXTS,
+        "Arguments the program was started with.",
+        ecs="process.args",
+        cut_by=Flag.ARGV_TRUNCATED,
+        spoofable=True,
+    ),
+    Field(
+        "cwd",
+        Kind.PATH,
+        "Working directory when the process began to run its program; a later chdir isn't followed.",
+        ecs="process.working_directory",
+        cut_by=Flag.CWD_TRUNCATED,
+    ),
+    Field(
+        "container.id",
+        Kind.BYTES,
+        "The innermost container: the 64 digits that Docker, containerd, Podman or CRI-O gave it, or a systemd-nspawn"
+        " machine's name, by the process's cgroup. Missing outside containers.",
+        ecs="container.id",
+        optional=True,
+    ),
+    Field(
+        "session.id",
+        Kind.PROCESS,
+        "The session: its leader's identity, also when the leader is gone (start time 0 where it was gone before tracerd"
+        " came). Missing for kernel threads.",
+        ecs="process.session_leader.entity_id",
+        optional=True,
+    ),
+    Field(
+        "pgrp.id",
+        Kind.PROCESS,
+        "The process group, a shell's job: its leader's identity, as for `session.id`.",
+        ecs="process.group_leader.entity_id",
+        optional=True,
+    ),
+    Field(
+        "entry.id",
+        Kind.PROCESS,
+        "The process below which one login, service, cron job or container does its work. It is the nearest in the"
+        " creators' line, the process itself included, that is (1) made by the host's init or by systemd, or (2) made by"
+        " sshd, dropbear, telnetd, cron, crond, anacron, atd, fcron, inetd or xinetd, or (3) the first with another login"
+        " uid than its creator, or (4) the first in another container. setsid and re-parenting change nothing. Programs"
+        " count in system folders only; of processes from before tracerd, who adopted one counts as its creator. Missing"
+        " for init and kernel threads.",
+        ecs="process.entry_leader.entity_id",
+        optional=True,
+    ),
+    Field(
+        "loginuid",
+        Kind.INT,
+        "Login user id: set at login, kept through su and sudo. Missing where unset.",
+        optional=True,
+    ),
+    Field(
+        "user.id", Kind.INT, "The user who is behind it: `loginuid`, or where that is missing, `uid`.", ecs="user.id"
+    ),
+    Field("tty.nr", Kind.INT, "Controlling terminal, as field 7 of /proc/PID/stat; 0 without one."),
+    Field("ns.pid", Kind.INT, "Inode number of the pid namespace, as in /proc/PID/ns."),
+    Field("ns.mnt", Kind.INT, "The same of the mount namespace."),
+    Field("ns.net", Kind.INT, "The same of the network namespace."),
+    Field("ns.user", Kind.INT, "The same of the user namespace."),
+    Field("tty.present", Kind.BOOL, "Whether there is a controlling terminal.", derived="tty.nr"),
+    Field("pid", Kind.INT, "Process id (the kernel's tgid).", ecs="process.pid", derived="proc.id"),
+    Field(
+        "name", Kind.BYTES, "Last component of `exe`.", ecs="process.name", derived="exe", cut_by=Flag.PATH_TRUNCATED
+    ),
+    Field("argc", Kind.INT, "Number of arguments.", ecs="process.args_count", derived="argv"),
+    Field(
+        "cmdline",
+        Kind.BYTES,
+        "The arguments joined by one space.",
+        ecs="process.command_line",
+        derived="argv",
+        cut_by=Flag.ARGV_TRUNCATED,
+        spoofable=True,
+    ),
+)

@@ -1,0 +1,45 @@
+"""What the event catalogue says of one field, and the flags that say how far an event's values are whole."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from execray.schema.kinds import Kind
+
+
+class Flag(enum.IntFlag):
+    """Facts about one event's capture. The numbers are `enum er_flag` of event.h."""
+
+    PATH_TRUNCATED = (
+        1 << 0
+    )  # a resolved path longer than the buffer or deeper than the walk: `path`/`exe` is cut in front
+    ARGV_TRUNCATED = 1 << 1
+    CONTENT_TRUNCATED = 1 << 2  # content longer than the capture limit
+    RAWPATH_TRUNCATED = 1 << 3
+    UNREADABLE = 1 << 4  # the caller's memory could not be read: the value is unknown, not absent
+    COMPAT_ABI = 1 << 5  # 32-bit entry point
+    HEARTBEAT = 1 << 6  # ExecRay's own liveness probe; never leaves tracerd
+    OLD_CREDS_UNKNOWN = 1 << 7  # the ids before a set*id call were not on record
+    CWD_TRUNCATED = 1 << 8  # a working directory longer than the buffer or deeper than the walk: `cwd` is cut in front
+    PATH_UNRESOLVED = 1 << 9  # a path put together from a directory and the caller's name: symlinks in it not resolved
+
+
+NO_FLAG = Flag(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an event or of its actor, as policies name it."""
+
+    name: str
+    kind: Kind
+    doc: str
+    aliases: tuple[str, ...] = ()
+    unit: str = ""
+    constants: str = ""  # a family of execray.schema.kinds.CONSTANTS
+    ecs: str = ""  # Elastic Common Schema name
+    derived: str = ""  # the slot it is computed from; empty: it is a slot itself
+    cut_by: Flag = NO_FLAG  # an event with one of these flags holds only part of the value
+    spoofable: bool = False  # the watched process can forge it
+    optional: bool = False  # of an actor's: not every process has it, so that a missing one is known to be missing

@@ -1,0 +1,79 @@
+"""What a row of the event catalogue is made of, and the fields that several rows share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from execray.schema.actor import ACTOR_FIELDS
+from execray.schema.calls import Call, parse_call
+from execray.schema.field import Field, Flag
+from execray.schema.kinds import Kind
+
+
+@dataclass(frozen=True)
+class EventType:
+    """One kind of event."""
+
+    code: int  # `enum er_event` of event.h, and the first element of an event on the stream
+    name: str
+    doc: str
+    fields: tuple[Field, ...]
+    calls: tuple[str, ...] = ()  # the system calls that it is: see execray.schema.calls
+    points: tuple[str, ...] = ()  # where else in the kernel it is seen
+    aliases: tuple[str, ...] = ()
+    fact: bool = True  # seen when it had happened, with its result; False: only an attempt
+    ecs_category: str = "process"
+    ecs_action: str = ""
+
+    @cached_property
+    def hooks(self) -> tuple[str, ...]:
+        """Where in the kernel it is seen, for people."""
+        names = ", ".join(call.name for call in self.system_calls)
+        return (*self.points, f"tp_btf/sys_exit: {names}") if names else self.points
+
+    @cached_property
+    def system_calls(self) -> tuple[Call, ...]:
+        """What `calls` says."""
+        return tuple(parse_call(line) for line in self.calls)
+
+    @cached_property
+    def slots(self) -> tuple[Field, ...]:
+        """The fields a batch carries, in order."""
+        return tuple(field for field in self.fields if not field.derived)
+
+    @cached_property
+    def by_name(self) -> dict[str, Field]:
+        """Own and actor fields by name and alias. Own fields never reuse the name of an actor field."""
+        return {name: field for field in (*self.fields, *ACTOR_FIELDS) for name in (field.name, *field.aliases)}
+
+    @cached_property
+    def slot_of(self) -> dict[str, int]:
+        """Index of each slot by canonical name."""
+        return {field.name: index for index, field in enumerate(self.slots)}
+
+
+RET = Field("ret", Kind.INT, "Result: a value >= 0, or the negated error number.", constants="E")
+RAWPATH = Field(
+    "rawpath",
+    Kind.BYTES,
+    "The path as the caller wrote it; not resolved. Read when the call returns.",
+    cut_by=Flag.RAWPATH_TRUNCATED,
+    spoofable=True,
+)
+
+
+def path(doc: str) -> Field:
+    """Returns the field `path` of a file that was open: the path that the kernel used."""
+    return Field("path", Kind.PATH, doc, ("pathname",), ecs="file.path", cut_by=Flag.PATH_TRUNCATED)
+
+
+FILE_ID = Field(
+    "file.id", Kind.BYTES, "The kernel's (device, inode) of the file, as `MAJOR:MINOR:INODE`.", ecs="file.inode"
+)
+
+
+def named_path(doc: str, *aliases: str) -> Field:
+    """Returns the field `path` of a file that a call names, or that it has a descriptor of."""
+    cut_by = Flag.PATH_TRUNCATED | Flag.PATH_UNRESOLVED
+    return Field("path", Kind.PATH, doc, ("pathname", *aliases), ecs="file.path", cut_by=cut_by)

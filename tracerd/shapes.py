@@ -1,0 +1,84 @@
+"""The kernel's table of system calls: which are wanted, and what their arguments are. From the lines of the catalogue."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from execray.schema.calls import Call
+from execray.schema.catalog import EVENT_BY_NAME, EVENTS
+from execray.schema.layout import ER_SHAPES, ER_SHAPES_COMPAT, ER_SHAPES_NATIVE, ER_SHAPES_SOCKETCALL, SHAPE, Shape
+
+TABLE_BYTES: Final = ER_SHAPES * SHAPE.size
+_SOCKETCALL: Final = ER_SHAPES_COMPAT + 102
+#: Followed also where nobody asks: what these leave behind is the next one's "before".
+_FOLLOWED: Final = frozenset({EVENT_BY_NAME["setuid"].code})
+
+
+def places_of(call: Call) -> Iterator[int]:
+    """Yields where in the table a call stands: once for each entry point."""
+    if call.native is not None:
+        yield ER_SHAPES_NATIVE + call.native
+    if call.x32 is not None:
+        yield ER_SHAPES_NATIVE + call.x32
+    for number in call.compat:
+        yield ER_SHAPES_COMPAT + number
+    if call.socketcall is not None:
+        yield ER_SHAPES_SOCKETCALL + call.socketcall
+
+
+def table_of(codes: Iterable[int]) -> bytes:
+    """Returns the table for the events that are wanted. Raises ValueError where three of them are one call."""
+    wanted = frozenset(codes)
+    shapes: dict[int, Shape] = {}
+    for event in EVENTS:
+        for call in event.system_calls if event.code in wanted | _FOLLOWED else ():
+            for place in places_of(call):
+                shapes[place] = _with(shapes.get(place), _shape(event.code, call))
+    if any(place >= ER_SHAPES_SOCKETCALL for place in shapes):
+        first = next(shape for place, shape in shapes.items() if place >= ER_SHAPES_SOCKETCALL)
+        shapes[_SOCKETCALL] = Shape(first.event, *(0,) * (len(first) - 1))
+    out = bytearray(TABLE_BYTES)
+    for place, shape in shapes.items():
+        SHAPE.pack_into(out, place * SHAPE.size, *shape)
+    return bytes(out)
+
+
+def write_table(view: mmap.mmap, table: bytes) -> None:
+    """Brings the kernel's table up to date. A shape is off while it changes, so that none is ever half another's."""
+    for at in range(0, TABLE_BYTES, SHAPE.size):
+        shape = table[at : at + SHAPE.size]
+        if view[at : at + SHAPE.size] != shape:
+            view[at] = 0
+            view[at + 1 : at + SHAPE.size] = shape[1:]
+            view[at] = shape[0]
+
+
+def _shape(code: int, call: Call) -> Shape:
+    text, text2 = (*(at for _, at in call.texts), 0, 0)[:2]
+    need, bits = call.need
+    return Shape(
+        event=code,
+        also=0,
+        fd=call.fd,
+        dir=call.dirs[0],
+        name=call.names[0],
+        dir2=call.dirs[1],
+        name2=call.names[1],
+        text=text,
+        text2=text2,
+        need=need,
+        nr=call.number,
+        bits=bits,
+    )
+
+
+def _with(known: Shape | None, more: Shape) -> Shape:
+    """Returns the shape of a call that is two events. Both rows say the same of its arguments, or one says nothing."""
+    if known is None:
+        return more
+    if known.also:
+        raise ValueError(f"call {more.nr} is three events")
+    merged = Shape(*(a or b for a, b in zip(known, more, strict=True)))
+    return merged._replace(event=known.event, also=more.event)
