@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import os
 import pwd
 import signal
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from execray.config import Config
@@ -36,7 +37,7 @@ from policyd.sinks.fanout import Fanout
 from policyd.sinks.journal import JournalSink
 from policyd.sinks.jsonl import AlertFile
 from policyd.sinks.stdout import StdoutSink
-from policyd.store import PolicyStore
+from policyd.store import PolicyStore, utc_today
 from policyd.stream_client import StreamClient
 from policyd.tap_filter import without_content
 from policyd.taps import Taps
@@ -56,10 +57,11 @@ class Daemon:
         enforcer: Enforcer,
         own: OwnProcesses | None = None,
         user: pwd.struct_passwd | None = None,
+        today: Callable[[], datetime.date] = utc_today,
     ) -> None:
         """enforcer: who carries out orders. own: takes in tracerd's process, which the enforcer's fallback then spares.
 
-        user: the account to change to once what only root may open is open.
+        user: the account to change to once what only root may open is open. today: by which exceptions in policies end.
         """
         self._config = config
         self._registration = Registration(config.control_socket("tracerd"), "policyd", log, own)
@@ -76,6 +78,7 @@ class Daemon:
             frozenset({0, uid}),
             disabled=frozenset(config.policyd.disabled),
             plugins=frozenset(config.policyd.actions),
+            today=today,
         )
         self._stream = StreamClient(config.stream_socket, self, config.tracerd.heartbeat_s, log)
         self._taps = Taps(self._stream.resubscribe, log)
@@ -225,6 +228,7 @@ class Daemon:
 
     async def _tick(self) -> None:
         before = 0
+        ending: asyncio.Task[None] | None = None
         while True:
             await asyncio.sleep(TICK_S)
             events = self._stream.stats.events
@@ -232,6 +236,9 @@ class Daemon:
             due = self._responder.due_losses(time.clock_gettime_ns(time.CLOCK_BOOTTIME), self._origin())
             if due:
                 await self._writer.put(Item(due))
+            if self._store.has_ended() and (ending is None or ending.done()):
+                assert self._group is not None
+                ending = self._group.create_task(self._reloader.end_exceptions())
 
     async def _stuck(self) -> str:
         return self._pulse.missing()

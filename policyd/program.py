@@ -160,6 +160,7 @@ class Exemption:
     condition: Expr
     reason: str
     place: Place = dataclasses.field(compare=False)
+    until: str = dataclasses.field(default="", compare=False)  # the last day that it holds, YYYY-MM-DD; "": no end
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,15 +71,27 @@ class Reloader:
         """Reads and compiles all policies, and swaps, or on any error changes nothing. Returns a report."""
         async with self._lock:
             self._asked = False
-            started = time.perf_counter()
-            ready = await _in_thread(self._prepare)
-            report = self._report(ready)
-            if ready.fresh is not None:
-                report |= _partials(self._machine.swap(ready.fresh))
-                self._store.commit(ready.candidate)
-                self._on_loaded()
-            report |= {"policies": len(self._store.policies), "generation": self._store.generation}
-            report["ms"] = round((time.perf_counter() - started) * 1000, 1)
+            return await self._load(self._store.compile)
+
+    async def end_exceptions(self) -> None:
+        """Loads the running policies anew, without reading any file, where an exception's last day is over."""
+        async with self._lock:
+            if not self._store.has_ended():
+                return
+            report = await self._load(self._store.recompile)
+            if not report["ok"]:
+                self._store.forget_ends()  # it was told; trying again wouldn't help
+
+    async def _load(self, compile_: Callable[[], Candidate]) -> dict[str, Any]:
+        started = time.perf_counter()
+        ready = await _in_thread(partial(self._prepare, compile_))
+        report = self._report(ready)
+        if ready.fresh is not None:
+            report |= _partials(self._machine.swap(ready.fresh))
+            self._store.commit(ready.candidate)
+            self._on_loaded()
+        report |= {"policies": len(self._store.policies), "generation": self._store.generation}
+        report["ms"] = round((time.perf_counter() - started) * 1000, 1)
         generation, policies, ms = (report[name] for name in ("generation", "policies", "ms"))
         if report["ok"]:
             kv = {"generation": generation, "policies": policies, "ms": ms}
@@ -94,7 +106,7 @@ class Reloader:
         """Does all that reload does but the swap, and returns what it would report."""
         async with self._lock:
             started = time.perf_counter()
-            ready = await _in_thread(self._prepare)
+            ready = await _in_thread(partial(self._prepare, self._store.compile))
             report = self._report(ready)
             report |= {"policies": len(self._store.policies), "generation": self._store.generation, "dry_run": True}
             report["ms"] = round((time.perf_counter() - started) * 1000, 1)
@@ -120,9 +132,9 @@ class Reloader:
         self._log.info("policies enabled or disabled", extra={"kv": kv})
         return {**changed.to_json(), "disabled": sorted(names), "unknown": sorted(names - known), **kv}
 
-    def _prepare(self) -> _Ready:
+    def _prepare(self, compile_: Callable[[], Candidate]) -> _Ready:
         with _collector_off():
-            candidate = self._store.compile()
+            candidate = compile_()
             if not candidate.ok:
                 return _Ready(candidate, None)
             try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from policyd.compiler import Level, SetCompilation, compile_set, diagnostic_to_json, render
-from policyd.folders import read_folders
+from policyd.folders import FileProblem, read_folders
 from policyd.program import CompiledPolicy
 
 
@@ -23,6 +24,7 @@ class Candidate:
     rendered: str
     ok: bool
     ms: float
+    next_expiry: datetime.date | None = None  # the last day of the exception that ends first
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ def changes(before: Sequence[CompiledPolicy], after: Sequence[CompiledPolicy]) -
     )
 
 
+def utc_today() -> datetime.date:
+    """Returns the day by which exceptions end."""
+    return datetime.datetime.now(datetime.UTC).date()
+
+
 @dataclass(slots=True)
 class PolicyStore:
     """Which policies there are, which of them run, and since which generation. Only compile() reads the folders."""
@@ -63,13 +70,33 @@ class PolicyStore:
     loaded: tuple[CompiledPolicy, ...] = ()  # disabled ones too
     policies: tuple[CompiledPolicy, ...] = ()  # those that run
     texts: dict[str, str] = field(default_factory=dict)
+    today: Callable[[], datetime.date] = utc_today
+    _next_expiry: datetime.date | None = None
     _before: SetCompilation | None = None
 
     def compile(self) -> Candidate:
         """Reads and compiles what changed, and changes no set. Takes long enough to belong in a thread, one at a time."""
         started = time.perf_counter()
         files, problems = read_folders(self.folders, self.owners)
-        compiled = self._before = compile_set(files, plugins=self.plugins, before=self._before)
+        return self._compiled(files, problems, started)
+
+    def recompile(self) -> Candidate:
+        """Does the same for what was read before and is loaded: exceptions may have ended since."""
+        started = time.perf_counter()
+        return self._compiled([(name, text.encode("utf-8")) for name, text in self.texts.items()], [], started)
+
+    def has_ended(self) -> bool:
+        """Whether an exception of the loaded set holds though its last day is over."""
+        return self._next_expiry is not None and self.today() > self._next_expiry
+
+    def forget_ends(self) -> None:
+        """Leaves exceptions as they are until the next set is loaded."""
+        self._next_expiry = None
+
+    def _compiled(
+        self, files: Sequence[tuple[str, bytes]], problems: Sequence[FileProblem], started: float
+    ) -> Candidate:
+        compiled = self._before = compile_set(files, plugins=self.plugins, before=self._before, today=self.today())
         diagnostics = [problem.to_json() for problem in problems]
         sources = {source.name: source for source in compiled.sources}
         diagnostics += [diagnostic_to_json(found, sources[found.file]) for found in compiled.diagnostics]
@@ -84,6 +111,7 @@ class PolicyStore:
             rendered=rendered,
             ok=compiled.ok and not problems,
             ms=round((time.perf_counter() - started) * 1000, 1),
+            next_expiry=compiled.next_expiry,
         )
 
     def enabled(self, policies: Sequence[CompiledPolicy], disabled: frozenset[str]) -> tuple[CompiledPolicy, ...]:
@@ -96,6 +124,7 @@ class PolicyStore:
         self.loaded = candidate.policies
         self.policies = self.enabled(candidate.policies, self.disabled)
         self.texts = candidate.texts
+        self._next_expiry = candidate.next_expiry
 
     def disable(self, names: frozenset[str]) -> None:
         """Leaves these policies of the loaded set out, and runs the others. The engine has them already."""

@@ -22,7 +22,7 @@ from execray.ctl.context import (
     table,
 )
 from execray.ctl.lazy import LazyGroup
-from execray.ctl.policyfiles import read_policies
+from execray.ctl.policyfiles import read_policies, utc_today
 from execray.terminal import safe, use_color
 
 #: Commands for whoever writes policies; only the one that was named is imported.
@@ -164,7 +164,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
     from policyd.compiler import compile_set, diagnostic_to_json, render  # noqa: PLC0415
 
     inputs = read_policies(files)
-    compiled = compile_set(inputs)
+    compiled = compile_set(inputs, today=utc_today())
     if as_json:
         sources = {source.name: source for source in compiled.sources}
         found = [diagnostic_to_json(diagnostic, sources[diagnostic.file]) for diagnostic in compiled.diagnostics]

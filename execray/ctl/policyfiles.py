@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import sys
 import tempfile
@@ -34,7 +35,7 @@ def compile_or_exit(given: Sequence[Path], *, as_json: bool) -> tuple[CompiledPo
     # Imported here: the compiler is of no use to other commands, and slow to load.
     from policyd.compiler import compile_set, diagnostic_to_json, render  # noqa: PLC0415
 
-    compiled = compile_set(read_policies(given))
+    compiled = compile_set(read_policies(given), today=utc_today())
     if compiled.ok:
         return compiled.policies
     if as_json:
@@ -43,6 +44,11 @@ def compile_or_exit(given: Sequence[Path], *, as_json: bool) -> tuple[CompiledPo
         print_json({"ok": False, "diagnostics": found})
     click.echo(render(compiled.diagnostics, compiled.sources, color=use_color()), nl=False, err=True)
     sys.exit(EXIT_FAILED)
+
+
+def utc_today() -> datetime.date:
+    """Returns the day by which exceptions end."""
+    return datetime.datetime.now(datetime.UTC).date()
 
 
 def _expanded(given: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import click
 
 from execray.ctl.complete import alert_ids
 from execray.ctl.context import Context, as_map, as_maps, command_errors, json_option, paint, print_json
+from execray.ctl.policyfiles import utc_today
 from execray.errors import OperatorError
 from execray.terminal import safe
 
@@ -60,7 +61,7 @@ def _policy(context: Context, own: dict[str, Any]) -> CompiledPolicy | None:
 
     files = [file for folder in context.config.policyd.policy_dirs for file in sorted(folder.glob("*.policy"))]
     try:
-        compiled = compile_set([(str(file), file.read_bytes()) for file in files])
+        compiled = compile_set([(str(file), file.read_bytes()) for file in files], today=utc_today())
     except OSError as error:
         raise OperatorError(
             f"can't read {error.filename}: {error.strerror}", "run it as root, or with --json"

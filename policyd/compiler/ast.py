@@ -320,6 +320,15 @@ class Declaration:
 
 
 @dataclass(frozen=True, slots=True)
+class Addition:
+    """list NAME += [...]. span: up to the sign."""
+
+    span: Span
+    name: Ident
+    items: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Macro:
     """macro NAME(parameters) = condition."""
 
@@ -354,6 +363,18 @@ class Policy:
     incomplete: bool
     macros: tuple[Macro, ...] = ()
     exceptions: tuple[Except, ...] = ()
+    additions: tuple[Addition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """exception for "glob" "reason" until "date" { conditions }: holds for policies of any file. span: up to the brace."""
+
+    span: Span
+    glob: Text
+    reason: Text | None
+    until: Text | None
+    condition: AndExpr
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,3 +384,5 @@ class File:
     policies: tuple[Policy, ...]
     declarations: tuple[Declaration, ...]
     macros: tuple[Macro, ...]
+    additions: tuple[Addition, ...] = ()
+    exceptions: tuple[Outside, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policyd.compiler.code_entry import Code
+from policyd.compiler.diagnostics import Level
 
 NAMES: tuple[Code, ...] = (
     Code(
@@ -123,6 +124,15 @@ NAMES: tuple[Code, ...] = (
         "may have a million conditions and list elements written out; a pattern counts for ten.",
         "",
         'path "p" { exit {} }\n',
+    ),
+    Code(
+        "ER0217",
+        "no such list to add to",
+        "`list NAME += [...]` makes a list of that name longer, in every file of the set that declares one; inside of a policy, "
+        "for that policy only. Where none does, it changes nothing. Check the files together that are loaded together.",
+        'list SHELS += ["fish"]\nlist SHELLS = ["sh"]\npath "p" { exec { name in SHELLS } }\n',
+        'list SHELLS += ["fish"]\nlist SHELLS = ["sh"]\npath "p" { exec { name in SHELLS } }\n',
+        Level.WARNING,
     ),
 )
 
@@ -273,5 +283,12 @@ TYPES: tuple[Code, ...] = (
         "Only text that has a capture limit can be truncated: paths, arguments, content.",
         'path "p" { open { truncated(uid) } }\n',
         'path "p" { write { truncated(content) } }\n',
+    ),
+    Code(
+        "ER0321",
+        "not a date",
+        "The last day of an exception is a text with year, month and day.",
+        'path "p" { exec {} }\nexception for "p" "migration" until "1.3.2027" { uid = 0 }\n',
+        'path "p" { exec {} }\nexception for "p" "migration" until "2027-03-01" { uid = 0 }\n',
     ),
 )

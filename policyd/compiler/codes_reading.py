@@ -181,6 +181,13 @@ SYNTAX: tuple[Code, ...] = (
         'path "p" within 9s { open {} times 5 .. write {} }\n',
         'path "p" within 9s { open {} times 5 write {} }\n',
     ),
+    Code(
+        "ER0116",
+        "another language",
+        "`language 1` says which version of the language a file is written in. This version knows that one.",
+        'language 2\npath "p" { exit {} }\n',
+        'language 1\npath "p" { exit {} }\n',
+    ),
 )
 
 READING_LINTS: tuple[Code, ...] = (

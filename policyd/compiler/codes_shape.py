@@ -16,8 +16,9 @@ AUTOMATON: tuple[Code, ...] = (
     Code(
         "ER0402",
         "too many steps, blocks, handlers or exceptions",
-        "A policy has at most 1024 steps, 1024 blocks, 256 handlers, 256 exceptions, and 64 times `notify` with 32 arguments "
-        "each.",
+        "A policy has at most 1024 steps, 1024 blocks, 256 handlers, 256 exceptions (those from outside counted), and 64 times "
+        "`notify` with 32 arguments each. The files of a set have at most 1024 exceptions outside of policies, fewer with many "
+        "thousands of policies.",
         "",
         'path "p" { exit {} }\n',
     ),
@@ -195,6 +196,22 @@ LINTS: tuple[Code, ...] = (
         "that `soc` is on it. Elsewhere this `notify` does nothing, and the alert says so; all else in the policy works.",
         'path "p" { exit {} on match { alert; notify "sok" } }\n',
         'path "p" { exit {} on match { alert; notify "soc" } }\n',
+        Level.WARNING,
+    ),
+    Code(
+        "ER0514",
+        "an exception that has ended",
+        "Its last day is over, so it holds nothing back any more; days are those of UTC.",
+        'path "p" { exec {} }\nexception for "p" "migration" until "2020-03-01" { uid = 0 }\n',
+        'path "p" { exec {} }\nexception for "p" "migration" until "2120-03-01" { uid = 0 }\n',
+        Level.WARNING,
+    ),
+    Code(
+        "ER0515",
+        "an exception for no policy",
+        "None of the policies that are loaded together has such a name; `*` stands for any characters in it, `?` for one.",
+        'path "shell" { exec {} }\nexception for "shel" "ours" { uid = 0 }\n',
+        'path "shell" { exec {} }\nexception for "shel*" "ours" { uid = 0 }\n',
         Level.WARNING,
     ),
 )

@@ -3,26 +3,59 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias, TypeVar
 
 from policyd.compiler import ast
-from policyd.compiler.diagnostics import Label, Sink, quote
+from policyd.compiler.diagnostics import Label, Level, Sink, quote
 from policyd.compiler.names import FUNCTIONS, PLANNED_FUNCTIONS, family_of
 from policyd.compiler.scope import Declared, Macro, Scope
-from policyd.compiler.source import Span
+from policyd.compiler.source import SourceFile, Span
+
+_Operand = TypeVar("_Operand", bound=ast.Operand)
+
+
+#: What is added to lists, by their names: the file that says so, and what it adds.
+Additions: TypeAlias = Mapping[str, Sequence[tuple[SourceFile, ast.Addition]]]
 
 
 def declare(
-    declarations: Sequence[ast.Declaration], macros: Sequence[ast.Macro], outer: Scope | None, sink: Sink
+    declarations: Sequence[ast.Declaration], macros: Sequence[ast.Macro], added: Additions, sink: Sink
 ) -> Scope:
-    """Returns the names of a policy over those of the file around it, or of a file (outer is None); reports doubles."""
-    if outer is None:
-        return _scope(declarations, macros, Scope({}, {}), sink, of_policy=False)
-    return _scope(declarations, macros, outer, sink, of_policy=True) if declarations or macros else outer
+    """Returns the names of a file; reports doubles. added: what the files of its set add to lists of these names."""
+    return _scope(declarations, macros, added, Scope({}, {}), sink, of_policy=False)
+
+
+def declare_inside(node: ast.Policy, outer: Scope, sink: Sink) -> Scope:
+    """Returns the names of a policy over those of the file around it; reports doubles."""
+    if not (node.declarations or node.macros or node.additions):
+        return outer
+    added: dict[str, list[tuple[SourceFile, ast.Addition]]] = {}
+    for addition in node.additions:
+        added.setdefault(addition.name.text, []).append((sink.source, addition))
+    scope = _scope(node.declarations, node.macros, added, outer, sink, of_policy=True)
+    for name, parts in added.items():
+        found = scope.declared.get(name)
+        if found is None or not isinstance(found.value, ast.ListOf):
+            unknown_list(parts[0][1], sink, "declare it in this file, or in the policy")
+    return scope
+
+
+def unknown_list(addition: ast.Addition, sink: Sink, help: str) -> None:
+    """Reports an addition to a list that there isn't."""
+    message = f"there is no list {quote(addition.name.text)} to add to"
+    sink.report("ER0217", addition.name.span, message, level=Level.WARNING, help=help)
 
 
 def _scope(
-    declarations: Sequence[ast.Declaration], macros: Sequence[ast.Macro], outer: Scope, sink: Sink, *, of_policy: bool
+    declarations: Sequence[ast.Declaration],
+    macros: Sequence[ast.Macro],
+    added: Additions,
+    outer: Scope,
+    sink: Sink,
+    *,
+    of_policy: bool,
 ) -> Scope:
     own: dict[str, Declared] = {}
     own_macros: dict[str, Macro] = {}
@@ -32,10 +65,37 @@ def _scope(
     for declaration in declarations:
         if _is_free(declaration.name, first, sink):
             own[declaration.name.text] = Declared(declaration.name.span, declaration.value)
+    for name, parts in added.items():
+        found = scope.declared.get(name)
+        if found is not None and isinstance(found.value, ast.ListOf):
+            own[name] = Declared(found.span, _longer(found.value, parts, sink))
     for node in macros:
         if _is_free(node.name, first, sink):
             own_macros[node.name.text] = _macro(node, scope, sink, of_policy)
     return scope
+
+
+def _longer(value: ast.ListOf, parts: Sequence[tuple[SourceFile, ast.Addition]], sink: Sink) -> ast.ListOf:
+    items = list(value.items)
+    for source, addition in parts:
+        if not sink.spend(len(addition.items), value.span):
+            break
+        begin = 0 if source is sink.source else sink.adopt(source)
+        items += [_moved(item, begin) for item in addition.items] if begin else addition.items
+    return ast.ListOf(value.span, tuple(items))
+
+
+def _moved(node: _Operand, by: int) -> _Operand:
+    """An operand with all its indexes moved."""
+    span = Span(node.span.start + by, node.span.end + by)
+    match node:
+        case ast.Call(arguments=arguments):
+            return replace(node, span=span, arguments=tuple(_moved(item, by) for item in arguments))
+        case ast.BitSet(items=items) | ast.ListOf(items=items):
+            return replace(node, span=span, items=tuple(_moved(item, by) for item in items))
+        case ast.Range(first=begin, last=last):
+            return replace(node, span=span, first=_moved(begin, by), last=_moved(last, by))
+    return replace(node, span=span)
 
 
 def _is_free(name: ast.Ident, first: dict[str, Span], sink: Sink) -> bool:

@@ -59,6 +59,28 @@ class Sink:
         self._errors = 0
         self._work = MAX_WORK
         self._kept: dict[Diagnostic, None] = {}
+        self._adopted: list[tuple[int, SourceFile]] = []
+
+    def adopt(self, source: SourceFile) -> int:
+        """Makes room for another file's text behind this one's; returns the index at which it begins.
+
+        What is then reported at such an index is reported in that file.
+        """
+        begin, last = self._adopted[-1] if self._adopted else (0, self.source)
+        begin += len(last.text) + 1
+        self._adopted.append((begin, source))
+        return begin
+
+    def adopt_as(self, other: Sink) -> None:
+        """Takes over what another sink of the same file has adopted, at the same indexes."""
+        self._adopted = other._adopted
+
+    def _home(self, span: Span) -> tuple[SourceFile, Span]:
+        """The file that an index lies in, and where in it."""
+        if span.start <= len(self.source.text):
+            return self.source, span
+        begin, source = next(item for item in reversed(self._adopted) if item[0] <= span.start)
+        return source, Span(span.start - begin, span.end - begin)
 
     @property
     def errors(self) -> int:
@@ -77,7 +99,7 @@ class Sink:
             self.report(
                 "ER0216",
                 span,
-                "this file asks for too much: its macros and lists are written out too often",
+                "this file asks for too much: its macros, lists and exceptions are written out too often",
                 help="use smaller lists, or split the file",
             )
         return self._work >= 0
@@ -95,21 +117,46 @@ class Sink:
         level: Level = Level.ERROR,
     ) -> None:
         """Adds a diagnostic; an exact repeat is dropped. What could disturb a terminal is escaped here."""
-        diagnostic = Diagnostic(
-            code,
-            level,
-            printable(message),
-            self.source.name,
-            Label(span, label),
-            tuple(labels),
-            tuple(printable(note) for note in notes),
-            printable(help),
+        source, place = self._home(span)
+        shown, told = tuple(labels), tuple(notes)
+        if self._adopted:
+            shown, told = self._labels_in(source, shown, told)
+        self.keep(
+            Diagnostic(
+                code,
+                level,
+                printable(message),
+                source.name,
+                Label(place, label),
+                shown,
+                tuple(printable(note) for note in told),
+                printable(help),
+            )
         )
+
+    def _labels_in(
+        self, source: SourceFile, labels: tuple[Label, ...], notes: tuple[str, ...]
+    ) -> tuple[tuple[Label, ...], tuple[str, ...]]:
+        """Parts labels into those of one file and notes about the others."""
+        own: list[Label] = []
+        told = list(notes)
+        for label in labels:
+            file, span = self._home(label.span)
+            if file is source:
+                own.append(Label(span, label.text))
+            else:
+                told.append(f"{label.text or 'see'}: {file.name}:{file.position(span.start)[0]}")
+        return tuple(own), tuple(told)
+
+    def keep(self, diagnostic: Diagnostic) -> None:
+        """Adds a diagnostic that is complete; an exact repeat is dropped."""
         if diagnostic in self._kept:
             return
         self.total += 1
-        if level is Level.ERROR:
+        if diagnostic.level is Level.ERROR:
             self._errors += 1
+            if self._errors <= MAX_SHOWN:
+                self._kept[diagnostic] = None  # however many warnings there are: it decides whether the file is good
         if len(self._kept) < _MAX_KEPT:
             self._kept[diagnostic] = None
 

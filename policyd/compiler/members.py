@@ -144,19 +144,17 @@ class MemberParser(ConditionParser):
 
     # ---- declarations
 
-    def declaration(self) -> ast.Declaration | None:
-        """decl = "let" ID "=" value | "list" ID ( "=" | "+=" ) list | "macro" ID [ "(" ... ")" ] "=" expr ;
-
-        None where it is not supported yet, which is reported.
-        """
+    def declaration(self) -> ast.Declaration | ast.Addition:
+        """decl = "let" ID "=" value | "list" ID ( "=" | "+=" ) list | "macro" ID [ "(" ... ")" ] "=" expr ;"""
         word = self.advance()
         name = self.plain_word(f"a name after `{word.text}`")
-        if self.at("+="):
-            plus = self.advance()
-            if self.at("["):
-                self.list_of()
-            self.unsupported(word.span.to(plus.span), "adding to a list with `+=`", "write the whole list with `=`")
-            return None
+        plus = self.accept("+=") if word.text == "list" else None
+        if plus is not None:
+            if not self.at("["):
+                raise self.fail("a list in brackets", help='for example list SHELLS += ["fish"]')
+            added = self.list_of()
+            items = added.items if isinstance(added, ast.ListOf) else ()
+            return ast.Addition(word.span.to(plus.span), name, items)
         self.expect("=", f"after `{word.text} {name.text}`")
         if word.text == "list" and not self.at("["):
             raise self.fail("a list in brackets", help='for example list SHELLS = ["sh", "bash"]')

@@ -12,6 +12,8 @@ from policyd.compiler.members import OPTIONS
 from policyd.compiler.statements import POLICY_WORDS, Members, StatementParser
 from policyd.compiler.tokens import T, Token
 
+#: The language that this version reads.
+LANGUAGE = 1
 _FOLLOWS = ("=", "+=", "(")  # the name of a declaration
 _FILE_WORDS = ("let", "list", "macro", "language", "import", "exception")
 
@@ -39,34 +41,61 @@ class Parser(StatementParser):
                 if self._at == since:
                     self.advance()
                 self._skip_to_member()
-        return ast.File(tuple(policies), tuple(body.declarations), tuple(body.macros))
+        return ast.File(
+            tuple(policies),
+            tuple(body.declarations),
+            tuple(body.macros),
+            tuple(body.additions),
+            tuple(body.outside),
+        )
 
     def _file_member(self, body: Members) -> None:
         word = self.token
         match word.text:
             case "let" | "list":
-                declaration = self.declaration()
-                if declaration:
-                    body.declarations.append(declaration)
+                body.declare(self.declaration())
             case "macro":
                 body.macros.append(self.macro())
             case "exception":
-                self._exception()
+                body.outside.append(self._exception())
+            case "language":
+                self._language(body)
             case _:
                 self.advance()
-                if self.token.kind in (T.NUMBER, T.STRING):
+                if self.token.kind is T.STRING:
                     self.advance()
                 self.unsupported(word.span.to(self.previous.span), f"`{word.text}`")
 
-    def _exception(self) -> None:
+    def _language(self, body: Members) -> None:
+        """ "language" NUM"""
+        word = self.advance()
+        number = self.number(T.NUMBER, "a number after `language`", f"this version knows language {LANGUAGE}")
+        span = word.span.to(number.span)
+        if body.language is not None:
+            self.twice(span, "`language`", body.language)
+        elif number.value != LANGUAGE:
+            message = f"this version doesn't know language {number.value}"
+            self.report("ER0116", span, message, help=f"it knows language {LANGUAGE}")
+        body.language = body.language or span
+
+    def _exception(self) -> ast.Outside:
         """topexc = "exception" "for" STR [ STR ] [ "until" STR ] "{" conds "}" ;"""
         word = self.advance()
-        self.accept_word("for")
-        while self.token.kind is T.STRING or self.at_word("until"):
-            self.advance()
+        example = 'for example exception for "credential_*" "why" until "2027-03-01" { ... }'
+        if not self.accept_word("for"):
+            raise self.fail("`for` after `exception`", help=example)
+        glob = self._text("the policies' names in quotes", example)
+        reason = self._text("", "") if self.token.kind is T.STRING else None
+        until = self._text("a date in quotes after `until`", example) if self.accept_word("until") else None
         span = word.span.to(self.previous.span)
-        self.conditions(self.expect("{", "with the conditions of the exception"))
-        self.unsupported(span, "`exception`", "put the condition into the step, with `not`")
+        condition = self.conditions(self.expect("{", "with the conditions of the exception"))
+        return ast.Outside(span, glob, reason, until, condition)
+
+    def _text(self, expected: str, help: str) -> ast.Text:
+        if self.token.kind is not T.STRING:
+            raise self.fail(expected, help=help)
+        token = self.advance()
+        return ast.Text(token.span, token.text, token.verbatim)
 
     def _stray(self) -> Panic:
         token = self.token
@@ -98,8 +127,7 @@ class Parser(StatementParser):
         self.broken = self.incomplete = False
         if self.token.kind is not T.STRING:
             raise self.fail("the policy's name in quotes", help='for example path "credential_theft" {', code="ER0104")
-        token = self.advance()
-        name = ast.Text(token.span, token.text, token.verbatim)
+        name = self._text("", "")
         body = Members()
         while self.at_word(*OPTIONS):
             body.add_option(self, self.option())
@@ -120,6 +148,7 @@ class Parser(StatementParser):
             self.incomplete,
             tuple(body.macros),
             tuple(body.exceptions),
+            tuple(body.additions),
         )
 
 

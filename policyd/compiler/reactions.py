@@ -12,7 +12,9 @@ from policyd.compiler.literals import plain_text
 from policyd.compiler.metadata import in_range, severity_of
 from policyd.compiler.names import AliasInfo, Names, near
 from policyd.compiler.notices import NotifyChecker
-from policyd.program import Action, Alert, Capture, Exemption, Handler, Kill, Log, Notify, Place
+from policyd.compiler.outside import OutsideException
+from policyd.compiler.source import Span
+from policyd.program import Action, Alert, Capture, Exemption, Expr, Handler, Kill, Log, Notify, Place
 
 _DEFAULT_CAPTURE_NS = 5_000_000_000
 _DEFAULT_CAPTURE_BYTES = 1 << 20
@@ -89,18 +91,38 @@ class Reactions:
 
     def exemption(self, node: ast.Except) -> Exemption | None:
         """Returns the checked exception, or None where something in it was reported."""
-        if not node.condition.items:
-            self._sink.report(
-                "ER0318",
-                node.span,
-                "an exception without a condition would hold for every match",
-                help='say for whom the policy doesn\'t hold, for example exe = "/usr/bin/restic"',
-            )
+        if not has_condition(node, self._sink):
             return None
         names = self._names(self._final, self._known)
         condition = ConditionChecker(self._sink, names).condition(node.condition) if self._final else None
-        if condition is None:
+        return None if condition is None else _exemption(node, condition, self._sink)
+
+    def outside(self, exception: OutsideException) -> Exemption | None:
+        """Returns the same for one from outside: its lists and macros are those of its own file."""
+        node, sink = exception.node, exception.sink
+        if not node.condition.items or not self._final:
             return None
-        line, column = self._sink.source.position(node.span.start)
-        reason = plain_text(node.reason) if node.reason else ""
-        return Exemption(condition, reason, Place(self._sink.source.name, line, column))
+        # What it can't read is told in its own file, so it gets no place in this one.
+        names = Names(self._final, exception.scope, self._known, dict.fromkeys(self._known, Span(0, 0)))
+        condition = ConditionChecker(sink, names).condition(node.condition)
+        return None if condition is None else _exemption(node, condition, sink)
+
+
+def has_condition(node: ast.Except | ast.Outside, sink: Sink) -> bool:
+    """Whether an exception has a condition; reports one that hasn't."""
+    if node.condition.items:
+        return True
+    sink.report(
+        "ER0318",
+        node.span,
+        "an exception without a condition would hold for every match",
+        help='say for whom the policy doesn\'t hold, for example exe = "/usr/bin/restic"',
+    )
+    return False
+
+
+def _exemption(node: ast.Except | ast.Outside, condition: Expr, sink: Sink) -> Exemption:
+    line, column = sink.source.position(node.span.start)
+    reason = plain_text(node.reason) if node.reason else ""
+    until = plain_text(node.until) if isinstance(node, ast.Outside) and node.until else ""
+    return Exemption(condition, reason, Place(sink.source.name, line, column), until)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from execray.schema.catalog import EVENT_BY_NAME
 from policyd.compiler import ast
 from policyd.compiler.checker import ConditionChecker
 from policyd.compiler.counts import check_times, refuse_modifiers
-from policyd.compiler.declarations import declare
+from policyd.compiler.declarations import declare_inside
 from policyd.compiler.diagnostics import Label, Level, Sink, quote
 from policyd.compiler.keys import check_keys, check_throttle_key
 from policyd.compiler.lexer import strip_comments
@@ -22,6 +22,7 @@ from policyd.compiler.names import (
     dotted_heads,
     near,
 )
+from policyd.compiler.outside import OutsideException
 from policyd.compiler.reactions import Reactions
 from policyd.compiler.scope import Scope
 from policyd.compiler.source import Span
@@ -58,9 +59,11 @@ _Bound = Mapping[str, AliasInfo]  # the steps that lie before a place, by alias
 class PolicyChecker:
     """Checks one policy. Errors go to the sink; what is returned is complete only where there were none."""
 
-    def __init__(self, node: ast.Policy, scope: Scope, sink: Sink) -> None:
+    def __init__(self, node: ast.Policy, scope: Scope, sink: Sink, exceptions: Sequence[OutsideException] = ()) -> None:
+        """exceptions: those from outside of the policy that are about it."""
         self._sink = sink
-        self._scope = declare(node.declarations, node.macros, scope, sink)
+        self._scope = declare_inside(node, scope, sink)
+        self._exceptions = exceptions
         line, column = sink.source.position(node.span.start)
         self._policy = TypedPolicy(node, plain_text(node.name), Place(sink.source.name, line, column))
         self._aliases: dict[str, Span] = {}  # all of the policy, with their first place
@@ -105,10 +108,11 @@ class PolicyChecker:
                 policy.handlers.append(TypedHandler(handler, node, steps))
         if len(policy.node.exceptions) > MAX_EXCEPTIONS:
             self._too_many(policy.node.exceptions[MAX_EXCEPTIONS].span, f"more than {MAX_EXCEPTIONS} exceptions")
-        for exception in policy.node.exceptions[:MAX_EXCEPTIONS]:
-            exemption = reactions.exemption(exception)
-            if exemption is not None:
-                policy.exemptions.append(exemption)
+        elif len(policy.node.exceptions) + len(self._exceptions) > MAX_EXCEPTIONS:
+            self._too_many(policy.node.name.span, f"with those from outside, more than {MAX_EXCEPTIONS} exceptions")
+        exemptions = [reactions.exemption(exception) for exception in policy.node.exceptions[:MAX_EXCEPTIONS]]
+        exemptions += [reactions.outside(exception) for exception in self._exceptions[:MAX_EXCEPTIONS]]
+        policy.exemptions += [exemption for exemption in exemptions if exemption is not None]
         for option in policy.node.options:
             if option.name == "throttle" and option.keys is not None:
                 policy.throttle_by = check_throttle_key(option.keys, self._everything(final), self._sink)

@@ -26,6 +26,15 @@ class Members:
         self.macros: list[ast.Macro] = []
         self.untils: list[ast.Until] = []
         self.exceptions: list[ast.Except] = []
+        self.additions: list[ast.Addition] = []
+        self.outside: list[ast.Outside] = []  # only of a file
+        self.language: Span | None = None  # only of a file: where its header stands
+
+    def declare(self, found: ast.Declaration | ast.Addition) -> None:
+        if isinstance(found, ast.Addition):
+            self.additions.append(found)
+        else:
+            self.declarations.append(found)
 
     def add_option(self, parser: MemberParser, option: ast.Option) -> None:
         earlier = next((o for o in self.options if o.name == option.name), None)
@@ -105,9 +114,7 @@ class StatementParser(StepParser):
         elif token.text == "macro":
             body.macros.append(self.macro())
         else:
-            declaration = self.declaration()
-            if declaration:
-                body.declarations.append(declaration)
+            body.declare(self.declaration())
 
     def _meta(self, body: Members, whole_policy: bool) -> None:
         word = self.advance()

@@ -10,6 +10,7 @@ from policyd.program import (
     Alert,
     Capture,
     CompiledPolicy,
+    Exemption,
     Handler,
     KeyKind,
     Kill,
@@ -38,10 +39,7 @@ def story(policy: CompiledPolicy) -> list[Section]:
         Section("Starts", tuple(_starts(policy))),
         Section("Advances", tuple(_advances(policy))),
         Section("Ends", tuple(_ends(policy))),
-        Section(
-            "Excepted",
-            tuple(f"{e.reason or 'without a reason given'} (line {e.place.line})" for e in policy.exemptions),
-        ),
+        Section("Excepted", tuple(_excepted(exemption, policy) for exemption in policy.exemptions)),
         Section("Does", tuple(_does(policy))),
         Section("Holds", tuple(_holds(policy))),
     ]
@@ -115,6 +113,13 @@ def _ends(policy: CompiledPolicy) -> Iterator[str]:
         places = "" if everywhere else f", while in place {', '.join(map(str, until.states))}"
         yield f"at once when {_met(policy.steps[until.step], until.step)}{places}"
         yield f" {policy.steps[until.step].text}"
+
+
+def _excepted(exemption: Exemption, policy: CompiledPolicy) -> str:
+    until = f", until {exemption.until}" if exemption.until else ""
+    place = exemption.place
+    file = "" if place.file == policy.place.file else f"{place.file}, "
+    return f"{exemption.reason or 'without a reason given'}{until} ({file}line {place.line})"
 
 
 def _does(policy: CompiledPolicy) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +68,8 @@ def run_file(path: Path) -> FileResult:
 
 def _compiled(files: Sequence[Path]) -> tuple[CompiledPolicy, ...]:
     try:
-        compiled = compile_set([(str(file), file.read_bytes()) for file in files])
+        today = datetime.datetime.now(datetime.UTC).date()
+        compiled = compile_set([(str(file), file.read_bytes()) for file in files], today=today)
     except OSError as error:
         raise OperatorError(
             f"can't read {error.filename}: {error.strerror}", "`policies` names files beside it"

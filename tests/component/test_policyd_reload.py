@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import os
 import signal
@@ -227,3 +228,54 @@ async def test_a_burst_of_hangups_ends_in_the_newest_files(policyd: Policyd) -> 
     async with asyncio.timeout(DEADLINE_S):
         while not await newest():
             pass
+
+
+READS = """list READERS = ["/usr/bin/sudo"]
+path "reads" { open { path = "/etc/shadow" exe not in READERS } }
+"""
+
+
+async def read_by(policyd: Policyd, play: Play, exe: str) -> None:
+    play.event("open", play.process(exe=exe), path="/etc/shadow", flags=0, ret=3)
+    batch = play.batch()
+    await policyd.tracerd.send(batch)
+    await policyd.tracerd.acknowledged(batch)
+
+
+async def test_what_another_file_adds_to_a_list_or_excepts_counts_from_the_next_reload_on(tmp_path: Path) -> None:
+    with private_config(tmp_path, {"a.policy": READS, "b.policy": TOUCH}) as config:
+        async with policyd_here(config) as policyd:
+            play = Play()
+            await read_by(policyd, play, "/opt/one")
+            write_policy(policyd.policies / "z.policy", 'list READERS += ["/opt/one"]')
+            report = await policyd.ask("reload")
+            assert report["changed"] == ["reads"] and report["unchanged"] == ["touch"]
+            write_policy(policyd.policies / "y.policy", 'exception for "r*" "ours" { exe = "/opt/two" }')
+            assert (await policyd.ask("reload"))["changed"] == ["reads"]
+            for exe in ("/opt/one", "/opt/two", "/opt/three"):
+                await read_by(policyd, play, exe)
+            programs = [alert["process"]["executable"] for alert in await policyd.alerts_after(2)]
+            assert programs == ["/opt/one", "/opt/three"]
+            assert (await policyd.ask("status"))["engine"]["excepted"] == 1
+
+
+async def test_an_exception_ends_with_its_day_without_a_reload_and_without_reading_files(tmp_path: Path) -> None:
+    today = datetime.date(2026, 11, 22)
+    ours = 'exception for "reads" "ours" until "2026-11-22" { exe = "/opt/one" }'
+    with private_config(tmp_path, {"a.policy": READS, "y.policy": ours}) as config:
+        async with policyd_here(config, today=lambda: today) as policyd:
+            play = Play()
+            await read_by(policyd, play, "/opt/one")
+            write_policy(policyd.policies / "c.policy", BROKEN)
+            today += datetime.timedelta(days=1)
+
+            async def generation() -> int:
+                found: int = (await policyd.ask("policies"))["generation"]
+                return found
+
+            async with asyncio.timeout(DEADLINE_S):
+                while await generation() == 1:
+                    pass
+            await read_by(policyd, play, "/opt/one")
+            assert [alert["rule"]["name"] for alert in await policyd.alerts_after(1)] == ["reads"]
+            assert await generation() == 2

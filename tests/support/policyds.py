@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import json
 import logging
 import shutil
@@ -19,6 +20,7 @@ from execray.control_client import ControlClient
 from execray.wire.orders import Mode, Order, Outcome, Result
 from policyd.daemon import Daemon
 from policyd.enforcer_client import ClientStats
+from policyd.store import utc_today
 from tests.support.fake_tracerd import DEADLINE_S, FakeTracerd, until
 from tests.support.playbook import Play, Proc
 
@@ -138,15 +140,19 @@ def write_policy(path: Path, text: str) -> None:
 
 @contextlib.asynccontextmanager
 async def policyd_here(
-    config: Config, *, tracerd: FakeTracerd | None = None, wait: bool = True
+    config: Config,
+    *,
+    tracerd: FakeTracerd | None = None,
+    wait: bool = True,
+    today: Callable[[], datetime.date] = utc_today,
 ) -> AsyncIterator[Policyd]:
-    """A policyd in this process, its control socket open, and subscribed unless wait is False."""
+    """A policyd in this process, its control socket open, and subscribed unless wait is False. today: when exceptions end."""
     own = tracerd is None
     tracerd = tracerd or FakeTracerd(config.stream_socket)
     if own:
         await tracerd.start()
     enforcer = FakeEnforcer()
-    daemon = Daemon(config, logging.getLogger("policyd"), enforcer)
+    daemon = Daemon(config, logging.getLogger("policyd"), enforcer, today=today)
     task = asyncio.create_task(daemon.run())
     running = Policyd(config, daemon, tracerd, enforcer, task)
     fake = tracerd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from pathlib import Path
 
@@ -16,17 +17,18 @@ ROOT = Path(__file__).parents[4]
 WITHOUT_EXAMPLE = {"ER0002", "ER0216", "ER0402"}
 # The action plug-in that the examples suppose to be allowed.
 SOC = frozenset({"soc"})
+TODAY = datetime.date(2026, 11, 22)
 
 
 @pytest.mark.parametrize("entry", CODES.values(), ids=lambda entry: entry.code)
 def test_wrong_example_is_reported_and_right_one_is_not(entry: Code) -> None:
-    right = compile_source(entry.right, "right.policy", plugins=SOC)
+    right = compile_source(entry.right, "right.policy", plugins=SOC, today=TODAY)
     assert right.ok
     assert entry.code not in {d.code for d in right.diagnostics}
     if entry.code in WITHOUT_EXAMPLE:
         assert entry.wrong == ""
         return
-    wrong = compile_source(entry.wrong.encode(entry.encoding), "wrong.policy", plugins=SOC)
+    wrong = compile_source(entry.wrong.encode(entry.encoding), "wrong.policy", plugins=SOC, today=TODAY)
     assert {d.level for d in wrong.diagnostics if d.code == entry.code} == {entry.level}
 
 

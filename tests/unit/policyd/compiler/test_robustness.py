@@ -84,6 +84,13 @@ def test_file_size_is_bounded() -> None:
     assert codes(b"#" * MAX_FILE_BYTES) == set()
 
 
+def test_an_error_behind_very_many_warnings_is_an_error() -> None:
+    text = 'path "p" { open { uid = 0 or gid = 0 ret >= 0 } }\n'
+    many = "".join(text.replace('"p"', f'"p{number}"') for number in range(600))
+    compilation = compile_source(many + 'path "q" { opne {} }', "x")
+    assert not compilation.ok and compilation.diagnostics[-1].code == "ER0202"
+
+
 def test_number_of_steps_is_bounded() -> None:
     assert codes('path "p" { ' + "exit {} " * 1024 + "}") == set()
     assert codes('path "p" { ' + "exit {} " * 1025 + "}") == {"ER0402"}
