@@ -58,8 +58,11 @@ class Generation:
             base += len(policy.steps)
         self.width = base
         self.first = 0
+        self.plain_first = 0  # of policies whose starts are shared
         for table in self.tables:
             self.first |= table.first
+            if table.plain is not None:
+                self.plain_first |= table.first
         self.tree_bits = _union(table.bits for table in self.tables if table.policy.key is KeyKind.TREE)
         self.field_bits = _union(table.bits for table in self.tables if table.policy.key is KeyKind.FIELDS)
         self.key_functions = _key_functions(self.tables)

@@ -15,8 +15,9 @@ from policyd.engine.keys import Key
 from policyd.engine.moment import Keyed, Moment
 from policyd.engine.outputs import Output, SensorLoss, loss_id
 from policyd.engine.partials import Limits, PolicyRun
+from policyd.engine.scopes import Scope
 from policyd.engine.sequence import Sequencer
-from policyd.engine.store import Scope, Store
+from policyd.engine.store import Store
 from policyd.program import CompiledPolicy, KeyKind
 
 _EXIT: Final = EVENT_BY_NAME["exit"].code
@@ -87,12 +88,12 @@ class Machine:
             if same:
                 kept.add(same[0])
             runs.append(same.pop(0) if same else PolicyRun(table))
-        retired = self._store.retire(lambda run: run in kept)
         before = self._runs
+        retired = self._store.retire([run for run in before if run not in kept])
         for chosen, table in zip(runs, fresh.tables, strict=True):
             chosen.table = table
         self._runs, self._generation = runs, fresh
-        self._store.rebuild_masks()
+        self._store.regroup(runs)
         return LoadReport(
             fresh.number,
             tuple(run.table.policy.name for run in runs if run not in kept),
@@ -255,13 +256,21 @@ class Machine:
         return bits, keyed
 
     def _dispatch(self, fire: int, moment: Moment, outputs: list[Output]) -> None:
-        # Policies in the order in which they were loaded.
+        # Policies in the order in which they were loaded; those last that only begin, which is never seen.
         owners, runs = self._generation.owners, self._runs
+        begin = fire & self._generation.plain_first
+        fire ^= begin
         while fire:
             run = runs[owners[(fire & -fire).bit_length() - 1]]
             bits = run.table.bits
-            self._sequencer.take(run, (fire & bits) >> run.table.base, moment, outputs)
+            self._sequencer.take(run, ((fire | begin) & bits) >> run.table.base, moment, outputs)
             fire &= ~bits
+            begin &= ~bits
+        while begin:
+            cohort = runs[owners[(begin & -begin).bit_length() - 1]].cohort
+            assert cohort is not None
+            self._sequencer.begin(cohort, begin & cohort.first, moment)
+            begin &= ~cohort.first
 
     def _loss(self, row: tuple[Any, ...], row_id: int) -> SensorLoss:
         _, time_ns, where, count, since_ns = row[:5]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from execray.schema.event import Event
 from policyd.engine.evidence import owner_of, weight_of
 from policyd.engine.keys import Key
+from policyd.engine.scopes import Scope
 from policyd.engine.shares import Owner
-from policyd.engine.store import Scope
 from policyd.engine.table import PolicyTable
 from policyd.program import KeyKind
 

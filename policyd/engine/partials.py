@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from execray.schema.event import Event
 from policyd.engine.evidence import WEIGHT_BYTES, text_bytes
@@ -12,8 +12,16 @@ from policyd.engine.shares import Owner, Shares
 from policyd.engine.table import PolicyTable
 from policyd.engine.tally import Counted, Tally
 
+if TYPE_CHECKING:
+    from policyd.engine.starts import Cohort, Start
+
 #: A deadline that never comes.
 NEVER: Final = 1 << 63
+
+
+def key_weight(key: Key) -> int:
+    """Returns what a partial weighs before it has any evidence."""
+    return 1 + text_bytes(key) // WEIGHT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,30 @@ class PolicyRun:
     def __init__(self, table: PolicyTable) -> None:
         self.table = table
         self.shares: Shares[Partial] = Shares()
-        self.evicted = 0
+        #: The policies that begin as this one does, its bit among them, and in how many of their starts that bit is not set.
+        self.cohort: Cohort | None = None
+        self.member = 0
+        self.holes = 0
+        self._evicted = 0
+
+    @property
+    def shared(self) -> int:
+        """How many of its partials are bits in starts."""
+        return 0 if self.cohort is None else self.cohort.count - self.holes
+
+    @property
+    def count(self) -> int:
+        """How many partials it has."""
+        return self.shares.count + self.shared
+
+    @property
+    def evicted(self) -> int:
+        """How many evictions there had been, of any policy, by the last one of this policy's partials."""
+        return self._evicted if self.cohort is None else max(self._evicted, self.cohort.last_eviction(self.member))
+
+    def note_eviction(self, number: int) -> None:
+        """Notes that a partial of its own was evicted. number: how many evictions there have been by then."""
+        self._evicted = number
 
 
 class Partial:
@@ -70,6 +101,7 @@ class Partial:
         "losses_before",
         "owner",
         "run",
+        "source",
         "started_ns",
         "state",
         "tallies",
@@ -88,13 +120,14 @@ class Partial:
         self.exit_ns = NEVER
         self.deadline_ns = NEVER
         self.heap_index = -1
-        self.evidence = 1 + text_bytes(key) // WEIGHT_BYTES
+        self.evidence = key_weight(key)
         self.weight = 0
         self.trail: list[Trace] = []
         self.tallies: dict[int, Tally] | None = None
         self.losses_before = losses
         self.evicted_before = run.evicted
         self.doubtful = False
+        self.source: Start | None = None  # which it is one of, while it has no place of its own
 
     @property
     def bindings(self) -> dict[str, Event]:

@@ -12,7 +12,9 @@ from policyd.engine.keys import Key
 from policyd.engine.moment import Moment
 from policyd.engine.outputs import Output
 from policyd.engine.partials import Partial, PolicyRun
-from policyd.engine.store import Scope, Store
+from policyd.engine.scopes import Scope
+from policyd.engine.starts import Begun, Cohort
+from policyd.engine.store import Store
 from policyd.engine.table import PolicyTable
 from policyd.engine.tally import Counted, Gaps
 from policyd.program import Exemption, KeyKind, State, Transition
@@ -89,14 +91,37 @@ class Sequencer:
                 self._store.add_repeat(partial, step, moment.event, moment.weight)
         self._start(run, fired, moment, Taken(counted, decided, {partial for partial, _ in repeats}), outputs)
 
+    def begin(self, cohort: Cohort, first: int, moment: Moment) -> None:
+        """Begins sequences of policies that begin alike. first: the bits of their first steps."""
+        table = cohort.table
+        assert table.plain is not None
+        step = table.plain.step
+        if not table.holds(step, moment.event, {}):
+            return
+        members = cohort.members_of(first)
+        self.started += members.bit_count()
+        event = moment.event
+        begun = Begun(
+            event,
+            moment.now_ns,
+            self.started,
+            moment.losses,
+            self._store.evicted,
+            table.doubtful(step, event, {}),
+            moment.weight,
+        )
+        self._store.begin(cohort, members, moment.start_key(table, step), moment.owner, begun)
+
     def _cancel(self, run: PolicyRun, reach: list[tuple[Scope, int]], moment: Moment) -> None:
         untils = run.table.untils
         for scope, fired in reach:
-            waiting = [(state, partial) for state, held in scope.places.get(run, {}).items() for partial in held]
-            for state, partial in waiting:
+            for state, partial in [(state, partial) for state, held in scope.held(run) for partial in held]:
+                doubtful = partial.doubtful
                 if any(fired >> step & 1 and _ends(partial, step, moment) for step in untils[state]):
                     self._store.remove(partial)
                     self.cancelled += 1
+                elif partial.doubtful is not doubtful:
+                    self._store.settle(partial)
 
     def _offer(
         self, partial: Partial, fired: int, moment: Moment, counted: CountedAt
@@ -239,7 +264,7 @@ def _waiting(run: PolicyRun, reach: list[tuple[Scope, int]]) -> Iterable[tuple[i
     table = run.table
     found: dict[int, Candidates] = {}
     for scope, fired in reach:
-        for state, held in scope.places.get(run, {}).items():
+        for state, held in scope.held(run):
             found.setdefault(state, []).extend([(partial, fired) for partial in held])
     one_of_all = table.policy.key is KeyKind.TREE and not table.copies
     for state in sorted(found, key=table.rank):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 #: The container in which processes are; outside of any, their cgroup.
@@ -134,6 +134,14 @@ class Shares(Generic[H]):
         else:
             self.remove(old)
             self.add(new)
+
+    def reweigh(self, item: H, weight: int) -> None:
+        """Takes into account that an entry is about to have another weight; it keeps its place."""
+        self._shift(item.owner, weight - item.weight)
+
+    def __iter__(self) -> Iterator[H]:
+        for held in self._held.values():
+            yield from held
 
     def victim(self) -> H:
         """Returns the entry longest unchanged of who holds most. There must be an entry.

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 
 from execray.schema.event import Event, ProcessId
 from policyd.engine.evidence import WEIGHT_BYTES
 from policyd.engine.heap import DeadlineHeap
 from policyd.engine.keys import Key
-from policyd.engine.partials import NEVER, Limits, Partial, PolicyRun
-from policyd.engine.shares import Shares
+from policyd.engine.partials import NEVER, Limits, Partial, PolicyRun, key_weight
+from policyd.engine.scopes import Scope
+from policyd.engine.shares import Owner, Shares
+from policyd.engine.starts import Begun, Cohort, Start
+from policyd.engine.table import Opening
 from policyd.engine.tally import Counted
 from policyd.program import KeyKind, Overlap
 
 
-class Scope:
-    """What waits under one key: the awaited bits of all policies, and their partials by place, the first to come first."""
-
-    __slots__ = ("mask", "places")
-
-    def __init__(self) -> None:
-        self.mask = 0
-        self.places: dict[PolicyRun, dict[int, list[Partial]]] = {}
-
-    def refresh(self, run: PolicyRun) -> None:
-        """Recomputes the bits of one policy after its partials here changed."""
-        table = run.table
-        mask = self.mask & ~table.bits
-        for state in self.places.get(run, ()):
-            mask |= table.awaits[state]
-        self.mask = mask
-
-
 class Store:
-    """All partials, within their bounds."""
+    """All partials, within their bounds; those of a Start count as what they stand for."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -42,23 +27,18 @@ class Store:
         self.expired = 0
         self.replaced = 0
         self.retired = 0
-        self._heap: DeadlineHeap[Partial] = DeadlineHeap()
-        self._shares: Shares[Partial] = Shares()
+        self._live = 0
+        self._heap: DeadlineHeap[Partial | Start] = DeadlineHeap()
+        self._shares: Shares[Partial | Start] = Shares()
         self._max_weight = limits.evidence_bytes // WEIGHT_BYTES
+        self._cohorts: dict[Opening, Cohort] = {}
 
     def __len__(self) -> int:
-        return len(self._heap)
-
-    def __iter__(self) -> Iterator[Partial]:
-        for scopes in self.scopes.values():
-            for scope in scopes.values():
-                for places in scope.places.values():
-                    for held in places.values():
-                        yield from held
+        return self._live
 
     @property
     def wake_ns(self) -> int:
-        """The earliest deadline: past it, expire has something to do."""
+        """Not after the earliest deadline: before it, expire has nothing to do."""
         first = self._heap.first
         return NEVER if first is None else first.deadline_ns
 
@@ -70,80 +50,102 @@ class Store:
     def expire(self, now_ns: int) -> None:
         """Removes every partial whose deadline lies before now; one due exactly now may still move."""
         while (first := self._heap.first) is not None and first.deadline_ns < now_ns:
-            self.remove(first)
-            self.expired += 1
+            if isinstance(first, Partial):
+                self.remove(first)
+                self.expired += 1
+                continue
+            if gone := first.overdue(now_ns):
+                self.expired += gone.bit_count()
+                self._clear(first, gone)
+            if first.members:
+                first.deadline_ns = first.due_ns()
+                self._heap.moved(first)
 
     def add(self, partial: Partial) -> bool:
         """Puts a partial in its place, and keeps the bounds. Returns False where the policy's mode leaves it no place."""
+        run = partial.run
         partial.weight = partial.measured
-        scopes = self.scopes[partial.run.table.policy.key]
-        scope = scopes.get(partial.key)
-        if scope is None:
-            scope = scopes[partial.key] = Scope()
-        places = scope.places.setdefault(partial.run, {})
-        held = places.get(partial.state)
-        mode = partial.run.table.policy.mode
-        if held is None:
-            places[partial.state] = [partial]
-            scope.refresh(partial.run)
-        elif mode.overlap is Overlap.FIRST:
+        scope = self._scope(run.table.policy.key, partial.key)
+        start = scope.start_of(run)
+        if start is not None and run.table.plain is not None and partial.state == run.table.plain.target:
+            self.replaced += 1
+            self._clear(start, run.member)
+            scope = self._scope(run.table.policy.key, partial.key)
+        held = scope.places.get(run, {}).get(partial.state)
+        mode = run.table.policy.mode
+        if held is not None and mode.overlap is Overlap.FIRST:
             self.replaced += 1
             return False
-        elif mode.overlap is Overlap.LATEST:
-            # The common case where a first step is met over and over; what is awaited here stays as it is.
+        if held is not None and mode.overlap is Overlap.LATEST:
+            # What is awaited here stays as it is.
             (older,) = held
             held[0] = partial
             self._heap.replace(older, partial)
             self._shares.replace(older, partial)
-            partial.run.shares.replace(older, partial)
+            run.shares.replace(older, partial)
             self.replaced += 1
-            self._keep_bounds(partial.run)
-            return True
         else:
-            held.append(partial)
-        self._heap.add(partial)
-        self._shares.add(partial)
-        partial.run.shares.add(partial)
-        if mode.overlap is Overlap.ALL:
-            self._keep_copies(partial)
-        self._keep_bounds(partial.run)
+            self._put(scope, partial)
+            if mode.overlap is Overlap.ALL:
+                self._keep_copies(partial)
+        self._keep_bounds(run)
         return True
 
     def holds(self, partial: Partial) -> bool:
         """Whether it is still in its place."""
+        if partial.source is not None:
+            return bool(partial.source.members & partial.run.member)
         return partial.heap_index >= 0
 
     def at(self, run: PolicyRun, key: Key, state: int) -> list[Partial]:
-        """Returns what waits in one place."""
+        """Returns what waits in one place, but for what a Start stands for."""
         scope = self.scopes[run.table.policy.key].get(key)
         return scope.places.get(run, {}).get(state, []) if scope is not None else []
 
     def remove(self, partial: Partial) -> None:
         """Takes a partial out."""
-        scopes = self.scopes[partial.run.table.policy.key]
+        run = partial.run
+        if partial.source is not None:
+            source, partial.source = partial.source, None
+            self._clear(source, run.member)
+            return
+        scopes = self.scopes[run.table.policy.key]
         scope = scopes[partial.key]
-        places = scope.places[partial.run]
+        places = scope.places[run]
         held = places[partial.state]
         held.remove(partial)
         if not held:
             del places[partial.state]
             if not places:
-                del scope.places[partial.run]
-            if scope.places:
-                scope.refresh(partial.run)
+                del scope.places[run]
+            if scope.places or scope.starts:
+                scope.refresh(run)
             else:
                 del scopes[partial.key]
+        self._live -= 1
         self._heap.remove(partial)
         self._shares.remove(partial)
-        partial.run.shares.remove(partial)
+        run.shares.remove(partial)
+        if run.cohort is not None:
+            run.cohort.own -= 1
+            if not run.shares.count:
+                del run.cohort.further[run]
+
+    def settle(self, partial: Partial) -> None:
+        """Gives a partial of a Start a place of its own, since it is going to differ from the others."""
+        if partial.source is not None:
+            self.remove(partial)
+            self._put(self._scope(partial.run.table.policy.key, partial.key), partial)
 
     def add_repeat(self, partial: Partial, step: int, event: Event, weight: int) -> None:
         """Adds a repeat of a step to a partial's evidence, as far as that is kept."""
+        self.settle(partial)
         partial.repeat(step, event, weight, self._limits.evidence_events)
         self._weigh(partial)
 
     def count(self, partial: Partial, step: int, counted: Counted) -> bool:
         """Counts an event towards a step of a partial; returns whether the step is met now."""
+        self.settle(partial)
         reached = partial.count(step, counted, self._limits.evidence_events)
         if self.holds(partial):
             self._heap.moved(partial)
@@ -158,41 +160,173 @@ class Store:
             partial.tallies.pop(step, None)
             self._weigh(partial)
 
+    def begin(self, cohort: Cohort, members: int, key: Key, owner: Owner, begun: Begun) -> None:
+        """Begins a sequence for each of some members of a cohort, in the stead of those that wait in that place."""
+        scope = self._scope(cohort.kind, key)
+        start = scope.starts.get(cohort)
+        if start is not None and start.members & ~members:
+            # One that begins apart from the others has left the start by then, or is to stay as it is.
+            self._settle_all(start, start.members & ~members)
+            scope = self._scope(cohort.kind, key)
+            start = scope.starts.get(cohort)
+        if start is None:
+            start = scope.starts[cohort] = Start(cohort, key, owner, begun)
+        if scope.places:
+            self._displace(scope, cohort, members)
+        older = start.members
+        weight = members.bit_count() * (key_weight(key) + begun.weight)
+        self.replaced += older.bit_count()
+        start.begun, start.exit_ns = begun, NEVER
+        if older == members and (start.owner, start.weight) == (owner, weight):
+            # The common case where a first step is met over and over; what is awaited here stays as it is.
+            self._shares.replace(start, start)
+            cohort.starts.replace(start, start)
+            return
+        if older:
+            self._shares.remove(start)
+            cohort.starts.remove(start)
+        start.members, start.owner, start.weight = members, owner, weight
+        self._shares.add(start)
+        cohort.starts.add(start)
+        self._fill(scope, start, older)
+        self._keep_starts(cohort)
+
     def end_process(self, process: ProcessId, now_ns: int) -> None:
         """Lets the partials of a process that ended wait for the grace only. Those of other keys live on."""
         scope = self.scopes[KeyKind.PROCESS].get(process)
-        for places in scope.places.values() if scope else ():
-            for held in places.values():
-                for partial in held:
-                    partial.exit_ns = min(partial.exit_ns, now_ns + self._limits.exit_grace_ns)
-                    if partial.exit_ns < partial.deadline_ns:
-                        partial.deadline_ns = partial.exit_ns
-                        self._heap.moved(partial)
+        if scope is None:
+            return
+        waiting: list[Partial | Start] = [
+            p for places in scope.places.values() for held in places.values() for p in held
+        ]
+        for item in (*waiting, *scope.starts.values()):
+            item.exit_ns = min(item.exit_ns, now_ns + self._limits.exit_grace_ns)
+            if item.exit_ns < item.deadline_ns:
+                item.deadline_ns = item.exit_ns
+                self._heap.moved(item)
 
-    def retire(self, keep: Callable[[PolicyRun], bool]) -> int:
-        """Removes the partials of policies that aren't kept. Returns how many."""
-        gone = [partial for partial in self if not keep(partial.run)]
-        for partial in gone:
-            self.remove(partial)
-        self.retired += len(gone)
-        return len(gone)
+    def retire(self, gone: Sequence[PolicyRun]) -> int:
+        """Removes the partials of policies that have gone. Returns how many."""
+        live = self._live
+        members: dict[Cohort, int] = {}
+        for run in gone:
+            for partial in list(run.shares):
+                self.remove(partial)
+            if run.cohort is not None:
+                members[run.cohort] = members.get(run.cohort, 0) | run.member
+        for cohort, mask in members.items():
+            for start in list(cohort.starts):
+                if start.members & mask:
+                    self._clear(start, start.members & mask)
+            for run in list(cohort.runs_of(mask)):
+                cohort.leave(run)
+        self.retired += live - self._live
+        return live - self._live
 
-    def rebuild_masks(self) -> None:
-        """Recomputes every scope's bits, after the policies' bits have changed."""
+    def regroup(self, runs: Sequence[PolicyRun]) -> None:
+        """Adapts to the tables of the policies that run now."""
+        for run in runs:
+            if run.cohort is None and run.table.plain is not None:
+                opening = run.table.plain.opening
+                cohort = self._cohorts.get(opening)
+                if cohort is None:
+                    cohort = self._cohorts[opening] = Cohort(opening.kind, opening.limit)
+                cohort.join(run)
+        self._cohorts = {opening: cohort for opening, cohort in self._cohorts.items() if cohort.runs}
+        for cohort in self._cohorts.values():
+            cohort.rebuild()
         for scopes in self.scopes.values():
             for scope in scopes.values():
-                scope.mask = 0
-                for run in scope.places:
-                    scope.refresh(run)
+                _rebuild_mask(scope)
+
+    def _scope(self, kind: KeyKind, key: Key) -> Scope:
+        scopes = self.scopes[kind]
+        scope = scopes.get(key)
+        if scope is None:
+            scope = scopes[key] = Scope()
+        return scope
+
+    def _put(self, scope: Scope, partial: Partial) -> None:
+        run = partial.run
+        scope.places.setdefault(run, {}).setdefault(partial.state, []).append(partial)
+        scope.refresh(run)
+        self._live += 1
+        self._heap.add(partial)
+        self._shares.add(partial)
+        run.shares.add(partial)
+        if run.cohort is not None:
+            run.cohort.own += 1
+            run.cohort.further[run] = None
+
+    def _displace(self, scope: Scope, cohort: Cohort, members: int) -> None:
+        # Partials of their own where these members are about to begin anew.
+        for run in scope.places.keys() & cohort.runs.keys():
+            if run.member & members and run.table.plain is not None:
+                for partial in list(scope.places.get(run, {}).get(run.table.plain.target, ())):
+                    self.replaced += 1
+                    self.remove(partial)
+
+    def _fill(self, scope: Scope, start: Start, older: int) -> None:
+        # After a start got other members than it had.
+        cohort = start.cohort
+        self._live += start.members.bit_count() - older.bit_count()
+        if older:
+            for run in cohort.runs_of(older ^ start.members):
+                run.holes -= 1
+        else:
+            cohort.count += 1
+            for run in cohort.runs_of(cohort.all & ~start.members):
+                run.holes += 1
+        scope.mask |= cohort.awaits if start.members == cohort.all else _awaited(start)
+        if start.heap_index < 0:
+            start.deadline_ns = start.due_ns()
+            self._heap.add(start)
+        elif (due_ns := start.due_ns()) < start.deadline_ns:
+            start.deadline_ns = due_ns
+            self._heap.moved(start)
+
+    def _clear(self, start: Start, gone: int) -> None:
+        # Takes members out of a start, all of which are in it.
+        cohort, left = start.cohort, start.members & ~gone
+        scopes = self.scopes[cohort.kind]
+        scope = scopes[start.key]
+        self._live -= gone.bit_count()
+        if left:
+            weight = start.weight // start.members.bit_count() * left.bit_count()
+            self._shares.reweigh(start, weight)
+            cohort.starts.reweigh(start, weight)
+            start.members, start.weight = left, weight
+            for run in cohort.runs_of(gone):
+                run.holes += 1
+                scope.refresh(run)
+            return
+        self._heap.remove(start)
+        self._shares.remove(start)
+        cohort.starts.remove(start)
+        start.members = 0
+        cohort.count -= 1
+        for run in cohort.runs_of(cohort.all & ~gone):
+            run.holes -= 1
+        del scope.starts[cohort]
+        if not scope.places and not scope.starts:
+            del scopes[start.key]
+            return
+        scope.mask &= ~cohort.bits
+        for run in scope.places.keys() & cohort.runs.keys():
+            scope.refresh(run)
+
+    def _settle_all(self, start: Start, members: int) -> None:
+        for run in start.cohort.runs_of(members):
+            self.settle(start.partial(run))
 
     def _weigh(self, partial: Partial) -> None:
         measured = partial.measured
         if measured != partial.weight:
-            for shares in (self._shares, partial.run.shares):
-                shares.remove(partial)
+            self._shares.remove(partial)
+            partial.run.shares.remove(partial)
             partial.weight = measured
-            for shares in (self._shares, partial.run.shares):
-                shares.add(partial)
+            self._shares.add(partial)
+            partial.run.shares.add(partial)
             self._keep_bounds(partial.run)
 
     def _keep_copies(self, partial: Partial) -> None:
@@ -202,12 +336,59 @@ class Store:
             self.replaced += 1
 
     def _keep_bounds(self, run: PolicyRun) -> None:
-        while run.shares.count > run.table.policy.max_partials:
-            self._evict(run.shares.victim())
-        while self._shares.count > self._limits.max_partials or self._shares.weight > self._max_weight:
+        while run.count > run.table.policy.max_partials:
+            self._evict_of(run)
+        self._keep_pool()
+
+    def _keep_starts(self, cohort: Cohort) -> None:
+        while cohort.count > cohort.limit:
+            self._evict(cohort.starts.victim())
+        if cohort.count + cohort.own > cohort.limit:
+            for run in list(cohort.further):
+                while run.count > cohort.limit:
+                    self._evict_of(run)
+        self._keep_pool()
+
+    def _keep_pool(self) -> None:
+        while self._live > self._limits.max_partials or self._shares.weight > self._max_weight:
             self._evict(self._shares.victim())
 
-    def _evict(self, partial: Partial) -> None:
-        self.remove(partial)
-        partial.run.evicted += 1
+    def _evict(self, item: Partial | Start) -> None:
+        if isinstance(item, Start):
+            self._evict_members(item, item.members)
+            return
+        self.remove(item)
         self.evicted += 1
+        item.run.note_eviction(self.evicted)
+
+    def _evict_members(self, start: Start, members: int) -> None:
+        self.evicted += members.bit_count()
+        start.cohort.note_eviction(members, self.evicted)
+        self._clear(start, members)
+
+    def _evict_of(self, run: PolicyRun) -> None:
+        # Of what a policy has more of: sequences that wait behind its first step in starts, or all others.
+        cohort = run.cohort
+        if cohort is None or run.shares.count >= run.shared:
+            self._evict(run.shares.victim())
+            return
+        start = cohort.starts.victim()
+        if not start.members & run.member:
+            start = next(start for start in cohort.starts if start.members & run.member)
+        self._evict_members(start, run.member)
+
+
+def _awaited(start: Start) -> int:
+    mask = 0
+    for run in start.cohort.runs_of(start.members):
+        assert run.table.plain is not None
+        mask |= run.table.awaits[run.table.plain.target]
+    return mask
+
+
+def _rebuild_mask(scope: Scope) -> None:
+    scope.mask = 0
+    for run in scope.places:
+        scope.refresh(run)
+    for start in scope.starts.values():
+        scope.mask |= start.cohort.awaits if start.members == start.cohort.all else _awaited(start)

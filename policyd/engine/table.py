@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from execray.schema.event import Event
 from policyd.engine.conditions import Bindings, fields_of
 from policyd.engine.doubt import Judged, is_unsure
 from policyd.engine.planning import plan_step
-from policyd.program import CompiledPolicy, Exemption, FieldRef, Overlap, State, Step, Transition
+from policyd.program import CompiledPolicy, Exemption, Expr, FieldRef, KeyKind, Overlap, State, Step, Transition
+
+
+class Opening(NamedTuple):
+    """What policies have in common that begin alike and have the same bound."""
+
+    kind: KeyKind
+    codes: tuple[int, ...]
+    condition: Expr
+    key: tuple[FieldRef, ...]
+    limit: int
+
+
+class Plain(NamedTuple):
+    """How a policy begins whose starts can be shared: always, whenever an event meets one step, in one place, and silently."""
+
+    step: int
+    target: int
+    opening: Opening
 
 
 class PolicyTable:
@@ -48,12 +67,19 @@ class PolicyTable:
             any(ref.alias is not None for ref in (*fields_of(step.condition), *key_fields(step)))
             for step in policy.steps
         )
+        #: None where more than the event decides whether, or where, a sequence begins.
+        self.plain = _plain(policy, self)
         self._exemptions = tuple((exemption, Judged(exemption.condition)) for exemption in policy.exemptions)
         self._handlers = tuple(Judged(h.condition) for h in policy.handlers if h.condition is not None)
 
     def rank(self, state: int) -> int:
         """Orders the places from the last to the first; counts towards a first step stand at the start, in text order."""
         return -state if state < len(self.policy.states) else state
+
+    def window_after(self, state: int) -> int | None:
+        """How long a sequence that reaches a place at its first step may wait there, in ns."""
+        windows = [window for window in (self.policy.within_ns, self.step_windows[state]) if window is not None]
+        return min(windows, default=None)
 
     def is_end(self, state: int) -> bool:
         """Whether a partial ends there in silence (`benign`)."""
@@ -90,6 +116,22 @@ class PolicyTable:
     def _awaits(self, state: int) -> int:
         place = self.states[state]
         return _mask([*(t.step for t in place.transitions), *place.repeats, *self.untils[state]])
+
+
+def _plain(policy: CompiledPolicy, table: PolicyTable) -> Plain | None:
+    start, others = policy.states[0], policy.states[1:]
+    if len(start.transitions) != 1 or start.repeats or policy.mode.overlap is not Overlap.LATEST:
+        return None
+    ((step, target),) = ((way.step, way.target) for way in start.transitions)
+    opening = policy.steps[step]
+    again = {way.step for state in others for way in state.transitions} | {
+        at for state in others for at in state.repeats
+    }
+    if opening.times is not None or table.refers[step] or table.reports_step[step]:
+        return None
+    if step in again or table.until_steps >> step & 1 or not policy.states[target].transitions or target == 0:
+        return None
+    return Plain(step, target, Opening(policy.key, opening.codes, opening.condition, opening.key, policy.max_partials))
 
 
 def _with_counting(policy: CompiledPolicy) -> tuple[tuple[State, ...], dict[int, int]]:
