@@ -46,6 +46,7 @@ class PolicydConfig:
     alerts_max_mib: int = 16  # size at which the alert file is rotated
     alerts_keep: int = 4  # rotated files kept
     order_timeout_ms: int = 100  # no outcome from the enforcer within this: kill directly
+    state_budget_mib: int = 16  # the most that loaded policies may count with
     alert_throttle: tuple[int, float] = (1, 60.0)  # N alerts per this many seconds, for each policy and process image
 
 

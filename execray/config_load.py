@@ -35,6 +35,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "alerts_max_mib": (1, 4096),
     "alerts_keep": (1, 100),
     "order_timeout_ms": (1, 10_000),
+    "state_budget_mib": (1, 65_536),
     "plugin_timeout_s": (0.1, 300),
     "plugin_memory_mib": (64, 65_536),
     "kills_per_minute": (0, 10_000),

@@ -78,6 +78,7 @@ class Daemon:
             frozenset({0, uid}),
             disabled=frozenset(config.policyd.disabled),
             plugins=frozenset(config.policyd.actions),
+            budget_bytes=config.policyd.state_budget_mib << 20,
             today=today,
         )
         self._stream = StreamClient(config.stream_socket, self, config.tracerd.heartbeat_s, log)

@@ -10,6 +10,9 @@ from typing import TypeAlias
 
 from execray.schema.kinds import Kind
 
+#: Partials of all policies together.
+MAX_PARTIALS = 20_000
+
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 

@@ -70,6 +70,7 @@ class PolicyStore:
     loaded: tuple[CompiledPolicy, ...] = ()  # disabled ones too
     policies: tuple[CompiledPolicy, ...] = ()  # those that run
     texts: dict[str, str] = field(default_factory=dict)
+    budget_bytes: int | None = None  # the most that all policies may count with
     today: Callable[[], datetime.date] = utc_today
     _next_expiry: datetime.date | None = None
     _before: SetCompilation | None = None
@@ -96,7 +97,9 @@ class PolicyStore:
     def _compiled(
         self, files: Sequence[tuple[str, bytes]], problems: Sequence[FileProblem], started: float
     ) -> Candidate:
-        compiled = self._before = compile_set(files, plugins=self.plugins, before=self._before, today=self.today())
+        compiled = self._before = compile_set(
+            files, plugins=self.plugins, before=self._before, today=self.today(), budget_bytes=self.budget_bytes
+        )
         diagnostics = [problem.to_json() for problem in problems]
         sources = {source.name: source for source in compiled.sources}
         diagnostics += [diagnostic_to_json(found, sources[found.file]) for found in compiled.diagnostics]

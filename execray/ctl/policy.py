@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -22,8 +22,11 @@ from execray.ctl.context import (
     table,
 )
 from execray.ctl.lazy import LazyGroup
-from execray.ctl.policyfiles import read_policies, utc_today
+from execray.ctl.policyfiles import host_settings, read_policies, utc_today
 from execray.terminal import safe, use_color
+
+if TYPE_CHECKING:
+    from policyd.compiler.bounds import Bounds
 
 #: Commands for whoever writes policies; only the one that was named is imported.
 AUTHORING: Final = {
@@ -147,12 +150,13 @@ def show(context: Context, name: str, as_json: bool) -> None:
 @policy.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, allow_dash=True))
 @json_option
+@click.pass_obj
 @command_errors
-def check(files: tuple[Path, ...], as_json: bool) -> None:
+def check(context: Context, files: tuple[Path, ...], as_json: bool) -> None:
     """Find the mistakes in policy files; `-` reads one from standard input. Asks no daemon.
 
-    A folder stands for the *.policy files in it. All are checked together, as policyd would load them:
-    a name may occur only once.
+    A folder stands for the *.policy files in it. All are checked together, as policyd would load them
+    with this host's configuration: a name may occur only once.
 
     \b
     Examples:
@@ -164,11 +168,17 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
     from policyd.compiler import compile_set, diagnostic_to_json, render  # noqa: PLC0415
 
     inputs = read_policies(files)
-    compiled = compile_set(inputs, today=utc_today())
+    host = host_settings(context, inputs)
+    compiled = compile_set(inputs, plugins=host.plugins, today=utc_today(), budget_bytes=host.budget_bytes)
     if as_json:
+        from policyd.compiler.bounds import bounds_of, most_count_bytes  # noqa: PLC0415
+
         sources = {source.name: source for source in compiled.sources}
         found = [diagnostic_to_json(diagnostic, sources[diagnostic.file]) for diagnostic in compiled.diagnostics]
-        print_json({"ok": compiled.ok, "policies": [p.name for p in compiled.policies], "diagnostics": found})
+        bounds = [{"name": policy.name, **_bounds_json(bounds_of(policy))} for policy in compiled.policies]
+        most = {"count_bytes": most_count_bytes(compiled.policies), "budget_bytes": host.budget_bytes}
+        names = [policy.name for policy in compiled.policies]
+        print_json({"ok": compiled.ok, "policies": names, "bounds": bounds, "all": most, "diagnostics": found})
     else:
         if compiled.diagnostics:
             click.echo(render(compiled.diagnostics, compiled.sources, color=use_color()), nl=False)
@@ -178,6 +188,16 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
             )
     if not compiled.ok:
         sys.exit(EXIT_FAILED)
+
+
+def _bounds_json(bounds: Bounds) -> dict[str, int]:
+    return {
+        "steps": bounds.steps,
+        "places": bounds.places,
+        "partials": bounds.partials,
+        "partial_bytes": bounds.partial_bytes,
+        "count_bytes": bounds.count_bytes,
+    }
 
 
 def _counted(items: Sequence[object], one: str, many: str) -> str:

@@ -8,11 +8,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from execray.ctl.context import EXIT_FAILED, print_json
+from execray.ctl.context import EXIT_FAILED, Context, print_json
 from execray.errors import OperatorError
 from execray.terminal import use_color
 
@@ -49,6 +49,25 @@ def compile_or_exit(given: Sequence[Path], *, as_json: bool) -> tuple[CompiledPo
 def utc_today() -> datetime.date:
     """Returns the day by which exceptions end."""
     return datetime.datetime.now(datetime.UTC).date()
+
+
+class HostSettings(NamedTuple):
+    """What policies are checked against: the action plug-ins that the host allows (None: not known), and the budget of counts."""
+
+    plugins: frozenset[str] | None
+    budget_bytes: int
+
+
+def host_settings(context: Context, files: Sequence[tuple[str, bytes]]) -> HostSettings:
+    """Returns what this host's configuration says. Raises ConfigError for one that was named and can't be read."""
+    from execray.config import DEFAULT_PATH, PolicydConfig  # noqa: PLC0415
+
+    # Reading YAML takes longer than checking a policy, so it is done only for those that it matters to.
+    matters = any(b"notify" in content or b"times" in content for _, content in files)
+    if matters and (context.config_file is not None or os.access(DEFAULT_PATH, os.R_OK)):
+        own = context.config.policyd
+        return HostSettings(frozenset(own.actions), own.state_budget_mib << 20)
+    return HostSettings(None, PolicydConfig().state_budget_mib << 20)
 
 
 def _expanded(given: Path) -> list[Path]:

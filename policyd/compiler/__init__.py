@@ -28,13 +28,18 @@ __all__ = [
 
 
 def compile_source(
-    text: bytes | str, file: str, *, plugins: frozenset[str] | None = None, today: datetime.date | None = None
+    text: bytes | str,
+    file: str,
+    *,
+    plugins: frozenset[str] | None = None,
+    today: datetime.date | None = None,
+    budget_bytes: int | None = None,
 ) -> Compilation:
     """Compiles one file; `file` is only its name in diagnostics. Never raises for anything in the text.
 
-    plugins: the action plug-ins that the host allows; None where that isn't known, and then `notify` may name any. today:
-    as of compile_set.
+    plugins: the action plug-ins that the host allows; None where that isn't known, and then `notify` may name any. today,
+    budget_bytes: as of compile_set.
     """
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    found = compile_set([(file, raw)], plugins=plugins, today=today)
+    found = compile_set([(file, raw)], plugins=plugins, today=today, budget_bytes=budget_bytes)
     return Compilation(found.policies, found.diagnostics, found.sources[0], found.not_shown)

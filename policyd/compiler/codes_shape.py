@@ -113,6 +113,16 @@ AUTOMATON: tuple[Code, ...] = (
         'path "p" within 5s { open {} write {} until exec {} }\n',
         Level.WARNING,
     ),
+    Code(
+        "ER0415",
+        "the policies may hold too much",
+        "What policies can count with is known before they run: for each partial, 8 bytes for each event that it may count, and "
+        "72 for each distinct value; times the most partials of the policy (`max_partials`), of which all policies together have "
+        "20,000. It must fit `policyd.state_budget_mib`, 16 MiB by default; policies that are disabled count too. Evidence has "
+        "a bound of its own, for all policies together. Here 703 MiB would be needed.",
+        'path "p" within 1m { open {} times 10000 distinct path }\n',
+        'path "p" within 1m max_partials 16 { open {} times 10000 distinct path }\n',
+    ),
 )
 
 LINTS: tuple[Code, ...] = (

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from policyd.compiler import ast
+from policyd.compiler.bounds import bounds_of, most_count_bytes, size_text
 from policyd.compiler.declarations import Additions, unknown_list
 from policyd.compiler.diagnostics import Diagnostic, Label, Level, Sink, printable, quote
 from policyd.compiler.literals import plain_text
@@ -42,12 +43,13 @@ def compile_set(
     plugins: frozenset[str] | None = None,
     before: SetCompilation | None = None,
     today: datetime.date | None = None,
+    budget_bytes: int | None = None,
 ) -> SetCompilation:
     """Compiles files (name, content) that are loaded together; a policy's name may occur once in all of them.
 
     plugins: as of compile_source. before: an earlier result, for the same plug-ins; a file that it holds with the same
     content, of which no other file says anything new, is not compiled again. today: exceptions that ended before it don't
-    hold; None: all do.
+    hold; None: all do. budget_bytes: the most that all policies together may count with; None: any number.
     """
     known = {} if before is None else before.files
     members = [_member(name, content, known.get(name)) for name, content in files]
@@ -63,6 +65,8 @@ def compile_set(
     diagnostics = list(_gathered(done))
     diagnostics += _doubled(members)
     diagnostics += others.problems()
+    if budget_bytes is not None:
+        diagnostics += _over_budget(done, budget_bytes)
     ok = not any(diagnostic.level is Level.ERROR for diagnostic in diagnostics)
     results = [found.result for found in done.values()]
     return SetCompilation(
@@ -111,6 +115,24 @@ def _doubled(members: Sequence[_File]) -> Iterator[Diagnostic]:
                 notes=(f"the other one is at {printable(other.name)}:{line}",),
                 help="give each its own name",
             )
+
+
+def _over_budget(done: Mapping[str, FileCompilation], budget_bytes: int) -> Iterator[Diagnostic]:
+    policies = [(name, policy) for name, found in done.items() for policy in found.result.policies]
+    total = most_count_bytes(policy for _, policy in policies)
+    if total <= budget_bytes:
+        return
+    name, biggest = max(policies, key=lambda item: bounds_of(item[1]).count_bytes)
+    bounds = bounds_of(biggest)
+    yield Diagnostic(
+        "ER0415",
+        Level.ERROR,
+        f"the policies may count with {size_text(total)} together, and {size_text(budget_bytes)} are allowed",
+        name,
+        Label(done[name].facts.names[biggest.name], f"up to {size_text(bounds.count_bytes)}, the most"),
+        notes=(f"it may hold {bounds.partials} partials, each with up to {size_text(bounds.partial_bytes)} of counts",),
+        help="count to less, lower its `max_partials`, or raise `policyd.state_budget_mib`",
+    )
 
 
 class _Others:

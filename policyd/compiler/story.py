@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from policyd.compiler.bounds import bounds_of, size_text
 from policyd.program import (
     Action,
     Alert,
@@ -141,10 +142,16 @@ def _does(policy: CompiledPolicy) -> Iterator[str]:
 
 
 def _holds(policy: CompiledPolicy) -> Iterator[str]:
-    places = sum(1 for state in policy.states[1:] if state.transitions)
-    steps = len(policy.steps)
-    waiting = f", at most {policy.max_partials} begun at a time" if not _single(policy) else ""
-    yield f"{steps} step{'s' if steps != 1 else ''}, {places} waiting place{'s' if places != 1 else ''}{waiting}"
+    bounds = bounds_of(policy)
+    waiting = f", at most {bounds.partials} begun at a time" if bounds.partials else ""
+    yield f"{_counted(bounds.steps, 'step')}, {_counted(bounds.places, 'waiting place')}{waiting}"
+    if bounds.count_bytes:
+        each = size_text(bounds.partial_bytes)
+        yield f"counts in at most {size_text(bounds.count_bytes)}: {each} for each that has begun"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _single(policy: CompiledPolicy) -> bool:

@@ -370,3 +370,30 @@ print("loaded", *(name for name in {list(HEAVY)} if name in sys.modules))
     )
     loaded = done.stdout.rpartition("loaded")[2].split()
     assert [name for name in loaded if not any(command.startswith(allowed) for allowed in HEAVY[name])] == []
+
+
+COUNTING = 'path "counts" within 5s { open {} times 5 distinct path on match { alert; notify "soc" } }'
+
+
+def test_check_tells_bounds_and_knows_the_hosts_plugins_and_budget(tmp_path: Path) -> None:
+    config = tmp_path / "execray.yaml"
+    config.write_text("policyd: {actions: [soc], state_budget_mib: 1}\n")
+    result = ctl("--config", config, "policy", "check", "-", "--json", stdin=COUNTING)
+    found = json.loads(result.stdout)
+    assert found["bounds"] == [
+        {"name": "counts", "steps": 1, "places": 0, "partials": 1024, "partial_bytes": 360, "count_bytes": 368640}
+    ]
+    assert found["all"] == {"count_bytes": 368640, "budget_bytes": 1 << 20} and found["diagnostics"] == []
+    config.write_text("policyd: {actions: []}\n")
+    assert "ER0513" in ctl("--config", config, "policy", "check", "-", stdin=COUNTING).stdout
+    config.write_text("policyd: {actions: [soc], state_budget_mib: 1}\n")
+    much = COUNTING.replace("times 5", "times 50")
+    result = ctl("--config", config, "policy", "check", "-", stdin=much)
+    assert result.exit_code == 1 and "ER0415" in result.stdout
+
+
+def test_check_knows_no_plugins_where_there_is_no_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("execray.config.DEFAULT_PATH", tmp_path / "none.yaml")
+    assert "ER0513" not in ctl("policy", "check", "-", stdin=COUNTING).stdout

@@ -22,13 +22,15 @@ TODAY = datetime.date(2026, 11, 22)
 
 @pytest.mark.parametrize("entry", CODES.values(), ids=lambda entry: entry.code)
 def test_wrong_example_is_reported_and_right_one_is_not(entry: Code) -> None:
-    right = compile_source(entry.right, "right.policy", plugins=SOC, today=TODAY)
+    right = compile_source(entry.right, "right.policy", plugins=SOC, today=TODAY, budget_bytes=16 << 20)
     assert right.ok
     assert entry.code not in {d.code for d in right.diagnostics}
     if entry.code in WITHOUT_EXAMPLE:
         assert entry.wrong == ""
         return
-    wrong = compile_source(entry.wrong.encode(entry.encoding), "wrong.policy", plugins=SOC, today=TODAY)
+    wrong = compile_source(
+        entry.wrong.encode(entry.encoding), "wrong.policy", plugins=SOC, today=TODAY, budget_bytes=16 << 20
+    )
     assert {d.level for d in wrong.diagnostics if d.code == entry.code} == {entry.level}
 
 
