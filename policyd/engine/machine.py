@@ -155,7 +155,7 @@ class Machine:
 
         An event that isn't what the catalogue says is not taken: it counts as lost, and a SensorLoss says so.
         One long loop over local names on purpose: an event that meets no step costs about 0.7 µs with 100 policies, and a
-        call would add a tenth (tests/bench/bench_engine.py).
+        call would add a tenth (tests/bench/engine).
         """
         outputs: list[Output] = []
         generation, store = self._generation, self._store

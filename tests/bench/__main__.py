@@ -8,10 +8,11 @@ import os
 import platform
 from pathlib import Path
 
-from tests.bench import bench_decode, bench_engine, bench_kill, bench_overhead, bench_reload, bench_stream, bench_tail
+from tests.bench import bench_decode, bench_kill, bench_overhead, bench_reload, bench_stream, bench_tail
+from tests.bench.engine import measure
 
 BENCHES = {
-    "engine": (bench_engine, "the engine alone"),
+    "engine": (measure, "the engine alone; memory and a peer: python -m tests.bench.engine"),
     "kill": (bench_kill, "kill latency on the real kernel"),
     "reload": (bench_reload, "reloads, and how long events wait for them"),
     "decode": (bench_decode, "tracerd's decoding alone"),

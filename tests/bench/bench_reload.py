@@ -29,7 +29,7 @@ from policyd.engine.machine import Machine
 from policyd.reloading import SWITCH_S, Reloader
 from policyd.store import PolicyStore
 from tests.bench import command
-from tests.bench.bench_engine import stream
+from tests.bench.engine.stream import Scene
 
 SIZES = (100, 1000)
 ROUNDS = 7
@@ -82,7 +82,7 @@ async def _measure(size: int) -> dict[str, Any]:
             path.write_text(_text(number, 0))
             path.chmod(0o644)
         cold = (await _reload(reloader))["ms"]
-        events = _Events(machine, stream(20_000))
+        events = _Events(machine, Scene().batches(20_000))
         settle_memory()  # what is fed again and again here is gone after a moment in policyd
         feeding = asyncio.create_task(events.run())
         result: dict[str, Any] = {"policies": len(store.policies), "cold_ms": cold}

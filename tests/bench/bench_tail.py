@@ -25,7 +25,8 @@ from policyd.engine.machine import Machine
 from policyd.tap_filter import Spec, codes_of
 from policyd.taps import Taps
 from tests.bench import command
-from tests.bench.bench_engine import policies, stream
+from tests.bench.engine.policies import policies
+from tests.bench.engine.stream import Scene
 
 EVENTS: Final = 60_000
 ROUNDS: Final = 5
@@ -75,7 +76,7 @@ async def _once(machine: Machine, batches: Sequence[Batch], specs: Sequence[Spec
 
 
 async def _measure() -> dict[str, Any]:
-    machine, batches = Machine(), stream(EVENTS)
+    machine, batches = Machine(), Scene().batches(EVENTS)
     machine.load(policies(100), 1)
     await _once(machine, batches, ())  # fills the caches
     settle_memory()
