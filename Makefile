@@ -54,6 +54,9 @@ install: ## the program, units, configuration, man page and completions; PREFIX=
 uninstall: ## the reverse; PURGE=1 removes configuration, state and accounts too
 	$(Q)$(PYTHON) -B -m deploy.install uninstall --prefix '$(PREFIX)' $(if $(DESTDIR),--destdir '$(DESTDIR)') $(if $(PURGE),--purge)
 
+evasion: dev ## tricks that hide a theft, a dropped program, an attach or a way to root: which are detected, as root; ARGS=--json
+	$(Q)$(PY) -m tests.evasion $(ARGS)
+
 fuzz: dev ## the compiler and the protocols on long random input
 	$(Q)$(PY) -m pytest -q tests/fuzz $(ARGS)
 
@@ -67,7 +70,7 @@ check: lint types bpf abi-check docs-check ## everything that CI checks beside t
 
 lint: dev ## ruff, clang-format
 	$(Q)$(VENV)/bin/ruff check $(CODE) && $(VENV)/bin/ruff format --check -q $(CODE)
-	$(Q)clang-format-14 --dry-run -Werror bpf/*.c $(BPF_HEADERS)
+	$(Q)clang-format-14 --dry-run -Werror bpf/*.c $(BPF_HEADERS) tests/evasion/tricks/*.[ch]
 
 types: dev ## mypy --strict
 	$(Q)$(VENV)/bin/mypy
@@ -137,5 +140,5 @@ docs-check: dev ## the same as a comparison
 clean: ## remove what was built, the venv included
 	$(Q)rm -rf $(OUT) $(VENV) .execray bench.json *.egg-info
 
-.PHONY: help demo run test test-unit test-kernel test-system test-vm install uninstall fuzz properties bench check lint types build dev ebpf bpf bpf-update abi \
+.PHONY: help demo run test test-unit test-kernel test-system test-vm install uninstall evasion fuzz properties bench check lint types build dev ebpf bpf bpf-update abi \
 	abi-check vmlinux golden docs docs-check clean

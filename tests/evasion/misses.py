@@ -1,0 +1,94 @@
+"""Tricks that are known to go unseen, and why. docs/threat-model.md lists them too; a test compares both.
+
+A trick that is detected here and still on the list fails the bench, until the list is mended.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Reasons, and the tricks that each is the reason for.
+REASONS: Final = (
+    (
+        "A policy's exact paths are compared with the name the file was opened by, not yet with the file's identity. Events for "
+        "links, renames and mounts, by which an author could see the name being made, don't exist yet.",
+        (
+            "names/hard_link",
+            "names/hard_link_before",
+            "names/bind_file",
+            "names/bind_folder",
+            "names/other_mount_namespace",
+            "names/detached_tree",
+            "names/lazy_umount",
+            "names/pivot_to_it",
+            "names/file_renamed",
+            "names/folder_renamed",
+        ),
+    ),
+    (
+        "A file below an overlay file system has another name and another identity there; only the mount, which is no event yet, "
+        "could tell.",
+        ("names/overlay", "runs/overlaid"),
+    ),
+    (
+        "What io_uring does is no event yet: neither opening, connecting and sending, nor acting with credentials from before.",
+        (
+            "hands/uring_open",
+            "hands/uring_open_polled",
+            "hands/uring_connect",
+            "hands/uring_all",
+            "runs/uring_drops",
+            "attach/uring_opens_mem",
+            "root/uring_personality",
+        ),
+    ),
+    (
+        "The descriptor comes without an open: from another process (pidfd_getfd), from the kernel (fanotify), or by "
+        "open_by_handle_at, which isn't among the opens yet. `read`, by which its use could be seen, is no event yet.",
+        ("hands/pidfd_getfd_stolen", "hands/fanotify_gives_it", "hands/file_handle"),
+    ),
+    (
+        "A list of programs says which file was loaded, not whose code runs (LD_PRELOAD), what is mounted over its name, or for "
+        "whom it works.",
+        ("hands/reader_preloaded", "hands/reader_impersonated", "hands/reader_asked"),
+    ),
+    ("sendmmsg is not among the writes yet.", ("ways/sendmmsg_on_connected", "ways/datagrams_by_sendmmsg")),
+    (
+        "Reader and sender have neither line nor session in common. `key entry` or `key host` takes them together, and much "
+        "else.",
+        ("ways/through_a_broker", "kin/parent_sends_other_session"),
+    ),
+    (
+        "The pool of partials is bounded, and who fills it pushes out a partial of its own. Alerts then say `degraded`.",
+        ("kin/crowd_between",),
+    ),
+    ("The policy's time is over: whoever waits longer than `within` evades it.", ("kin/slow_outside_window",)),
+    (
+        "The file was made where no policy looks, and comes under its name by a rename, which is no event yet.",
+        ("runs/moved_in",),
+    ),
+    (
+        "What an interpreter runs is data to the kernel. A script's relative name or its standard input says nothing about where "
+        "it lies; `read` is no event yet.",
+        ("runs/script_by_relative_name", "runs/script_from_stdin"),
+    ),
+    (
+        "Code that is mapped, or read into memory that may be executed, is no exec. mmap and mprotect with PROT_EXEC are no "
+        "events yet.",
+        ("runs/code_mapped", "runs/code_in_plain_memory", "runs/library_preloaded"),
+    ),
+    ("process_vm_writev is no event yet.", ("attach/memory_written",)),
+    (
+        "The name by which /proc/PID/mem is opened is that of the bind mount, and mount is no event yet.",
+        ("attach/proc_mem_bound",),
+    ),
+    ("setfsuid is not among the set*id calls yet.", ("root/file_access_only",)),
+)
+
+MISSES: Final[dict[str, str]] = {trick: reason for reason, tricks in REASONS for trick in tricks}
+
+
+def listing() -> str:
+    """The table as docs/threat-model.md has it."""
+    rows = [f"| {', '.join(f'`{trick}`' for trick in tricks)} | {reason} |" for reason, tricks in REASONS]
+    return "\n".join(["| what goes unseen | why |", "|---|---|", *rows])

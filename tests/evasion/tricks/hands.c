@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The decoy without opening it oneself: descriptors that others opened, file handles, io_uring. */
+#include "uring.h"
+#include <sys/fanotify.h>
+
+static void fd_from_stranger(void)
+{
+	char data[CMSG_SPACE(sizeof(int))] = {}, byte;
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = data, .msg_controllen = sizeof(data)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+	int pair[2], fd;
+	pid_t pid;
+
+	must(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), "socketpair");
+	pid = branch();
+	if (!pid) { /* no ancestor of the one who sends, and of another session */
+		must(setsid(), "setsid");
+		fd = must(open(at(DECOY), O_RDONLY), "open");
+		*c = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+		must(sendmsg(pair[0], &msg, 0), "sendmsg");
+		_exit(0);
+	}
+	must(recvmsg(pair[1], &msg, 0), "recvmsg");
+	await(pid);
+	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+	carry_away(fd);
+}
+
+/* A listed program that has the decoy open as descriptor 9, and waits until it is ended. */
+static pid_t reader(void)
+{
+	int ready[2];
+	pid_t pid;
+	char c;
+
+	must(pipe2(ready, O_CLOEXEC), "pipe");
+	pid = branch();
+	if (!pid) {
+		must(setsid(), "setsid");
+		must(dup2(ready[1], 8), "dup2");
+		execl(at("bin/reader"), "reader", at(DECOY), NULL);
+		cant("exec");
+	}
+	close(ready[1]);
+	must(read(ready[0], &c, 1) - 1, "the reader");
+	return pid;
+}
+
+static void end(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	await(pid);
+}
+
+static void pidfd_getfd_stolen(void)
+{
+	pid_t pid = reader();
+	int pidfd = must(syscall(SYS_pidfd_open, pid, 0), "pidfd_open");
+
+	carry_away(must(syscall(SYS_pidfd_getfd, pidfd, 9, 0), "pidfd_getfd"));
+	end(pid);
+}
+
+static void proc_fd_of_another(void)
+{
+	pid_t pid = reader();
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/9", pid);
+	steal(path);
+	end(pid);
+}
+
+static void fanotify_gives_it(void)
+{
+	struct fanotify_event_metadata event;
+	int watch = must(fanotify_init(FAN_CLASS_NOTIF, O_RDONLY), "fanotify_init");
+	pid_t pid;
+
+	must(fanotify_mark(watch, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, at(DECOY)), "fanotify_mark");
+	pid = reader();
+	must(read(watch, &event, sizeof(event)), "read of a fanotify event");
+	carry_away(must(event.fd, "fanotify's descriptor"));
+	end(pid);
+}
+
+static void file_handle(void)
+{
+	struct {
+		struct file_handle head;
+		unsigned char bytes[MAX_HANDLE_SZ];
+	} handle = {.head.handle_bytes = MAX_HANDLE_SZ};
+	int mount_id, folder = must(open(at("work"), O_RDONLY | O_DIRECTORY), "open a folder");
+
+	must(name_to_handle_at(AT_FDCWD, at(DECOY), &handle.head, &mount_id, 0), "name_to_handle_at");
+	carry_away(must(open_by_handle_at(folder, &handle.head, O_RDONLY), "open_by_handle_at"));
+}
+
+static void uring_open(void)
+{
+	struct ring ring = ring_open(0);
+
+	carry_away(ring_openat(&ring, at(DECOY), O_RDONLY));
+}
+
+static void uring_open_polled(void)
+{
+	struct ring ring = ring_open(IORING_SETUP_SQPOLL);
+
+	carry_away(ring_openat(&ring, at(DECOY), O_RDONLY));
+}
+
+static void uring_read(void)
+{
+	struct ring ring = ring_open(0);
+	char data[ROOM];
+
+	send_out(data, ring_read(&ring, must(open(at(DECOY), O_RDONLY), "open"), data));
+}
+
+static void uring_connect(void)
+{
+	struct ring ring = ring_open(0);
+	char data[ROOM];
+	size_t len = take(must(open(at(DECOY), O_RDONLY), "open"), data);
+	int fd = ring_dial(&ring);
+
+	ring_send(&ring, fd, data, len);
+}
+
+static void uring_all(void)
+{
+	struct ring ring = ring_open(0);
+	char data[ROOM];
+	size_t len = ring_read(&ring, ring_openat(&ring, at(DECOY), O_RDONLY), data);
+	int fd = ring_dial(&ring);
+
+	ring_send(&ring, fd, data, len);
+}
+
+static void mapped(void)
+{
+	int fd = must(open(at(DECOY), O_RDONLY), "open");
+	struct stat st;
+	char *data;
+
+	must(fstat(fd, &st), "fstat");
+	data = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (data == MAP_FAILED)
+		cant("mmap");
+	send_out(data, st.st_size);
+}
+
+static void reader_preloaded(void)
+{
+	must(setenv("LD_PRELOAD", at("bin/preload.so"), 1), "setenv");
+	await(start(at("bin/reader"), at(DECOY)));
+}
+
+static void reader_impersonated(void)
+{
+	own_mounts();
+	must(mount(at("bin/names"), at("bin/reader"), NULL, MS_BIND, NULL), "bind mount");
+	execl(at("bin/reader"), "reader", "plain", NULL);
+	cant("exec");
+}
+
+static void reader_asked(void)
+{
+	char data[ROOM];
+	int out[2];
+	pid_t pid;
+
+	must(pipe2(out, O_CLOEXEC), "pipe");
+	pid = branch();
+	if (!pid) {
+		must(dup2(out[1], 1), "dup2");
+		execl(at("bin/reader"), "reader", "--print", at(DECOY), NULL);
+		cant("exec");
+	}
+	await(pid);
+	send_out(data, take(out[0], data));
+}
+
+static const struct trick tricks[] = {
+	TRICK(fd_from_stranger),
+	TRICK(pidfd_getfd_stolen),
+	TRICK(proc_fd_of_another),
+	TRICK(fanotify_gives_it),
+	TRICK(file_handle),
+	TRICK(uring_open),
+	TRICK(uring_open_polled),
+	TRICK(uring_read),
+	TRICK(uring_connect),
+	TRICK(uring_all),
+	TRICK(mapped),
+	TRICK(reader_preloaded),
+	TRICK(reader_impersonated),
+	TRICK(reader_asked),
+};
+
+int main(int argc, char **argv)
+{
+	return RUN(tricks, argc, argv);
+}
