@@ -10,10 +10,9 @@ from typing import Final
 #: Reasons, and the tricks that each is the reason for.
 REASONS: Final = (
     (
-        "A policy's exact paths are compared with the name the file was opened by, not yet with the file's identity. Events for "
-        "links, renames and mounts, by which an author could see the name being made, don't exist yet.",
+        "A policy's exact paths are compared with the name the file was opened by, not yet with the file's identity. Nobody saw "
+        "the other name being made, or it was made by a mount, which is no event yet.",
         (
-            "names/hard_link",
             "names/hard_link_before",
             "names/bind_file",
             "names/bind_folder",
@@ -21,9 +20,12 @@ REASONS: Final = (
             "names/detached_tree",
             "names/lazy_umount",
             "names/pivot_to_it",
-            "names/file_renamed",
-            "names/folder_renamed",
         ),
+    ),
+    (
+        "The path of a link or rename is the name put behind the directory where it begins; a symbolic link in the middle of it "
+        "is not resolved, and the event says so (`path_unresolved`).",
+        ("names/hard_link_by_symlink",),
     ),
     (
         "A file below an overlay file system has another name and another identity there; only the mount, which is no event yet, "
@@ -63,10 +65,6 @@ REASONS: Final = (
         ("kin/crowd_between",),
     ),
     ("The policy's time is over: whoever waits longer than `within` evades it.", ("kin/slow_outside_window",)),
-    (
-        "The file was made where no policy looks, and comes under its name by a rename, which is no event yet.",
-        ("runs/moved_in",),
-    ),
     (
         "What an interpreter runs is data to the kernel. A script's relative name or its standard input says nothing about where "
         "it lies; `read` is no event yet.",

@@ -14,7 +14,9 @@ class Goal:
     policies: frozenset[str]
 
 
-THEFT: Final = Goal("a secret is read and leaves", frozenset({"secret_leaves", "secret_leaves_session"}))
+THEFT: Final = Goal(
+    "a secret is read and leaves", frozenset({"secret_leaves", "secret_leaves_session", "secret_gets_another_name"})
+)
 DROP: Final = Goal(
     "a dropped program runs",
     frozenset({"dropped_and_run", "dropped_file_runs", "runs_from_memory", "runs_from_far_down"}),
@@ -52,6 +54,10 @@ _FAMILIES: Final = (
             "symlink_to_it": "a symbolic link",
             "symlink_chain": "39 symbolic links, one behind another",
             "hard_link": "a hard link that it makes",
+            "hard_link_by_dots": "the same, the secret named by `..`",
+            "hard_link_by_folder": "the same, the secret named relative to its folder's descriptor",
+            "hard_link_by_symlink": "the same, the secret named through a symbolic link to its folder",
+            "hard_link_of_descriptor": "the same, the secret named by a descriptor (O_PATH, AT_EMPTY_PATH)",
             "hard_link_before": "a hard link that has long been there",
             "dot_dot": "`..`, `.` and doubled slashes",
             "long_spelling": "a spelling of 4,095 bytes",

@@ -39,6 +39,44 @@ static void hard_link(void)
 	steal(other);
 }
 
+static void hard_link_by_dots(void)
+{
+	char *other = own("work");
+
+	must(chdir(at("work")), "chdir");
+	must(link("../bin/../decoy/./shadow", other), "link");
+	steal(other);
+}
+
+static void hard_link_by_folder(void)
+{
+	char *other = own("work");
+
+	must(linkat(must(open(at("decoy"), O_PATH), "open O_PATH"), "shadow", AT_FDCWD, other, 0), "linkat");
+	steal(other);
+}
+
+static void hard_link_by_symlink(void)
+{
+	char *folder, *other = own("work"), *path;
+
+	if (asprintf(&folder, "%s.folder", other) < 0 || asprintf(&path, "%s/shadow", folder) < 0)
+		_exit(3);
+	must(symlink(at("decoy"), folder), "symlink");
+	must(link(path, other), "link");
+	steal(other);
+}
+
+static void hard_link_of_descriptor(void)
+{
+	char *other = own("work");
+	int fd = must(open(at(DECOY), O_PATH), "open O_PATH");
+
+	must(linkat(fd, "", AT_FDCWD, other, AT_EMPTY_PATH), "linkat");
+	close(fd);
+	steal(other);
+}
+
 static void hard_link_before(void)
 {
 	/* made by somebody else, long ago */
@@ -271,6 +309,10 @@ static const struct trick tricks[] = {
 	TRICK(symlink_to_it),
 	TRICK(symlink_chain),
 	TRICK(hard_link),
+	TRICK(hard_link_by_dots),
+	TRICK(hard_link_by_folder),
+	TRICK(hard_link_by_symlink),
+	TRICK(hard_link_of_descriptor),
 	TRICK(hard_link_before),
 	TRICK(dot_dot),
 	TRICK(long_spelling),
