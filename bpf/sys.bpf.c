@@ -22,6 +22,9 @@ __noinline int er_record(void)
 	if (!config || !scratch)
 		return 0;
 	call = &scratch->call;
+	/* most writes are to something else than a process's memory */
+	if (call->event == ER_EVENT_PROCMEM && call->nr != NR_PROCESS_VM_WRITEV && !er_is_proc_mem(call->file))
+		return 0;
 	if (!er_begin(&scratch->record.exec.hdr, &scratch->record.exec.task, config, call->event, 0))
 		return 0;
 	if (call->compat)
@@ -32,8 +35,14 @@ __noinline int er_record(void)
 		er_clear_file(&scratch->record.file, call->ret);
 		return er_write(scratch, call, config->content);
 	case ER_EVENT_EXEC: return er_exec_failed(scratch, call);
-	case ER_EVENT_CONNECT: return er_connect(scratch, call);
-	case ER_EVENT_PTRACE: return er_ptrace(scratch, call);
+	case ER_EVENT_CONNECT:
+	case ER_EVENT_BIND:
+	case ER_EVENT_LISTEN:
+	case ER_EVENT_ACCEPT:
+	case ER_EVENT_SENDTO: return er_connect(scratch, call);
+	case ER_EVENT_PTRACE:
+	case ER_EVENT_KILL:
+	case ER_EVENT_PROCMEM: return er_ptrace(scratch, call);
 	case ER_EVENT_SETUID: return er_setuid(scratch, call, er_wanted(config, call->event));
 	default: return er_plain(scratch, call);
 	}

@@ -14,8 +14,9 @@ from execray.schema.catalog import ACTOR_SLOT_OF, EVENT_BY_CODE, EVENT_BY_NAME, 
 from execray.wire.frames import Batch, Row
 
 MAX_GLOB_BYTES: Final = 1024
-#: Without a choice: all but the writes, of which there are more than of everything else together.
-USUAL: Final = frozenset(event.code for event in EVENTS if event.name != "write")
+_FREQUENT: Final = frozenset(("write", "read", "sendto", "dup", "mmap", "mprotect", "prctl"))
+#: Without a choice: all but those of which there are more than of everything else together.
+USUAL: Final = frozenset(event.code for event in EVENTS if event.name not in _FREQUENT)
 
 _PATHS: Final = ("path", "rawpath", "filename")
 #: By event code, where a row has its paths.

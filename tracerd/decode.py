@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from execray.schema import layout
 from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME, Flag
@@ -46,6 +46,22 @@ _KIND_AT: Final = 4
 
 Slots: TypeAlias = tuple[object, ...]
 
+#: er_ptrace.nr -> the call's name
+_PROCMEM: Final = {call.number: call.name.encode() for call in EVENT_BY_NAME["procmem"].system_calls}
+_NOWHERE: Final = (None, None)
+_NR_SENDTO: Final = 44
+_NR_PIDFD_SEND_SIGNAL: Final = 424
+
+
+class _Ends(NamedTuple):
+    """What a record says of a socket: its own address, the other end's, and for AF_UNIX a name."""
+
+    record: layout.Connect
+    family: int | None
+    here: tuple[int | None, int | None]
+    there: tuple[int | None, int | None]
+    path: int | None
+
 
 class Decoder:
     """Turns records into rows of a BatchBuilder, keeping the process table as they tell."""
@@ -64,7 +80,13 @@ class Decoder:
             code["open"]: (FILE.size, self._open),
             code["write"]: (FILE.size, self._write),
             code["connect"]: (CONNECT.size, self._connect),
+            code["bind"]: (CONNECT.size, self._bind),
+            code["listen"]: (CONNECT.size, self._listen),
+            code["accept"]: (CONNECT.size, self._accept),
+            code["sendto"]: (CONNECT.size, self._sendto),
             code["ptrace"]: (PTRACE.size, self._ptrace),
+            code["kill"]: (PTRACE.size, self._kill),
+            code["procmem"]: (PTRACE.size, self._procmem),
             code["setuid"]: (SETUID.size, self._setuid),
         }
         self._plain_calls = plain_decoders(frozenset(EVENT_BY_CODE) - frozenset(self._handlers))
@@ -166,27 +188,64 @@ class Decoder:
         slots, self._more_flags = check(r.nr, self._plain_calls[code]).decode(r, record, flags, self._builder.text)
         return tuple(slots)
 
-    def _connect(self, record: memoryview, flags: int) -> Slots:
+    def _ends(self, record: memoryview) -> _Ends:
         r = layout.Connect._make(CONNECT.unpack_from(record))
         (path,) = cut(record, CONNECT.size, r.path_len)
         text = self._builder.text
+        family = r.family or None  # 0: nothing told of a socket
         size = {_AF_INET: 4, _AF_INET6: 16}.get(r.family)
         if size is None:
             # an abstract address begins with a NUL and may hold more; a path ends at its first
             unix = path if path.startswith(b"\0") else path.split(b"\0")[0]
-            return (r.fd, r.family, None, None, None, None, text(unix) if r.path_len else None, result(r.ret))
-        source = (text(r.saddr[:size]), r.sport) if r.sport else (None, None)
-        return (r.fd, r.family, text(r.daddr[:size]), r.dport, *source, None, result(r.ret))
+            return _Ends(r, family, _NOWHERE, _NOWHERE, text(unix) if r.path_len else None)
+        here, there = (text(r.saddr[:size]), r.sport), (text(r.daddr[:size]), r.dport)
+        return _Ends(r, family, here, there, None)
+
+    def _connect(self, record: memoryview, flags: int) -> Slots:
+        r, _, here, there, path = self._ends(record)
+        return (r.fd, r.family, *there, *(here if r.sport else _NOWHERE), path, result(r.ret))
+
+    def _bind(self, record: memoryview, flags: int) -> Slots:
+        r, family, here, there, path = self._ends(record)
+        # where it failed, there is only the address that was asked for
+        return (r.fd, family, *(here if r.ret == 0 else there), path, result(r.ret))
+
+    def _listen(self, record: memoryview, flags: int) -> Slots:
+        r, family, here, _, path = self._ends(record)
+        backlog = r.amount & 0xFFFFFFFF
+        return (r.fd, family, *here, path, backlog - (backlog >> 31 << 32), result(r.ret))
+
+    def _accept(self, record: memoryview, flags: int) -> Slots:
+        r, family, here, there, path = self._ends(record)
+        return (r.fd, family, *there, *here, path, result(r.ret))
+
+    def _sendto(self, record: memoryview, flags: int) -> Slots:
+        r, family, _, there, path = self._ends(record)
+        return (r.fd, family, *there, path, r.amount if r.nr == _NR_SENDTO else None, result(r.ret))
+
+    def _target(self, r: layout.Ptrace) -> tuple[object, ...]:
+        if not r.target_pid:
+            return (None, None, None, None, None)
+        target = self._table.get(r.target_pid, r.target_start_ns)
+        parent = (r.target_ppid, r.target_parent_start_ns)
+        exe = self._builder.text(target.exe)
+        return ((r.target_pid, r.target_start_ns), r.target_tid, r.target_uid, parent, exe)
 
     def _ptrace(self, record: memoryview, flags: int) -> Slots:
         r = layout.Ptrace._make(PTRACE.unpack_from(record))
-        if not r.target_pid:
-            return (r.request, None, None, None, None, None, r.ret)
-        target = self._table.get(r.target_pid, r.target_start_ns)
-        parent = (r.target_ppid, r.target_parent_start_ns)
-        identity = (r.target_pid, r.target_start_ns)
-        exe = self._builder.text(target.exe)
-        return (r.request, identity, r.target_tid, r.target_uid, parent, exe, r.ret)
+        return (r.request, *self._target(r), r.ret)
+
+    def _kill(self, record: memoryview, flags: int) -> Slots:
+        r = layout.Ptrace._make(PTRACE.unpack_from(record))
+        number = None if r.nr == _NR_PIDFD_SEND_SIGNAL else r.target_nr
+        return (r.request, number, *self._target(r), r.ret)
+
+    def _procmem(self, record: memoryview, flags: int) -> Slots:
+        r = layout.Ptrace._make(PTRACE.unpack_from(record))
+        call = _PROCMEM.get(r.nr)
+        if call is None:
+            raise BadRecord(f"call {r.nr} is no procmem")
+        return (self._builder.text(call), r.request, *self._target(r), r.ret)
 
     def _setuid(self, record: memoryview, flags: int) -> Slots:
         r = layout.Setuid._make(SETUID.unpack_from(record))

@@ -30,6 +30,8 @@ _SPECIAL: Final[Mapping[str, tuple[int, ...]]] = {
     "ptrace": (101, _ATTACH, _NOBODY, 0, 0),
     "setuid": (105, _NO_ID),
     "exec": (59, -1, 0, 0),
+    "kill": (62, _NOBODY, 0),
+    "module_load": (175, -1, 0, -1),
 }
 _PROBES: Final[Mapping[str, tuple[int, ...]]] = {
     event.name: _SPECIAL.get(event.name, (event.system_calls[0].number, *(-1,) * 6))

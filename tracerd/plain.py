@@ -69,6 +69,8 @@ class PlainDecoder:
 
     def _sure(self, texts: Texts) -> bool:
         first, second = self._call.names
+        if self._call.dirs[0] == RESULT:
+            return True
         return (not first or not texts[1] or joined(texts[0], texts[1], self._call.follows)[1]) and (
             not second or not texts[3] or joined(texts[2], texts[3], False)[1]
         )
@@ -99,11 +101,9 @@ def _getter(field: Field, call: Call) -> Getter:
 
 def _number(value: Value, kind: Kind) -> Getter:
     if not value.at:
-        constant = bool(value.constant) if kind is Kind.BOOL else value.constant
+        constant = bool(value.constant) if kind is Kind.BOOL and value.constant is not None else value.constant
         return lambda r, t: constant
     index = value.at - 1
-    if value.at == RESULT:
-        return lambda r, t: result(r[index])
     form = _FORMS[value.form]
     if kind is Kind.BOOL:
         mask = value.mask or _U32
@@ -135,6 +135,8 @@ _FORMS: Final[dict[str, Callable[[Plain, int], int | None]]] = {
 
 def _path(call: Call) -> Getter:
     """The descriptor's path, or the name put behind where it begins; an empty name is the descriptor itself."""
+    if call.dirs[0] == RESULT:
+        return lambda r, t: t[0] if r.ret == 0 else None
     if not call.names[0]:
         return lambda r, t: walked_path(t[0], r.i_mode, r.ino) if r.ino else None
     follows = call.follows
@@ -153,6 +155,7 @@ _PATHS: Final[dict[str, Callable[[Call], Getter]]] = {
     "rawpath": lambda call: (lambda r, t: t[1]) if call.names[0] else (lambda r, t: None),
     "rawnewpath": lambda call: lambda r, t: t[3],
     "file.id": lambda call: lambda r, t: file_id(r.dev, r.ino),
+    "call": lambda call: lambda r, t: call.name.encode("ascii"),
     "ret": lambda call: lambda r, t: result(r.ret),
 }
 

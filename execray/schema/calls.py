@@ -17,7 +17,8 @@ Words stand for the arguments, in order:
 - `field&MASK`: only those bits; `field?MASK`: a call that has none of those bits isn't the event
 - `_`: nobody's business
 
-and three are no arguments: `=fd`, the result is such a descriptor; `field=N`, a constant; `field=ret`, the result.
+and these are no arguments: `=fd`, the result is such a descriptor; `=root`, `path` is the root that the caller has afterwards;
+`field=N`, a constant; `field=none`, missing; `field=N&MASK`, bits of the Nth argument. A field `call` is the call's name.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Value:
     at: int = 0  # 1 to 6, or RESULT; 0: a constant
     form: str = "i"  # i, u, q, w, m, h: as above
     mask: int = 0  # 0: all bits
-    constant: int = 0
+    constant: int | None = None
 
 
 @dataclass(slots=True)
@@ -101,10 +102,15 @@ def _no_argument(call: Call, word: str) -> None:
     left, _, right = word.partition("=")
     if word == "=fd":
         call.fd = RESULT
+    elif word == "=root":
+        call.dirs[0] = RESULT
     elif left in ("x32", "socketcall"):
         setattr(call, left, int(right))
-    elif right == "ret":
-        call.values.append(Value(left, RESULT))
+    elif right == "none":
+        call.values.append(Value(left))
+    elif "&" in right:
+        at, _, mask = right.partition("&")
+        call.values.append(Value(left, int(at), mask=int(mask)))
     else:
         call.values.append(Value(left, constant=int(right)))
 

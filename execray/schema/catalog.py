@@ -15,6 +15,7 @@ from execray.schema.actor import ACTOR_FIELDS
 from execray.schema.events_files import FILE_EVENTS
 from execray.schema.events_net import NET_EVENTS
 from execray.schema.events_process import PROCESS_EVENTS
+from execray.schema.events_system import SYSTEM_EVENTS
 from execray.schema.field import NO_FLAG, Field, Flag
 from execray.schema.row import EventType
 
@@ -36,10 +37,10 @@ __all__ = [
 ]
 
 #: Raised with every change of a row's slots or of their meaning; both ends of the stream must agree on it.
-CATALOG_VERSION = 3
+CATALOG_VERSION = 4
 
 EVENTS: tuple[EventType, ...] = tuple(
-    sorted((*PROCESS_EVENTS, *FILE_EVENTS, *NET_EVENTS), key=lambda event: event.code)
+    sorted((*PROCESS_EVENTS, *FILE_EVENTS, *NET_EVENTS, *SYSTEM_EVENTS), key=lambda event: event.code)
 )
 ACTOR_SLOTS: tuple[Field, ...] = tuple(field for field in ACTOR_FIELDS if not field.derived)
 #: Code 0 on the stream: (0, time_ns, where, count, since_ns). Not an event a policy can name.

@@ -284,4 +284,33 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
         ecs_category="file",
         ecs_action="change",
     ),
+    EventType(
+        49,
+        "read",
+        "Bytes were read from a descriptor, or that was tried: of the usual calls the most frequent.",
+        (
+            Field("fd", Kind.INT, "The descriptor."),
+            path("What the descriptor refers to, as for write."),
+            FILE_ID,
+            Field(
+                "len",
+                Kind.INT,
+                "Bytes asked to be read; missing where they go to several pieces.",
+                ("length",),
+                unit="bytes",
+            ),
+            RET,
+        ),
+        calls=(
+            "read 0 3 fd _ len:q",
+            "pread64 17 180 fd _ len:q",
+            "readv 19 145 fd len=none x32=515",
+            "preadv 295 333 fd len=none x32=534",
+            "preadv2 327 378 fd len=none x32=546",
+            "recvfrom 45 371 fd _ len:q x32=517 socketcall=12",
+            "recvmsg 47 372 fd len=none x32=519 socketcall=17",
+        ),
+        ecs_category="file",
+        ecs_action="read",
+    ),
 )

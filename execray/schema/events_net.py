@@ -6,7 +6,15 @@ from typing import Final
 
 from execray.schema.field import Field
 from execray.schema.kinds import Kind
-from execray.schema.row import RET, EventType
+from execray.schema.row import RET, EventType, path
+
+_FD: Final = Field("fd", Kind.INT, "The socket's descriptor.")
+_FAMILY: Final = Field("family", Kind.INT, "Address family.", constants="AF_", ecs="network.type")
+_SOURCE: Final = (
+    Field("src.ip", Kind.IP, "The address; the socket's own record where the call succeeded.", ecs="source.ip"),
+    Field("src.port", Kind.INT, "The port; of a bind to port 0, the one it got.", ecs="source.port"),
+)
+_UNIX: Final = Field("path", Kind.BYTES, "For AF_UNIX: the address, where there is one.", ("pathname",))
 
 NET_EVENTS: Final[tuple[EventType, ...]] = (
     EventType(
@@ -36,5 +44,93 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
         calls=("connect 42 362 fd socketcall=3",),
         ecs_category="network",
         ecs_action="connection_attempted",
+    ),
+    EventType(
+        26,
+        "socket",
+        "A socket was made, or that was tried.",
+        (
+            Field("family", Kind.INT, "Address family.", constants="AF_", ecs="network.type"),
+            Field("type", Kind.INT, "Its type, without flags.", constants="SOCK_"),
+            Field("proto", Kind.INT, "Protocol; 0: the usual one of family and type."),
+            RET,
+        ),
+        calls=(
+            "socket 41 359 family type&15 proto socketcall=1",
+            "socketpair 53 360 family type&15 proto socketcall=8",
+        ),
+        ecs_category="network",
+        ecs_action="socket",
+    ),
+    EventType(
+        27,
+        "bind",
+        "A socket was given an address of its own, or that was tried.",
+        (_FD, _FAMILY, *_SOURCE, _UNIX, RET),
+        calls=("bind 49 361 fd socketcall=2",),
+        ecs_category="network",
+        ecs_action="bind",
+    ),
+    EventType(
+        28,
+        "listen",
+        "A socket began to take connections, or that was tried.",
+        (_FD, _FAMILY, *_SOURCE, _UNIX, Field("backlog", Kind.INT, "How many may wait, as passed."), RET),
+        calls=("listen 50 363 fd socketcall=4",),
+        ecs_category="network",
+        ecs_action="listen",
+    ),
+    EventType(
+        29,
+        "accept",
+        "A connection was taken, or that was tried. The source is the other side, the destination our own.",
+        (
+            Field("fd", Kind.INT, "The descriptor of the socket that listens; the new one is `ret`."),
+            _FAMILY,
+            Field("src.ip", Kind.IP, "Who connects.", ecs="source.ip"),
+            Field("src.port", Kind.INT, "Its port.", ecs="source.port"),
+            Field("dst.ip", Kind.IP, "Our address.", ecs="destination.ip"),
+            Field("dst.port", Kind.INT, "Our port.", ecs="destination.port"),
+            _UNIX,
+            RET,
+        ),
+        calls=("accept 43 - =fd socketcall=5", "accept4 288 364 =fd socketcall=18"),
+        ecs_category="network",
+        ecs_action="connection_accepted",
+    ),
+    EventType(
+        30,
+        "sendto",
+        "Bytes were sent through a socket by sendto or sendmsg, or that was tried. Each is a `write`, too.",
+        (
+            _FD,
+            _FAMILY,
+            Field(
+                "dst.ip",
+                Kind.IP,
+                "Destination address: the caller's where it names one, else the connected socket's.",
+                ecs="destination.ip",
+            ),
+            Field("dst.port", Kind.INT, "Destination port.", ecs="destination.port"),
+            _UNIX,
+            Field("len", Kind.INT, "Bytes asked to be sent; missing for sendmsg.", ("length",), unit="bytes"),
+            RET,
+        ),
+        calls=("sendto 44 369 fd socketcall=11", "sendmsg 46 370 fd x32=518 socketcall=16"),
+        ecs_category="network",
+        ecs_action="send",
+    ),
+    EventType(
+        31,
+        "dup",
+        "A descriptor was copied, or that was tried: dup, dup2 and dup3.",
+        (
+            Field("fd", Kind.INT, "The descriptor that is copied.", ("oldfd",)),
+            path("What it refers to, as for write."),
+            Field("ret", Kind.INT, RET.doc, ("newfd",), constants="E"),
+        ),
+        calls=("dup 32 41 fd", "dup2 33 63 fd", "dup3 292 330 fd"),
+        ecs_category="process",
+        ecs_action="dup",
     ),
 )

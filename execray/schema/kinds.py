@@ -9,6 +9,8 @@ import signal
 import socket
 import stat
 
+from execray.schema.constants import MORE_CONSTANTS
+
 
 class Kind(enum.Enum):
     """What a field holds, as the policy language sees it, and as the stream carries it.
@@ -64,6 +66,7 @@ CONSTANTS: dict[str, dict[str, int]] = {
     },
     "ACCESS_": {"READ": 1, "WRITE": 2},
     "E": {name: number for number, name in errno.errorcode.items()},
-    "RENAME_": {"RENAME_NOREPLACE": 1, "RENAME_EXCHANGE": 2, "RENAME_WHITEOUT": 4},
+    "SOCK_": {name: number & 15 for name, number in _family("SOCK_", socket).items() if number < 16},
+    **MORE_CONSTANTS,
     "SIG": {s.name: int(s) for s in signal.Signals},
 }

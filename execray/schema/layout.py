@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 3
+ER_ABI_VERSION: Final = 4
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 8192
 ER_CONTENT_MAX: Final = 256
@@ -46,6 +46,36 @@ ER_EVENT: Final = {
     "ER_EVENT_CHOWN": 17,
     "ER_EVENT_SETXATTR": 18,
     "ER_EVENT_UTIMES": 19,
+    "ER_EVENT_MOUNT": 20,
+    "ER_EVENT_UMOUNT": 21,
+    "ER_EVENT_CHROOT": 22,
+    "ER_EVENT_PIVOT_ROOT": 23,
+    "ER_EVENT_SETNS": 24,
+    "ER_EVENT_UNSHARE": 25,
+    "ER_EVENT_SOCKET": 26,
+    "ER_EVENT_BIND": 27,
+    "ER_EVENT_LISTEN": 28,
+    "ER_EVENT_ACCEPT": 29,
+    "ER_EVENT_SENDTO": 30,
+    "ER_EVENT_DUP": 31,
+    "ER_EVENT_PROCMEM": 32,
+    "ER_EVENT_CAPSET": 33,
+    "ER_EVENT_PRCTL": 34,
+    "ER_EVENT_PERSONALITY": 35,
+    "ER_EVENT_KEYCTL": 36,
+    "ER_EVENT_KILL": 37,
+    "ER_EVENT_MEMFD_CREATE": 38,
+    "ER_EVENT_MMAP": 39,
+    "ER_EVENT_MPROTECT": 40,
+    "ER_EVENT_BPF": 41,
+    "ER_EVENT_PERF_EVENT_OPEN": 42,
+    "ER_EVENT_USERFAULTFD": 43,
+    "ER_EVENT_IO_URING_SETUP": 44,
+    "ER_EVENT_KEXEC": 45,
+    "ER_EVENT_MODULE_LOAD": 46,
+    "ER_EVENT_MODULE_UNLOAD": 47,
+    "ER_EVENT_SETGID": 48,
+    "ER_EVENT_READ": 49,
     "ER_EVENT_SCAN": 63,
 }
 
@@ -90,8 +120,10 @@ CONFIG: Final = Struct("<QIII4x")
 
 
 class Connect(NamedTuple):
-    """struct er_connect, 160 bytes without its tail."""
+    """struct er_connect, 176 bytes without its tail."""
 
+    amount: int
+    nr: int
     fd: int
     ret: int
     family: int
@@ -102,7 +134,7 @@ class Connect(NamedTuple):
     saddr: bytes
 
 
-CONNECT: Final = Struct("<112xiiHHHH16s16s")
+CONNECT: Final = Struct("<112xQH2x4xiiHHHH16s16s")
 
 
 class Creds(NamedTuple):
@@ -211,7 +243,7 @@ PLAIN: Final = Struct("<112xQQQQQQqQIHHHHHH")
 
 
 class Ptrace(NamedTuple):
-    """struct er_ptrace, 160 bytes without its tail."""
+    """struct er_ptrace, 168 bytes without its tail."""
 
     request: int
     target_start_ns: int
@@ -220,10 +252,12 @@ class Ptrace(NamedTuple):
     target_tid: int
     target_uid: int
     target_ppid: int
+    target_nr: int
+    nr: int
     ret: int
 
 
-PTRACE: Final = Struct("<112xQQQIIIIi4x")
+PTRACE: Final = Struct("<112xQQQIIIIiH2xq")
 
 
 class Self(NamedTuple):

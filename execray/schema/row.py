@@ -68,6 +68,7 @@ def path(doc: str) -> Field:
     return Field("path", Kind.PATH, doc, ("pathname",), ecs="file.path", cut_by=Flag.PATH_TRUNCATED)
 
 
+CALL = Field("call", Kind.BYTES, "Which call it was, by its name.")
 FILE_ID = Field(
     "file.id", Kind.BYTES, "The kernel's (device, inode) of the file, as `MAJOR:MINOR:INODE`.", ecs="file.inode"
 )

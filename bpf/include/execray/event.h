@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 3
+#define ER_ABI_VERSION 4
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -31,6 +31,36 @@ enum er_event {
 	ER_EVENT_CHOWN = 17,
 	ER_EVENT_SETXATTR = 18,
 	ER_EVENT_UTIMES = 19,
+	ER_EVENT_MOUNT = 20,
+	ER_EVENT_UMOUNT = 21,
+	ER_EVENT_CHROOT = 22,
+	ER_EVENT_PIVOT_ROOT = 23,
+	ER_EVENT_SETNS = 24,
+	ER_EVENT_UNSHARE = 25,
+	ER_EVENT_SOCKET = 26,
+	ER_EVENT_BIND = 27,
+	ER_EVENT_LISTEN = 28,
+	ER_EVENT_ACCEPT = 29,
+	ER_EVENT_SENDTO = 30,
+	ER_EVENT_DUP = 31,
+	ER_EVENT_PROCMEM = 32,
+	ER_EVENT_CAPSET = 33,
+	ER_EVENT_PRCTL = 34,
+	ER_EVENT_PERSONALITY = 35,
+	ER_EVENT_KEYCTL = 36,
+	ER_EVENT_KILL = 37,
+	ER_EVENT_MEMFD_CREATE = 38,
+	ER_EVENT_MMAP = 39,
+	ER_EVENT_MPROTECT = 40,
+	ER_EVENT_BPF = 41,
+	ER_EVENT_PERF_EVENT_OPEN = 42,
+	ER_EVENT_USERFAULTFD = 43,
+	ER_EVENT_IO_URING_SETUP = 44,
+	ER_EVENT_KEXEC = 45,
+	ER_EVENT_MODULE_LOAD = 46,
+	ER_EVENT_MODULE_UNLOAD = 47,
+	ER_EVENT_SETGID = 48,
+	ER_EVENT_READ = 49,
 	ER_EVENT_SCAN = 63, /* one thread found by the scan at start; not an event a policy can name */
 };
 
@@ -170,10 +200,14 @@ struct er_plain {
 	char tail[];
 };
 
-/* ER_EVENT_CONNECT */
+/* ER_EVENT_CONNECT, ER_EVENT_BIND, ER_EVENT_LISTEN, ER_EVENT_ACCEPT, ER_EVENT_SENDTO */
 struct er_connect {
 	struct er_header hdr;
 	struct er_task task;
+	__u64 amount; /* sendto: bytes asked to be sent; listen: the backlog */
+	__u16 nr;     /* of er_shape */
+	__u16 _pad;
+	__u32 _pad2;
 	__s32 fd;
 	__s32 ret;
 	__u16 family;
@@ -185,19 +219,21 @@ struct er_connect {
 	char tail[]; /* AF_UNIX: sun_path */
 };
 
-/* ER_EVENT_PTRACE; target_pid 0: no such process */
+/* ER_EVENT_PTRACE, ER_EVENT_KILL, ER_EVENT_PROCMEM: one process on another; target_pid 0: no such process */
 struct er_ptrace {
 	struct er_header hdr;
 	struct er_task task;
-	__u64 request;
+	__u64 request; /* ptrace: the request; kill: the signal; procmem: bytes asked to be written */
 	__u64 target_start_ns;
 	__u64 target_parent_start_ns;
 	__u32 target_pid;
 	__u32 target_tid;
 	__u32 target_uid;
 	__u32 target_ppid;
-	__s32 ret;
-	__u32 _pad;
+	__s32 target_nr; /* as passed: in the caller's pid namespace, kill: maybe a group */
+	__u16 nr;	 /* of er_shape */
+	__u16 _pad;
+	__s64 ret;
 };
 
 enum er_setuid_call {

@@ -41,7 +41,8 @@ static __always_inline bool er_walk_up(struct er_scratch *scratch)
 	if (dentry == parent) {
 		pos = (pos - len) & (ER_PATH_MAX - 1);
 		bpf_probe_read_kernel(&scratch->path[pos], len & ER_NAME_MAX, name);
-		scratch->pos = pos;
+		if (scratch->path[pos] != '/') /* namespaces, pidfds: the kernel's word for no name */
+			scratch->pos = pos;
 		scratch->walk_flags |= ER_WALK_NAMELESS;
 		return true;
 	}

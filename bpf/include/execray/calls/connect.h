@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Sockets: connect, by itself and through socketcall. */
+/* Sockets: the addresses of both ends. */
 #ifndef EXECRAY_CALLS_CONNECT_H
 #define EXECRAY_CALLS_CONNECT_H
 
@@ -10,6 +10,7 @@
 #define AF_INET	    2
 #define AF_INET6    10
 #define EINPROGRESS 115
+#define ER_SUN_MAX  110 /* sizeof(struct sockaddr_un) */
 
 /* The address as the caller gave it. */
 static __always_inline void er_user_address(struct er_connect *e, __u64 from, __u32 len)
@@ -47,48 +48,96 @@ static __always_inline void er_socket_address(struct er_connect *e, struct file 
 	}
 }
 
+/* Where the address that the call gives lies in the caller's memory. */
+static __always_inline void er_given_address(struct er_call *call, __u64 *address, __u32 *len)
+{
+	*address = call->arg[1];
+	*len = call->arg[2];
+	if (call->event == ER_EVENT_SENDTO && call->nr == NR_SENDMSG) { /* msg_name, msg_namelen */
+		__u64 at = call->arg[1];
+		__u32 narrow[2] = {};
+
+		if (call->compat) {
+			bpf_probe_read_user(narrow, sizeof(narrow), (void *)at);
+			*address = narrow[0];
+			*len = narrow[1];
+		} else {
+			bpf_probe_read_user(address, sizeof(*address), (void *)at);
+			bpf_probe_read_user(len, sizeof(*len), (void *)(at + 8));
+		}
+	} else if (call->event == ER_EVENT_SENDTO) {
+		*address = call->arg[4];
+		*len = call->arg[5];
+	} else if (call->event == ER_EVENT_LISTEN || call->event == ER_EVENT_ACCEPT) {
+		*address = *len = 0;
+	}
+}
+
+/* The path that a Unix socket is bound to, into the record's tail. Returns its length. */
+static __always_inline __u32 er_unix_name(struct er_connect *e, struct file *file)
+{
+	struct socket *socket = BPF_CORE_READ(file, private_data);
+	struct unix_sock *sk = (void *)BPF_CORE_READ(socket, sk);
+	struct unix_address *address = BPF_CORE_READ(sk, addr);
+	__s32 len = address ? BPF_CORE_READ(address, len) : 0;
+
+	if (len <= 2 || len > ER_SUN_MAX)
+		return 0;
+	len -= 2;
+	bpf_probe_read_kernel(e->tail, len & 127, (void *)address + bpf_core_field_offset(address->name) + 2);
+	return len & 127;
+}
+
+/* What a socket's calls say of its ends: connect, bind, listen, accept, sendto. */
 static __noinline int er_connect(struct er_scratch *scratch, struct er_call *call)
 {
 	struct er_connect *e;
 	struct file *file;
-	__u64 address;
-	__u32 len, total;
+	__u64 address = 0;
+	__u32 len = 0, total;
 	__u16 family = 0;
+	bool done;
 
 	if (!scratch || !call)
 		return 0;
 	e = &scratch->record.connect;
-	address = call->arg[1];
-	len = call->arg[2];
 	e->fd = call->arg[0];
+	e->nr = call->nr;
+	e->amount = call->arg[call->event == ER_EVENT_LISTEN ? 1 : 2];
+	er_given_address(call, &address, &len);
 	__builtin_memset(e->daddr, 0, sizeof(e->daddr));
 	__builtin_memset(e->saddr, 0, sizeof(e->saddr));
 	e->dport = e->sport = e->path_len = 0;
-	if (bpf_probe_read_user(&family, sizeof(family), (void *)address))
+	if (address && bpf_probe_read_user(&family, sizeof(family), (void *)address))
 		e->hdr.flags |= ER_F_UNREADABLE;
 	e->family = family;
 	e->ret = call->ret;
 	total = sizeof(*e);
 	/* Once it is connected the socket itself is asked, its family first: the caller's memory may say AF_UNIX by
-	 * now. */
+	 * now. A datagram's destination only the caller knows. */
 	file = call->file;
-	if (file && (call->ret == 0 || call->ret == -EINPROGRESS) &&
+	done = call->ret >= 0 || call->ret == -EINPROGRESS;
+	if (file && (done || !address) && !(call->event == ER_EVENT_SENDTO && address) &&
 	    (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) == S_IFSOCK) {
 		er_socket_address(e, file);
-		if (family == AF_UNSPEC && !e->dport) /* a disconnect */
+		if (call->event == ER_EVENT_CONNECT && family == AF_UNSPEC && !e->dport) /* a disconnect */
 			e->family = AF_UNSPEC;
 	} else if (family == AF_INET || family == AF_INET6) {
 		er_user_address(e, address, len);
 	}
-	if (e->family == AF_UNIX) {
-		if (len > 110) /* sizeof(struct sockaddr_un) */
-			len = 110;
+	if (e->family == AF_UNIX && address) {
+		if (len > ER_SUN_MAX)
+			len = ER_SUN_MAX;
 		if (len > 2) {
 			len -= 2;
 			bpf_probe_read_user(e->tail, len & 127, (void *)(address + 2));
 			e->path_len = len;
 			total += len & 127;
 		}
+	} else if (e->family == AF_UNIX && file) {
+		len = er_unix_name(e, file);
+		e->path_len = len;
+		total += len & 127;
 	}
 	e->hdr.len = total;
 	er_send(e, total);

@@ -6,6 +6,7 @@
 #include "execray/calls/record.h"
 
 #define ER_AT_FDCWD (-100)
+#define ER_AT_ROOT  7 /* er_shape::dir: the path is that of the root the caller has now */
 /* Four texts end here at the latest; no shape has more. */
 #define ER_TEXTS_MAX (4 * ER_PATH_MAX - 1)
 
@@ -31,7 +32,7 @@ static __noinline int er_append_start(struct er_scratch *scratch, __u32 at, __u3
 	fd = dir ? (__s32)scratch->call.value[dir & 7] : ER_AT_FDCWD;
 	bpf_probe_read_user(&first, sizeof(first), (void *)from);
 	fs = BPF_CORE_READ(task, fs);
-	if (first == '/')
+	if (first == '/' || dir == ER_AT_ROOT)
 		return er_append_path(scratch, &e->tail[at], &fs->root, &e->hdr.flags);
 	if (fd == ER_AT_FDCWD)
 		return er_append_path(scratch, &e->tail[at], &fs->pwd, &e->hdr.flags);
@@ -60,6 +61,17 @@ static __noinline int er_append_text(struct er_scratch *scratch, __u32 at, __u32
 	return from ? er_append_user_str(&e->tail[at & ER_TEXTS_MAX], from, &e->hdr) : 0;
 }
 
+/* What a capset left behind, where its arguments are pointers. */
+static __always_inline void er_fill_caps(struct er_plain *e)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	const struct cred *cred = BPF_CORE_READ(task, real_cred);
+
+	/* Linux 6.3 (f122a08b197d) made two words one; the bytes are the same. */
+	bpf_core_read(&e->arg0, sizeof(e->arg0), &cred->cap_effective);
+	bpf_core_read(&e->arg1, sizeof(e->arg1), &cred->cap_permitted);
+}
+
 static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 {
 	struct er_plain *e;
@@ -71,6 +83,8 @@ static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 	e = &scratch->record.plain;
 	shape = &call->shape;
 	__builtin_memcpy(&e->arg0, call->arg, sizeof(call->arg));
+	if (call->event == ER_EVENT_CAPSET)
+		er_fill_caps(e);
 	e->ret = call->ret;
 	e->ino = 0;
 	e->dev = 0;

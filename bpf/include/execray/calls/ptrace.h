@@ -1,11 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* One process on another: ptrace, and whom a pid means. */
+/* One process on another: ptrace, signals, writes to its memory; and whom a pid means. */
 #ifndef EXECRAY_CALLS_PTRACE_H
 #define EXECRAY_CALLS_PTRACE_H
 
 #define XA_CHUNK_SHIFT_BITS 6
 #define XA_NODE_TAG	    2UL
 #define PIDTYPE_PID_INDEX   0
+#define ER_PROC_MAGIC	    0x9fa0
+#define ER_PID_FS_MAGIC	    0x50494446
+#define ER_ANON_INODE_MAGIC 0x09041934
+
+static __always_inline struct task_struct *er_pid_task(struct pid *pid)
+{
+	struct hlist_node *first = BPF_CORE_READ(pid, tasks[PIDTYPE_PID_INDEX].first);
+
+	if (!first)
+		return NULL;
+	return (void *)first - bpf_core_field_offset(struct task_struct, pid_links[PIDTYPE_PID_INDEX]);
+}
 
 /*
  * The task that a pid means to the caller: looked up in its pid namespace's IDR, an XArray, as find_task_by_vpid()
@@ -17,9 +29,7 @@ static __always_inline struct task_struct *er_find_task(__s32 nr)
 	struct pid *self = BPF_CORE_READ(current_task, thread_pid);
 	unsigned int level = BPF_CORE_READ(self, level);
 	struct pid_namespace *ns = NULL;
-	struct hlist_node *first;
 	struct xa_node *node;
-	struct pid *pid;
 	void *entry;
 	int i;
 
@@ -44,11 +54,68 @@ static __always_inline struct task_struct *er_find_task(__s32 nr)
 	/* a lone entry at the head stands for index 0 only, which is no pid */
 	if (!i || !entry || ((__u64)entry & 3))
 		return NULL;
-	pid = entry;
-	first = BPF_CORE_READ(pid, tasks[PIDTYPE_PID_INDEX].first);
-	if (!first)
-		return NULL;
-	return (void *)first - bpf_core_field_offset(struct task_struct, pid_links[PIDTYPE_PID_INDEX]);
+	return er_pid_task(entry);
+}
+
+/* The process behind a pidfd. It has a filesystem of its own since Linux 6.9 (cb12fd8e0dab). */
+static __always_inline struct task_struct *er_pidfd_task(struct file *file)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+
+	if (BPF_CORE_READ(inode, i_sb, s_magic) == ER_PID_FS_MAGIC)
+		return er_pid_task(BPF_CORE_READ(inode, i_private));
+	return BPF_CORE_READ(inode, i_sb, s_magic) == ER_ANON_INODE_MAGIC
+		       ? er_pid_task(BPF_CORE_READ(file, private_data))
+		       : NULL;
+}
+
+/* Whether a file is /proc/PID/mem, by whatever name it was opened. */
+static __always_inline bool er_is_proc_mem(struct file *file)
+{
+	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+	char name[4] = {};
+
+	if (!file || BPF_CORE_READ(file, f_inode, i_sb, s_magic) != ER_PROC_MAGIC ||
+	    BPF_CORE_READ(dentry, d_name.len) != 3)
+		return false;
+	bpf_probe_read_kernel(name, 3, BPF_CORE_READ(dentry, d_name.name));
+	return name[0] == 'm' && name[1] == 'e' && name[2] == 'm';
+}
+
+static __always_inline struct task_struct *er_proc_task(struct file *file)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct proc_inode *of = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
+
+	return er_pid_task(BPF_CORE_READ(of, pid));
+}
+
+/* Whom the call is about. Each kind of call has its arguments in an order of its own. */
+static __always_inline struct task_struct *er_target(struct er_ptrace *e, struct er_call *call)
+{
+	struct file *file = call->file; /* a local: see er_walk_up() */
+
+	switch (call->nr) {
+	case NR_PTRACE:
+		e->request = call->arg[0];
+		e->target_nr = call->arg[1];
+		return e->request ? er_find_task(e->target_nr) : NULL; /* 0 is TRACEME: no target */
+	case NR_PROCESS_VM_WRITEV: e->target_nr = call->arg[0]; return er_find_task(e->target_nr);
+	case NR_TGKILL:
+	case NR_RT_TGSIGQUEUEINFO:
+		e->request = (__u32)call->arg[2];
+		e->target_nr = call->arg[1];
+		return er_find_task(e->target_nr);
+	case NR_PIDFD_SEND_SIGNAL: e->request = (__u32)call->arg[1]; return file ? er_pidfd_task(file) : NULL;
+	case NR_KILL:
+	case NR_TKILL:
+	case NR_RT_SIGQUEUEINFO:
+		e->request = (__u32)call->arg[1];
+		e->target_nr = call->arg[0];
+		return er_find_task(e->target_nr);
+	}
+	e->request = call->arg[2]; /* a write to /proc/PID/mem; one of several pieces has their number here */
+	return file ? er_proc_task(file) : NULL;
 }
 
 static __noinline int er_ptrace(struct er_scratch *scratch, struct er_call *call)
@@ -61,9 +128,9 @@ static __noinline int er_ptrace(struct er_scratch *scratch, struct er_call *call
 	e.hdr = scratch->record.exec.hdr;
 	e.task = scratch->record.exec.task;
 	e.hdr.len = sizeof(e);
-	e.request = call->arg[0];
+	e.nr = call->nr;
 	e.ret = call->ret;
-	target = e.request ? er_find_task(call->arg[1]) : NULL; /* 0 is TRACEME: no target */
+	target = er_target(&e, call);
 	if (target) {
 		struct task_struct *parent = BPF_CORE_READ(target, real_parent);
 
