@@ -161,6 +161,7 @@ class Bench:
         for path in bin_dir.iterdir():
             path.chmod(0o755)
         shutil.copy(bin_dir / "payload", self.root / "scratch" / "written_over")
+        shutil.copy(bin_dir / "reader", self.root / "scratch" / "standing")
         _make_set_uid(bin_dir / "become", bin_dir / "set_uid_program")
         _make_capable(bin_dir / "become", bin_dir / "capable_program")
 

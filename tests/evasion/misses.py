@@ -50,11 +50,17 @@ REASONS: Final = (
         ("hands/pidfd_getfd_stolen", "hands/fanotify_gives_it", "hands/file_handle"),
     ),
     (
-        "A list of programs says which file was loaded, not whose code runs (LD_PRELOAD), what is mounted over its name, or for "
-        "whom it works.",
-        ("hands/reader_preloaded", "hands/reader_impersonated", "hands/reader_asked"),
+        "A list of programs says which program may read, not for whom it works: here it hands the secret to its starter.",
+        ("hands/reader_asked",),
     ),
     ("sendmmsg is not among the writes yet.", ("ways/sendmmsg_on_connected", "ways/datagrams_by_sendmmsg")),
+    ("Kernel AIO (io_submit) is not among the writes yet.", ("ways/kernel_aio",)),
+    ("Of what the 32-bit socketcall can do, only connect is seen yet.", ("ways/int80_send",)),
+    (
+        "What a write goes to is looked up as the call returns. One that has to wait gives a second thread the time to put "
+        "another file in the descriptor's place.",
+        ("ways/descriptor_swapped",),
+    ),
     (
         "Reader and sender have neither line nor session in common. `key entry` or `key host` takes them together, and much "
         "else.",
@@ -66,21 +72,26 @@ REASONS: Final = (
     ),
     ("The policy's time is over: whoever waits longer than `within` evades it.", ("kin/slow_outside_window",)),
     (
-        "What an interpreter runs is data to the kernel. A script's relative name or its standard input says nothing about where "
-        "it lies; `read` is no event yet.",
-        ("runs/script_by_relative_name", "runs/script_from_stdin"),
+        "What an interpreter runs is data to the kernel. Here it opens nothing itself: the script is its standard input, or an "
+        "argument.",
+        ("runs/script_from_stdin", "runs/script_as_text"),
     ),
     (
         "Code that is mapped, or read into memory that may be executed, is no exec. mmap and mprotect with PROT_EXEC are no "
         "events yet.",
         ("runs/code_mapped", "runs/code_in_plain_memory", "runs/library_preloaded"),
     ),
-    ("process_vm_writev is no event yet.", ("attach/memory_written",)),
+    (
+        "process_vm_writev and process_vm_readv are no events yet.",
+        ("attach/memory_written", "hands/memory_of_a_reader"),
+    ),
+    ("The file was made where no policy looks, and comes in by a mount, which is no event yet.", ("runs/mounted_in",)),
     (
         "The name by which /proc/PID/mem is opened is that of the bind mount, and mount is no event yet.",
         ("attach/proc_mem_bound",),
     ),
     ("setfsuid is not among the set*id calls yet.", ("root/file_access_only",)),
+    ("capset is no event yet.", ("root/capabilities_only",)),
 )
 
 MISSES: Final[dict[str, str]] = {trick: reason for reason, tricks in REASONS for trick in tricks}

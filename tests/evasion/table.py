@@ -15,11 +15,14 @@ class Goal:
 
 
 THEFT: Final = Goal(
-    "a secret is read and leaves", frozenset({"secret_leaves", "secret_leaves_session", "secret_gets_another_name"})
+    "a secret is read and leaves",
+    frozenset({"secret_leaves", "secret_leaves_session", "secret_gets_another_name", "listed_reader_talks"}),
 )
 DROP: Final = Goal(
     "a dropped program runs",
-    frozenset({"dropped_and_run", "dropped_file_runs", "runs_from_memory", "runs_from_far_down"}),
+    frozenset(
+        {"dropped_and_run", "dropped_file_runs", "dropped_script_runs", "runs_from_memory", "runs_from_far_down"}
+    ),
 )
 HOLD: Final = Goal("takes hold of another process", frozenset({"takes_hold_of_another", "writes_another_memory"}))
 ROOT: Final = Goal("becomes root", frozenset({"becomes_root", "runs_as_root"}))
@@ -94,6 +97,7 @@ _FAMILIES: Final = (
             "uring_read": "read by io_uring",
             "uring_connect": "connected and sent by io_uring",
             "uring_all": "opened, read, connected and sent by io_uring",
+            "memory_of_a_reader": "read from the memory of a listed program (process_vm_readv)",
             "mapped": "mmap instead of read",
             "reader_preloaded": "LD_PRELOAD into a listed program",
             "reader_impersonated": "its own program bind-mounted over a listed one's name",
@@ -115,9 +119,13 @@ _FAMILIES: Final = (
             "fast_open": "TCP fast open: data with the first packet, no connect",
             "fetched_from_us": "it listens, and is called",
             "through_a_broker": "a FIFO to a process of another line and session, which sends",
+            "descriptor_swapped": "a second thread puts /dev/null in the socket's place while the write waits",
+            "pwritev2_out": "pwritev2 on a connection made before",
+            "kernel_aio": "io_submit on a connection made before",
             "int80_open": "the 32-bit open",
             "int80_connect": "the 32-bit connect",
             "int80_socketcall": "the 32-bit socketcall",
+            "int80_send": "the 32-bit socketcall on a connection made before",
             "x32_open": "the x32 open",
         },
     ),
@@ -126,6 +134,7 @@ _FAMILIES: Final = (
         THEFT,
         {
             "forged_names": "a forged comm and argv[0]",
+            "listed_name_copied": "a copy of itself with a listed program's name",
             "forged_exe": "/proc/self/exe set to a listed program (PR_SET_MM_MAP)",
             "child_sends": "a child sends",
             "double_fork": "a grandchild sends, the one between is gone",
@@ -157,6 +166,9 @@ _FAMILIES: Final = (
             "run_by_hard_link": "a hard link elsewhere",
             "moved_away": "renamed out of the scratch folder",
             "moved_in": "made elsewhere, renamed into the scratch folder",
+            "linked_in": "made elsewhere, linked into the scratch folder",
+            "exchanged_in": "made elsewhere, exchanged with a file in the scratch folder",
+            "mounted_in": "made elsewhere, mounted over a file in the scratch folder",
             "execveat_empty": "execveat with an empty path",
             "execveat_folder": "execveat relative to the folder's descriptor",
             "proc_fd_run": "/proc/self/fd",
@@ -168,6 +180,8 @@ _FAMILIES: Final = (
             "chrooted": "chroot",
             "deep_folders": "150 folders deep",
             "script": "a script that names its interpreter",
+            "interpreter_dropped": "a script elsewhere, whose interpreter was dropped",
+            "script_as_text": "a script's text as argument of a shell",
             "script_as_argument": "a script as argument of a shell",
             "script_by_relative_name": "the same, by its name in the working directory",
             "script_from_stdin": "a script as a shell's standard input",
@@ -221,6 +235,7 @@ _FAMILIES: Final = (
             "int80_setresuid16": "the 16-bit setresuid",
             "one_thread": "one thread only",
             "file_access_only": "setfsuid: for files only",
+            "capabilities_only": "capabilities, without an id (capset)",
             "grandchild": "a grandchild in another session that is called `sudo`",
             "set_uid_program": "a set-uid program of its own",
             "capable_program": "a program of its own with CAP_SETUID",

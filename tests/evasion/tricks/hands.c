@@ -2,6 +2,7 @@
 /* The decoy without opening it oneself: descriptors that others opened, file handles, io_uring. */
 #include "uring.h"
 #include <sys/fanotify.h>
+#include <sys/uio.h>
 
 static void fd_from_stranger(void)
 {
@@ -140,6 +141,27 @@ static void uring_all(void)
 	ring_send(&ring, fd, data, len);
 }
 
+/* A listed program has read it, and its memory is read. */
+static void memory_of_a_reader(void)
+{
+	char data[ROOM];
+	struct iovec to = {data, sizeof(data)}, from = {NULL, sizeof(data)};
+	int told[2];
+	pid_t pid;
+
+	must(pipe2(told, O_CLOEXEC), "pipe");
+	pid = branch();
+	if (!pid) {
+		must(dup2(told[1], 8), "dup2");
+		execl(at("bin/reader"), "reader", "--remember", at(DECOY), NULL);
+		cant("exec");
+	}
+	close(told[1]);
+	must(read(told[0], &from.iov_base, sizeof(from.iov_base)) - (long)sizeof(from.iov_base), "the reader");
+	send_out(data, must(process_vm_readv(pid, &to, 1, &from, 1, 0), "process_vm_readv"));
+	end(pid);
+}
+
 static void mapped(void)
 {
 	int fd = must(open(at(DECOY), O_RDONLY), "open");
@@ -185,20 +207,10 @@ static void reader_asked(void)
 }
 
 static const struct trick tricks[] = {
-	TRICK(fd_from_stranger),
-	TRICK(pidfd_getfd_stolen),
-	TRICK(proc_fd_of_another),
-	TRICK(fanotify_gives_it),
-	TRICK(file_handle),
-	TRICK(uring_open),
-	TRICK(uring_open_polled),
-	TRICK(uring_read),
-	TRICK(uring_connect),
-	TRICK(uring_all),
-	TRICK(mapped),
-	TRICK(reader_preloaded),
-	TRICK(reader_impersonated),
-	TRICK(reader_asked),
+	TRICK(fd_from_stranger), TRICK(pidfd_getfd_stolen),  TRICK(proc_fd_of_another), TRICK(fanotify_gives_it),
+	TRICK(file_handle),	 TRICK(uring_open),	     TRICK(uring_open_polled),	TRICK(uring_read),
+	TRICK(uring_connect),	 TRICK(uring_all),	     TRICK(memory_of_a_reader), TRICK(mapped),
+	TRICK(reader_preloaded), TRICK(reader_impersonated), TRICK(reader_asked),
 };
 
 int main(int argc, char **argv)

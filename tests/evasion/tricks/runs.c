@@ -89,6 +89,33 @@ static void moved_in(void)
 	run(path);
 }
 
+static void linked_in(void)
+{
+	char *path = own("scratch");
+
+	must(link(drop_as(own("work"), at("bin/payload")), path), "link");
+	run(path);
+}
+
+/* It changes places with a file that was there; the call names that one first. */
+static void exchanged_in(void)
+{
+	char *path = at("scratch/standing");
+
+	must(renameat2(AT_FDCWD, path, AT_FDCWD, drop_as(own("work"), at("bin/payload")), RENAME_EXCHANGE),
+	     "renameat2");
+	run(path);
+}
+
+static void mounted_in(void)
+{
+	char *path = at("scratch/standing");
+
+	own_mounts();
+	must(mount(drop_as(own("work"), at("bin/payload")), path, NULL, MS_BIND, NULL), "bind mount");
+	run(path);
+}
+
 static void execveat_empty(void)
 {
 	char *argv[] = {"ls", NULL};
@@ -204,6 +231,30 @@ static void deep_folders(void)
 static void script(void)
 {
 	run(drop_script());
+}
+
+/* The script isn't ours, its interpreter is. */
+static void interpreter_dropped(void)
+{
+	char *line, *outside = own("work");
+	int fd = must(open(outside, O_CREAT | O_WRONLY | O_CLOEXEC, 0700), "create"), len;
+
+	len = asprintf(&line, "#!%s\n", drop());
+	if (len < 0)
+		_exit(3);
+	must(write(fd, line, (size_t)len), "write");
+	close(fd);
+	run(outside);
+}
+
+static void script_as_text(void)
+{
+	char text[ROOM] = "";
+	int fd = must(open(drop_script(), O_RDONLY | O_CLOEXEC), "open");
+
+	must(read(fd, text, sizeof(text) - 1), "read");
+	execl("/bin/sh", "sh", "-c", text, NULL);
+	cant("exec");
 }
 
 static void script_as_argument(void)
@@ -405,6 +456,9 @@ static const struct trick tricks[] = {
 	TRICK(run_by_hard_link),
 	TRICK(moved_away),
 	TRICK(moved_in),
+	TRICK(linked_in),
+	TRICK(exchanged_in),
+	TRICK(mounted_in),
 	TRICK(execveat_empty),
 	TRICK(execveat_folder),
 	TRICK(proc_fd_run),
@@ -416,6 +470,8 @@ static const struct trick tricks[] = {
 	TRICK(chrooted),
 	TRICK(deep_folders),
 	TRICK(script),
+	TRICK(interpreter_dropped),
+	TRICK(script_as_text),
 	TRICK(script_as_argument),
 	TRICK(script_by_relative_name),
 	TRICK(script_from_stdin),

