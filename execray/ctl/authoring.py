@@ -21,7 +21,7 @@ _WIDTH: Final = 100
 
 _TEMPLATE: Final = """\
 // What it catches, in one line; then why that is bad, and who does it rightly.
-path "{name}" within 5m {{
+path "{name}" key process within 5m {{
     meta {{
         title: "What happened, as the alert should say it"
         description: "Reads the password hashes, then talks to the network."

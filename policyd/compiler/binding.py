@@ -69,7 +69,7 @@ def bind(policy: TypedPolicy, sink: Sink, plugins: frozenset[str] | None = None)
         untils=untils,
         exemptions=tuple(policy.exemptions),
     )
-    lint(policy, compiled, sink, plugins)
+    lint(policy, compiled, used, sink, plugins)
     return replace(compiled, hash=policy_hash(compiled))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policyd.compiler.code_entry import Code
+from policyd.compiler.codes_lints import FLOW_LINTS
 from policyd.compiler.codes_meaning import NAMES, TYPES
 from policyd.compiler.codes_reading import LEXICAL, READING_LINTS, SYNTAX
 from policyd.compiler.codes_shape import AUTOMATON, LINTS
@@ -21,7 +22,8 @@ PHASES = {
 CODES: dict[str, Code] = {
     entry.code: entry
     for entry in sorted(
-        (*LEXICAL, *SYNTAX, *NAMES, *TYPES, *AUTOMATON, *LINTS, *READING_LINTS), key=lambda entry: entry.code
+        (*LEXICAL, *SYNTAX, *NAMES, *TYPES, *AUTOMATON, *LINTS, *FLOW_LINTS, *READING_LINTS),
+        key=lambda entry: entry.code,
     )
 }
 

@@ -64,6 +64,7 @@ def _scope(
     first: dict[str, Span] = {}
     for declaration in declarations:
         if _is_free(declaration.name, first, sink):
+            _hides(declaration.name, outer, sink)
             own[declaration.name.text] = Declared(declaration.name.span, declaration.value)
     for name, parts in added.items():
         found = scope.declared.get(name)
@@ -71,6 +72,7 @@ def _scope(
             own[name] = Declared(found.span, _longer(found.value, parts, sink))
     for node in macros:
         if _is_free(node.name, first, sink):
+            _hides(node.name, outer, sink)
             own_macros[node.name.text] = _macro(node, scope, sink, of_policy)
     return scope
 
@@ -98,6 +100,20 @@ def _moved(node: _Operand, by: int) -> _Operand:
     return replace(node, span=span)
 
 
+def _hides(name: ast.Ident, outer: Scope, sink: Sink) -> None:
+    """Reports a name that hides one from further out."""
+    found = outer.declared.get(name.text) or outer.macros.get(name.text)
+    if found is not None:
+        sink.report(
+            "ER0524",
+            name.span,
+            f"{quote(name.text)} hides the one that was declared outside",
+            level=Level.WARNING,
+            labels=(Label(found.span, "this one"),),
+            help="give it another name; to make a list longer, write `+=`",
+        )
+
+
 def _is_free(name: ast.Ident, first: dict[str, Span], sink: Sink) -> bool:
     """Whether the scope hasn't got the name yet; reports that, and what can't be one."""
     if name.text in first:
@@ -121,6 +137,7 @@ def _macro(node: ast.Macro, scope: Scope, sink: Sink, of_policy: bool) -> Macro:
     first: dict[str, Span] = {}
     for parameter in node.parameters:
         _is_free(parameter, first, sink)
+        _hides(parameter, scope, sink)
     names = tuple(parameter.text for parameter in node.parameters)
     return Macro(node.name.text, node.name.span, names, node.body, scope, sink.source, _size(node.body), of_policy)
 

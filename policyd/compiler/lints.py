@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
+from execray.schema.catalog import ACTOR_FIELDS
+from policyd.compiler import ast
 from policyd.compiler.diagnostics import Level, Sink, quote
+from policyd.compiler.lint_fields import conjuncts, fields_of
+from policyd.compiler.lints_flow import FlowLints
 from policyd.compiler.literals import plain_text
+from policyd.compiler.source import Span
 from policyd.compiler.typed import TypedPolicy
-from policyd.program import (
-    Alert,
-    And,
-    Capture,
-    CompiledPolicy,
-    Expr,
-    FieldRef,
-    Handler,
-    Kill,
-    Not,
-    Or,
-    Response,
-    Test,
-)
+from policyd.program import Alert, Capture, CompiledPolicy, Expr, Handler, Kill, Not, Op, Response, Test
 
-_COMM = frozenset(("comm", "parent.comm"))
+_FORGEABLE = frozenset(field.name for field in ACTOR_FIELDS if field.spoofable)
+# Not paths, which are whole but for very few.
+_OFTEN_CUT = frozenset(("content", "argv", "cmdline"))
 
 
-def lint(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink, plugins: frozenset[str] | None) -> None:
-    """Reports warnings and notes on a policy that compiles. plugins: the action plug-ins that the host allows, if known."""
+def lint(
+    policy: TypedPolicy, compiled: CompiledPolicy, used: Sequence[int], sink: Sink, plugins: frozenset[str] | None
+) -> None:
+    """Reports warnings and notes on a policy that compiles.
+
+    used: the numbers that the compiled policy's steps have among the typed ones. plugins: the action plug-ins that the host
+    allows, if known.
+    """
     _kill_without_enforce(policy, sink)
     _kill_by_comm(policy, compiled, sink)
+    _kill_by_what_is_cut(policy, compiled, sink)
+    _kill_without_exception(policy, compiled, sink)
+    _guard_by_forgeable(policy, sink)
+    FlowLints(policy, compiled, used, sink).run()
     _capture_beside_kill(policy, sink)
     _normal_that_alerts(policy, compiled, sink)
     _unhandled_match(policy, compiled, sink)
@@ -56,24 +60,65 @@ def _kill_without_enforce(policy: TypedPolicy, sink: Sink) -> None:
                 return
 
 
-def fields_of(expr: Expr) -> Iterator[str]:
-    """Yields the fields that a condition reads, by canonical name."""
-    match expr:
-        case And(items=items) | Or(items=items):
-            for item in items:
-                yield from fields_of(item)
-        case Not(item=item):
-            yield from fields_of(item)
-        case Test(field=field, value=value):
-            yield field.name
-            if isinstance(value, FieldRef):
-                yield value.name
+def _kill_of(policy: TypedPolicy) -> ast.Action | None:
+    return next((a for t in policy.handlers for a in t.node.actions if a.name == "kill"), None)
+
+
+def _kill_by_what_is_cut(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink) -> None:
+    kill = _kill_of(policy)
+    fields = {name for step in compiled.steps for name in fields_of(step.condition)}
+    cut = sorted(fields & _OFTEN_CUT)
+    if kill and cut:
+        sink.report(
+            "ER0522",
+            kill.span,
+            f"this `kill` rests on `{cut[0]}`, of which only the beginning is captured",
+            level=Level.NOTE,
+            help="where it was cut, the match is alerted and doesn't kill",
+        )
+
+
+def _kill_without_exception(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink) -> None:
+    kill = _kill_of(policy)
+    if kill and policy.response is Response.ENFORCE and not compiled.exemptions:
+        sink.report(
+            "ER0523",
+            kill.span,
+            "this policy kills, and has no exception",
+            level=Level.NOTE,
+            help='say who does the same rightly: except "reason" { exe = ... }',
+        )
+
+
+def _guard_by_forgeable(policy: TypedPolicy, sink: Sink) -> None:
+    for typed in policy.steps:
+        for node, expr in conjuncts(typed.node.condition, typed.step.condition):
+            if _lets_through(expr) and fields_of(expr) == {"comm"}:
+                _report_guard(node.span, "comm", sink)
+    for except_, exemption in zip(policy.node.exceptions, policy.exemptions, strict=False):
+        fields = fields_of(exemption.condition)
+        if fields <= _FORGEABLE:
+            _report_guard(except_.span, sorted(fields)[0], sink)
+
+
+def _lets_through(expr: Expr) -> bool:
+    return isinstance(expr, Not) or (isinstance(expr, Test) and expr.op is Op.NE)
+
+
+def _report_guard(span: Span, field: str, sink: Sink) -> None:
+    sink.report(
+        "ER0520",
+        span,
+        f"any process can pass this guard: it chooses its own `{field}`",
+        level=Level.NOTE,
+        help="test `exe` or `name` instead, or as well",
+    )
 
 
 def _kill_by_comm(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink) -> None:
-    kill = next((a for t in policy.handlers for a in t.node.actions if a.name == "kill"), None)
+    kill = _kill_of(policy)
     fields = {name for step in compiled.steps for name in fields_of(step.condition)}
-    if kill and fields and fields <= _COMM:
+    if kill and fields == {"comm"}:
         sink.report(
             "ER0504",
             kill.span,

@@ -372,7 +372,7 @@ print("loaded", *(name for name in {list(HEAVY)} if name in sys.modules))
     assert [name for name in loaded if not any(command.startswith(allowed) for allowed in HEAVY[name])] == []
 
 
-COUNTING = 'path "counts" within 5s { open {} times 5 distinct path on match { alert; notify "soc" } }'
+COUNTING = 'path "counts" key process within 5s { open {} times 5 distinct path on match { alert; notify "soc" } }'
 
 
 def test_check_tells_bounds_and_knows_the_hosts_plugins_and_budget(tmp_path: Path) -> None:

@@ -196,7 +196,9 @@ def test_hostile_files_end_soon(text: str) -> None:
 
 
 def test_at_most_twenty_are_shown_errors_first_and_the_rest_is_counted() -> None:
-    text = "".join(f'path "p{n}" {{ open {{}} write {{}} }}\n' for n in range(30)) + 'path "q" { opne {} }\n'
+    text = (
+        "".join(f'path "p{n}" key process {{ open {{}} write {{}} }}\n' for n in range(30)) + 'path "q" { opne {} }\n'
+    )
     compilation = compile_source(text, "x")
     assert len(compilation.diagnostics) == MAX_SHOWN
     assert compilation.not_shown == 11
