@@ -123,7 +123,10 @@ class Bench:
             self.secret = f"root:$6${secrets.token_hex(16)}:20000:0:99999:7:::\n"
             self._arena.decoy.write_text(self.secret)
             (self._arena.decoy.parent / "motd").write_text("nothing to see here\n")
-            os.link(self._arena.decoy, self.root / "work" / "hard_link_before.name")
+            self._arena.decoy.with_name("shadow-").write_text(
+                self.secret
+            )  # what has another name has two that may be reported
+            os.link(self._arena.decoy.with_name("shadow-"), self.root / "old" / "name")
         except BaseException:
             shutil.rmtree(self.root)
             raise
@@ -146,7 +149,7 @@ class Bench:
 
     def _furnish(self) -> None:
         self.root.chmod(0o755)
-        for name in ("bin", "work", "scratch", "sentinel"):
+        for name in ("bin", "old", "work", "scratch", "sentinel"):
             (self.root / name).mkdir(mode=0o755)
         (self.root / "vault").mkdir(mode=0o700)
         bin_dir = self.root / "bin"
@@ -171,6 +174,8 @@ class Bench:
             account = self._perform(trick, environment)
             proven = self._proven(trick, account, environment)
         alerts = self._settled()
+        shutil.rmtree(self.root / "work")  # hard links of the secret, too
+        (self.root / "work").mkdir(mode=0o755)
         losses = [a for a in alerts if a["execray"]["kind"] == "sensor_loss"]
         detected = {a["execray"]["policy"] for a in alerts if a.get("process", {}).get("pid") in account.pids}
         if account.failed or losses:

@@ -10,52 +10,39 @@ from typing import Final
 #: Reasons, and the tricks that each is the reason for.
 REASONS: Final = (
     (
-        "A policy's exact paths are compared with the name the file was opened by, not yet with the file's identity. Nobody saw "
-        "the other name being made, or it was made by a mount, which is no event yet.",
-        (
-            "names/hard_link_before",
-            "names/bind_file",
-            "names/bind_folder",
-            "names/other_mount_namespace",
-            "names/detached_tree",
-            "names/lazy_umount",
-            "names/pivot_to_it",
-        ),
+        "A policy's exact paths are compared with the name the file was opened by, not yet with the file's identity, and nobody "
+        "saw the other name being made.",
+        ("names/hard_link_before",),
     ),
     (
         "The path of a link or rename is the name put behind the directory where it begins; a symbolic link in the middle of it "
         "is not resolved, and the event says so (`path_unresolved`).",
         ("names/hard_link_by_symlink",),
     ),
+    ("What a mount shows elsewhere is known only as it was passed, here by a relative name.", ("names/bind_relative",)),
     (
-        "A file below an overlay file system has another name and another identity there; only the mount, which is no event yet, "
-        "could tell.",
+        "A file below an overlay file system has another name and another identity there, and which folders it lies over is not "
+        "in the mount's event.",
         ("names/overlay", "runs/overlaid"),
     ),
     (
-        "What io_uring does is no event yet: neither opening, connecting and sending, nor acting with credentials from before.",
-        (
-            "hands/uring_open",
-            "hands/uring_open_polled",
-            "hands/uring_connect",
-            "hands/uring_all",
-            "runs/uring_drops",
-            "attach/uring_opens_mem",
-            "root/uring_personality",
-        ),
+        "What io_uring does is no event yet, only that one was made: neither opening, connecting and sending, nor acting with "
+        "credentials from before.",
+        ("hands/uring_connect", "hands/uring_all", "runs/uring_drops", "root/uring_personality"),
     ),
     (
-        "The descriptor comes without an open: from another process (pidfd_getfd), from the kernel (fanotify), or by "
-        "open_by_handle_at, which isn't among the opens yet. `read`, by which its use could be seen, is no event yet.",
-        ("hands/pidfd_getfd_stolen", "hands/fanotify_gives_it", "hands/file_handle"),
+        "The descriptor comes without an open (pidfd_getfd is no event), and is used without a read: mmap is an event only with "
+        "PROT_EXEC, and of sendfile only where the bytes go is known.",
+        ("hands/stolen_and_mapped", "hands/stolen_and_sendfile"),
     ),
+    ("process_vm_readv is no event.", ("hands/memory_of_a_reader",)),
     (
         "A list of programs says which program may read, not for whom it works: here it hands the secret to its starter.",
         ("hands/reader_asked",),
     ),
     ("sendmmsg is not among the writes yet.", ("ways/sendmmsg_on_connected", "ways/datagrams_by_sendmmsg")),
     ("Kernel AIO (io_submit) is not among the writes yet.", ("ways/kernel_aio",)),
-    ("Of what the 32-bit socketcall can do, only connect is seen yet.", ("ways/int80_send",)),
+    ("Of what the 32-bit socketcall can do, sending is not among the writes yet.", ("ways/int80_send",)),
     (
         "What a write goes to is looked up as the call returns. One that has to wait gives a second thread the time to put "
         "another file in the descriptor's place.",
@@ -72,26 +59,10 @@ REASONS: Final = (
     ),
     ("The policy's time is over: whoever waits longer than `within` evades it.", ("kin/slow_outside_window",)),
     (
-        "What an interpreter runs is data to the kernel. Here it opens nothing itself: the script is its standard input, or an "
-        "argument.",
-        ("runs/script_from_stdin", "runs/script_as_text"),
+        "What an interpreter runs is data to the kernel: here an argument, read from the file by somebody else.",
+        ("runs/script_as_text",),
     ),
-    (
-        "Code that is mapped, or read into memory that may be executed, is no exec. mmap and mprotect with PROT_EXEC are no "
-        "events yet.",
-        ("runs/code_mapped", "runs/code_in_plain_memory", "runs/library_preloaded"),
-    ),
-    (
-        "process_vm_writev and process_vm_readv are no events yet.",
-        ("attach/memory_written", "hands/memory_of_a_reader"),
-    ),
-    ("The file was made where no policy looks, and comes in by a mount, which is no event yet.", ("runs/mounted_in",)),
-    (
-        "The name by which /proc/PID/mem is opened is that of the bind mount, and mount is no event yet.",
-        ("attach/proc_mem_bound",),
-    ),
-    ("setfsuid is not among the set*id calls yet.", ("root/file_access_only",)),
-    ("capset is no event yet.", ("root/capabilities_only",)),
+    ("setfsuid is not among the set*id calls.", ("root/file_access_only",)),
 )
 
 MISSES: Final[dict[str, str]] = {trick: reason for reason, tricks in REASONS for trick in tricks}

@@ -25,7 +25,7 @@ DROP: Final = Goal(
     ),
 )
 HOLD: Final = Goal("takes hold of another process", frozenset({"takes_hold_of_another", "writes_another_memory"}))
-ROOT: Final = Goal("becomes root", frozenset({"becomes_root", "runs_as_root"}))
+ROOT: Final = Goal("becomes root", frozenset({"becomes_root", "runs_as_root", "may_what_root_may"}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ _FAMILIES: Final = (
             "opath_reopened": "O_PATH, then opened again through /proc/self/fd",
             "openat2_in_root": "openat2 with RESOLVE_IN_ROOT",
             "bind_file": "a bind mount of the file",
+            "bind_relative": "the same, by a name relative to its folder",
             "bind_folder": "a bind mount of its folder",
             "other_mount_namespace": "another process's mount namespace",
             "detached_tree": "a mount that hangs nowhere (open_tree)",
@@ -89,6 +90,8 @@ _FAMILIES: Final = (
         {
             "fd_from_stranger": "a descriptor that another process passes over a Unix socket",
             "pidfd_getfd_stolen": "a descriptor taken from a listed program (pidfd_getfd)",
+            "stolen_and_mapped": "the same, and mmap instead of read",
+            "stolen_and_sendfile": "the same, and sendfile instead of read",
             "proc_fd_of_another": "/proc/PID/fd of a listed program",
             "fanotify_gives_it": "a descriptor that fanotify hands out when a listed program opens the file",
             "file_handle": "open_by_handle_at",
@@ -189,6 +192,8 @@ _FAMILIES: Final = (
             "loader_asked": "the dynamic loader as the program",
             "code_mapped": "machine code, mapped and jumped to",
             "code_in_plain_memory": "machine code, read into executable memory and jumped to",
+            "code_made_executable": "machine code, read into memory that is made executable then (mprotect)",
+            "code_from_memory_file": "machine code, mapped from a file in memory",
             "library_preloaded": "a library, preloaded into a program of the system's",
             "argv_rewritten": "a second thread rewrites the arguments",
             "thread_runs": "a second thread calls exec",

