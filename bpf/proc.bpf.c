@@ -37,7 +37,7 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
 {
 	struct er_config *config = er_get_config();
-	__u32 at, total, i_mode;
+	__u32 at, total;
 	struct er_scratch *scratch = er_get_scratch();
 	struct er_exec *e;
 	struct file *file;
@@ -54,8 +54,7 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	if (!er_begin(&e->hdr, &e->task, config, ER_EVENT_EXEC, sizeof(*e)))
 		return 0;
 	file = BPF_CORE_READ(task, mm, exe_file);
-	er_fill_inode(file, &e->ino, &e->dev, &i_mode);
-	e->i_mode = i_mode;
+	ER_FILL_INODE(e, file);
 	er_fill_parent(e, task);
 	e->ret = 0;
 	e->argv_len = 0;

@@ -9,7 +9,7 @@ SEC("iter/task")
 int er_scan(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
-	__u32 at = 0, i_mode;
+	__u32 at = 0;
 	struct er_scratch *scratch = er_get_scratch();
 	struct er_exec *e;
 	struct file *file;
@@ -24,8 +24,7 @@ int er_scan(struct bpf_iter__task *ctx)
 	er_fill_parent(e, task);
 	file = BPF_CORE_READ(task, mm, exe_file);
 	if (file && e->task.pid == e->task.tid) {
-		er_fill_inode(file, &e->ino, &e->dev, &i_mode);
-		e->i_mode = i_mode;
+		ER_FILL_INODE(e, file);
 		e->path_len = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
 		at = er_append_place(scratch, e, e->path_len & (ER_PATH_MAX - 1), task);
 	}

@@ -11,19 +11,19 @@ from execray.wire.frames import Batch, Row
 from tracerd.processes import Process
 
 #: Where a record's er_task stands but for its end (the thread's id): equal bytes, equal actor.
-ACTOR_BYTES: Final = slice(HEADER.size, HEADER.size + TASK.size - 8)
+ACTOR_BYTES: Final = slice(HEADER.size, HEADER.size + TASK.size - 4)
 _ARGV: Final = 1 + ACTOR_SLOT_OF["argv"]
-assert [field.name for field in ACTOR_SLOTS] == [
-    *("proc.id", "uid", "euid", "suid", "gid", "egid", "cgroup.id", "comm", "exe", "argv"),
-    *("cwd", "container.id", "session.id", "pgrp.id", "entry.id", "loginuid", "user.id", "tty.nr"),
-    *("ns.pid", "ns.mnt", "ns.net", "ns.user"),
-]
+#: The order in which _row() writes them.
+_ROW: Final = """proc.id uid euid suid fsuid gid egid sgid fsgid caps.effective caps.permitted cgroup.id comm exe argv cwd
+container.id session.id session.leader.exe pgrp.id pgrp.leader.exe entry.id loginuid user.id tty.nr ns.pid ns.mnt ns.net
+ns.user"""
+assert [field.name for field in ACTOR_SLOTS] == _ROW.split()
 
 #: Arguments sent of one process; each is an entry in the batch's table, however short.
 MAX_ARGS: Final = 256
 #: What an event and an actor take at most beside their texts: enough for every row of the catalogue.
 _EVENT_BYTES: Final = 160
-_ACTOR_BYTES: Final = 192
+_ACTOR_BYTES: Final = 240
 
 
 class BatchBuilder:
@@ -131,7 +131,9 @@ class BatchBuilder:
                 text(process.cwd),
                 text(process.container),
                 process.session,
+                text(process.session_exe),
                 process.pgrp,
+                text(process.pgrp_exe),
                 process.entry,
                 process.loginuid,
                 user_id(process.loginuid, process.ids[0]),

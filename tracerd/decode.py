@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from execray.schema import layout
 from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME, Flag
+from execray.schema.field import PATH_UNSURE
 from execray.schema.layout import (
     CONNECT,
     ER_EVENT,
@@ -28,14 +29,15 @@ from execray.schema.layout import (
 from tracerd.batch import ACTOR_BYTES, BatchBuilder
 from tracerd.plain import check, plain_decoders
 from tracerd.processes import Process, ProcessTable
-from tracerd.records import BadRecord, container, cut, file_id, folder, result, walked_path
+from tracerd.records import BadRecord, container, cut, file_id, folder, path_in_filesystem, result, walked_path
 
 _FMODE_CREATED: Final = 0x100000
+_O_TMPFILE: Final = 0o20000000  # without O_DIRECTORY: makes a file, which the kernel does not count as created
 _AF_INET: Final = 2
 _AF_INET6: Final = 10
 _CALLS: Final = {number: name[8:].lower().encode() for name, number in ER_SETUID_CALL.items() if number}
 #: Flags that tell of the image, and stay with the process.
-_IMAGE: Final = Flag.PATH_TRUNCATED | Flag.ARGV_TRUNCATED | Flag.UNREADABLE | Flag.CWD_TRUNCATED
+_IMAGE: Final = PATH_UNSURE | Flag.ARGV_TRUNCATED | Flag.UNREADABLE | Flag.CWD_TRUNCATED
 _FORK: Final = ER_EVENT["ER_EVENT_FORK"]
 _EXIT: Final = ER_EVENT["ER_EVENT_EXIT"]
 #: The header, and the thread's id at the end of er_task.
@@ -151,7 +153,7 @@ class Decoder:
             self._table.parent_seen(process, (r.ppid, r.parent_start_ns))
             self._builder.forget_actors(process)
         text = self._builder.text
-        return text(filename), text(file_id(r.dev, r.ino)), result(r.ret)
+        return text(filename), text(file_id(r.dev, r.ino, r.generation)), result(r.ret)
 
     def _forked(self, record: memoryview) -> None:
         r = layout.Fork._make(FORK.unpack_from(record))
@@ -165,22 +167,34 @@ class Decoder:
         r = layout.Exit._make(EXIT.unpack_from(record))
         return (r.code >> 8 & 0xFF, r.code & 0x7F)
 
-    def _file(self, record: memoryview) -> tuple[layout.File, bytes | None, bytes, bytes]:
+    def _file(self, record: memoryview) -> tuple[layout.File, bytes, bytes, bytes, bytes]:
         r = layout.File._make(FILE.unpack_from(record))
-        path, raw, content = cut(record, FILE.size, r.path_len, r.raw_len, r.content_len)
-        return r, walked_path(path, r.i_mode, r.ino) if r.ino else None, raw, content
+        path, below, raw, content = cut(record, FILE.size, r.path_len, r.below_len, r.raw_len, r.content_len)
+        return r, path, below, raw, content
+
+    def _file_slots(self, r: layout.File, path: bytes, below: bytes) -> tuple[int | None, int | None, int | None]:
+        """Returns `path`, `file.id` and `fspath`; nothing where the call had no file."""
+        if not r.ino:
+            return None, None, None
+        text = self._builder.text
+        return (
+            text(walked_path(path, r.i_mode, r.ino)),
+            text(file_id(r.dev, r.ino, r.generation)),
+            text(path_in_filesystem(path, r.own_len, below)),
+        )
 
     def _open(self, record: memoryview, flags: int) -> Slots:
-        r, path, raw, _ = self._file(record)
-        text = self._builder.text
-        rawpath = None if flags & Flag.UNREADABLE and not raw else text(raw)
-        created = bool(r.f_mode & _FMODE_CREATED)
-        return (text(path), rawpath, r.open_flags, r.mode, created, text(file_id(r.dev, r.ino)), result(r.ret))
+        r, walked, below, raw, _ = self._file(record)
+        path, ident, fspath = self._file_slots(r, walked, below)
+        rawpath = None if flags & Flag.UNREADABLE and not raw else self._builder.text(raw)
+        created = bool(r.f_mode & _FMODE_CREATED) or bool(r.ino and r.open_flags & _O_TMPFILE)
+        return (path, rawpath, r.open_flags, r.mode, created, ident, fspath, result(r.ret))
 
     def _write(self, record: memoryview, flags: int) -> Slots:
-        r, path, _, content = self._file(record)
-        text = self._builder.text
-        return (r.fd, text(path), text(content) if r.content_len else None, r.asked, result(r.ret))
+        r, walked, below, _, content = self._file(record)
+        path, ident, fspath = self._file_slots(r, walked, below)
+        content_at = self._builder.text(content) if r.content_len else None
+        return (r.fd, path, content_at, r.asked, ident, fspath, result(r.ret))
 
     def _plain(self, record: memoryview, flags: int) -> Slots:
         (code,) = _KIND.unpack_from(record, _KIND_AT)

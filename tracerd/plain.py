@@ -154,7 +154,7 @@ _PATHS: Final[dict[str, Callable[[Call], Getter]]] = {
     "newpath": _newpath,
     "rawpath": lambda call: (lambda r, t: t[1]) if call.names[0] else (lambda r, t: None),
     "rawnewpath": lambda call: lambda r, t: t[3],
-    "file.id": lambda call: lambda r, t: file_id(r.dev, r.ino),
+    "file.id": lambda call: lambda r, t: file_id(r.dev, r.ino, r.generation),
     "call": lambda call: lambda r, t: call.name.encode("ascii"),
     "ret": lambda call: lambda r, t: result(r.ret),
 }

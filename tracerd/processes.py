@@ -20,7 +20,7 @@ from tracerd.containers import container_in_proc
 
 #: Ancestors kept behind a living process. A longer line of dead ones is cut at its far end.
 MAX_DEPTH: Final = 256
-MAX_ARGV_BYTES: Final = 8192
+MAX_ARGV_BYTES: Final = 16384
 #: A dead process is only somebody's parent: this much of its arguments is enough.
 DEAD_ARGV_BYTES: Final = 512
 #: Arguments of all processes together. Past it each new one keeps no more than a dead one: anyone can start processes.
@@ -40,7 +40,8 @@ class Process:
     exe: bytes | None
     argv: bytes | None  # each argument ended by a NUL, as the kernel has them; split only where they are sent
     comm: bytes = b""
-    ids: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)  # uid, euid, suid, gid, egid
+    #: uid, euid, suid, fsuid, gid, egid, sgid, fsgid, and capabilities, effective and permitted
+    ids: tuple[int, ...] = (0,) * 10
     cgroup_id: int = 0
     depth: int = 0
     flags: int = 0  # execray.schema.catalog.Flag of exe, argv and cwd: how far they are whole
@@ -50,11 +51,23 @@ class Process:
     loginuid: int | None = None
     tty_nr: int = 0
     session: ProcessId | None = None
+    session_leader: Process | None = None  # another process, which may be gone; None where it was before ExecRay came
     pgrp: ProcessId | None = None
+    pgrp_leader: Process | None = None
     namespaces: tuple[int | None, ...] = (None, None, None, None)  # pid, mnt, net, user
     entry: ProcessId | None = None
     entry_by: bytes | None = None  # the program whose child began that entry
     told: bool = False  # a record, or a copy of its creator's, has told what it is; False: nothing but /proc has
+
+    @property
+    def session_exe(self) -> bytes | None:
+        """The program of its session's leader."""
+        return self.exe if self.session == self.id else self.session_leader.exe if self.session_leader else None
+
+    @property
+    def pgrp_exe(self) -> bytes | None:
+        """The program of its process group's leader."""
+        return self.exe if self.pgrp == self.id else self.pgrp_leader.exe if self.pgrp_leader else None
 
     @property
     def id(self) -> ProcessId:
@@ -94,7 +107,8 @@ class ProcessTable:
         known = self._by_pid.get(pid)
         if known is not None and known.start_ns == start_ns:
             return known
-        return self._add(Process(pid, start_ns, None, exe, self._cmdline(pid)))
+        argv, flags = self._cmdline(pid)
+        return self._add(Process(pid, start_ns, None, exe, argv, flags=flags))
 
     def link(self, pid: int, parent: tuple[int, int]) -> None:
         """Sets the parent of a scanned process, once all are known: a child may have a smaller pid than its parent."""
@@ -116,6 +130,8 @@ class ProcessTable:
         child.flags, child.cwd, child.container = parent.flags, parent.cwd, parent.container
         child.loginuid, child.tty_nr, child.namespaces = parent.loginuid, parent.tty_nr, parent.namespaces
         child.session, child.pgrp, child.told = parent.session, parent.pgrp, parent.told
+        child.session_leader = parent if parent.session == parent.id else parent.session_leader
+        child.pgrp_leader = parent if parent.pgrp == parent.id else parent.pgrp_leader
         self._adopt(child, parent)
         entries.inherit(child)
         return self._add(child)
@@ -141,10 +157,12 @@ class ProcessTable:
     def acted(self, process: Process, task: Task) -> None:
         """A record tells what the process is at this moment."""
         process.comm = task.comm.rstrip(b"\0")
-        process.ids = (task.uid, task.euid, task.suid, task.gid, task.egid)
+        users = (task.uid, task.euid, task.suid, task.fsuid)
+        groups = (task.gid, task.egid, task.sgid, task.fsgid)
+        process.ids = (*users, *groups, task.cap_effective, task.cap_permitted)
         process.tty_nr = task.tty_nr
-        process.session = self._leader(task.session, process.session)
-        process.pgrp = self._leader(task.pgrp, process.pgrp)
+        process.session, process.session_leader = self._leader(process, task.session, process.session_leader)
+        process.pgrp, process.pgrp_leader = self._leader(process, task.pgrp, process.pgrp_leader)
         process.namespaces = (task.ns_pid or None, task.ns_mnt or None, task.ns_net or None, task.ns_user or None)
         loginuid = None if task.loginuid == _UNSET else task.loginuid
         if not process.told:
@@ -158,18 +176,18 @@ class ProcessTable:
         if process.cgroup_id != task.cgroup_id:
             self._moved(process, task.cgroup_id)
 
-    def _leader(self, pid: int, known: ProcessId | None) -> ProcessId | None:
-        """Returns the identity of a session's or group's leader; of one that is gone, what was known of it.
+    def _leader(self, process: Process, pid: int, known: Process | None) -> tuple[ProcessId | None, Process | None]:
+        """Returns the identity of a session's or group's leader, and who that is if it is another.
 
         Nobody else gets a leader's pid while its session or group has members. One that had gone before ExecRay came has the
         start time 0.
         """
         if not pid:
-            return None
+            return None, None
         leader = self._by_pid.get(pid)
         if leader is not None:
-            return leader.id
-        return known if known is not None and known[0] == pid else (pid, 0)
+            return leader.id, None if leader is process else leader
+        return (known.id, known) if known is not None and known.pid == pid else ((pid, 0), None)
 
     def _moved(self, process: Process, cgroup_id: int) -> None:
         """Its cgroup is another without an exec: a runtime has put it there, or it went by itself."""
@@ -252,7 +270,8 @@ class ProcessTable:
             parent_pid = int(stat_fields(pid, self._proc)[1])
         except (OSError, ValueError):
             return unknown
-        process = Process(pid, start_ns, None, self._link(pid, "exe"), self._cmdline(pid))
+        argv, flags = self._cmdline(pid)
+        process = Process(pid, start_ns, None, self._link(pid, "exe"), argv, flags=flags)
         process.cwd, process.container = self._link(pid, "cwd"), self._proc_container(pid) or None
         # what was read while the process lived is its own: its start time is still there
         if not self._is_alive(process):
@@ -284,9 +303,11 @@ class ProcessTable:
         except OSError:
             return None
 
-    def _cmdline(self, pid: int) -> bytes | None:
+    def _cmdline(self, pid: int) -> tuple[bytes | None, int]:
+        """Returns the arguments by /proc, and the flag where there are more of them."""
         try:
             with (self._proc / str(pid) / "cmdline").open("rb") as file:
-                return file.read(MAX_ARGV_BYTES)
+                argv = file.read(MAX_ARGV_BYTES + 1)
         except OSError:
-            return None
+            return None, 0
+        return argv[:MAX_ARGV_BYTES], int(Flag.ARGV_TRUNCATED) if len(argv) > MAX_ARGV_BYTES else 0

@@ -44,9 +44,17 @@ def folder(raw: bytes) -> bytes | None:
     return raw if raw.startswith(b"/") else None
 
 
-def file_id(dev: int, ino: int) -> bytes | None:
+def path_in_filesystem(path: bytes, own_len: int, below: bytes) -> bytes | None:
+    """Returns a walked path's form within its filesystem: what stands below its mount, and its end in that mount."""
+    if not path.startswith(b"/"):
+        return None
+    own = path[len(path) - own_len :] if own_len else b""
+    return below + own or b"/"
+
+
+def file_id(dev: int, ino: int, generation: int) -> bytes | None:
     """Returns a file's identity as policies write it, None where there is no file."""
-    return b"%d:%d:%d" % (dev >> 20, dev & 0xFFFFF, ino) if ino else None
+    return b"%d:%d:%d:%d" % (dev >> 20, dev & 0xFFFFF, ino, generation) if ino else None
 
 
 def result(ret: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from execray.schema.field import Field, Flag
+from execray.schema.field import PATH_UNSURE, Field, Flag
 from execray.schema.kinds import Kind
 
 ACTOR_FIELDS: tuple[Field, ...] = (
@@ -10,8 +10,25 @@ ACTOR_FIELDS: tuple[Field, ...] = (
     Field("uid", Kind.INT, "Real user id of the acting thread.", ecs="process.real_user.id"),
     Field("euid", Kind.INT, "Effective user id.", ecs="process.user.id"),
     Field("suid", Kind.INT, "Saved user id.", ecs="process.saved_user.id"),
+    Field("fsuid", Kind.INT, "User id for file access."),
     Field("gid", Kind.INT, "Real group id.", ecs="process.real_group.id"),
     Field("egid", Kind.INT, "Effective group id.", ecs="process.group.id"),
+    Field("sgid", Kind.INT, "Saved group id.", ecs="process.saved_group.id"),
+    Field("fsgid", Kind.INT, "Group id for file access."),
+    Field(
+        "caps.effective",
+        Kind.BITS,
+        "Capabilities of the acting thread that count, within its user namespace.",
+        constants="CAP_",
+        ecs="process.thread.capabilities.effective",
+    ),
+    Field(
+        "caps.permitted",
+        Kind.BITS,
+        "Capabilities that it may make effective.",
+        constants="CAP_",
+        ecs="process.thread.capabilities.permitted",
+    ),
     Field("cgroup.id", Kind.INT, "Id of the process's cgroup (v2 hierarchy)."),
     Field("comm", Kind.BYTES, "The acting thread's name, at most 15 bytes.", ecs="process.thread.name", spoofable=True),
     Field(
@@ -19,7 +36,7 @@ ACTOR_FIELDS: tuple[Field, ...] = (
         Kind.PATH,
         "Resolved path of the running program.",
         ecs="process.executable",
-        cut_by=Flag.PATH_TRUNCATED,
+        cut_by=PATH_UNSURE,
     ),
     Field(
         "argv",
@@ -53,10 +70,25 @@ ACTOR_FIELDS: tuple[Field, ...] = (
         optional=True,
     ),
     Field(
+        "session.leader.exe",
+        Kind.PATH,
+        "The program that the session's leader runs, or ran at its end. Missing where the leader was gone before"
+        " tracerd came.",
+        ecs="process.session_leader.executable",
+        optional=True,
+    ),
+    Field(
         "pgrp.id",
         Kind.PROCESS,
         "The process group, a shell's job: its leader's identity, as for `session.id`.",
         ecs="process.group_leader.entity_id",
+        optional=True,
+    ),
+    Field(
+        "pgrp.leader.exe",
+        Kind.PATH,
+        "The same of the process group.",
+        ecs="process.group_leader.executable",
         optional=True,
     ),
     Field(
@@ -87,9 +119,7 @@ ACTOR_FIELDS: tuple[Field, ...] = (
     Field("ns.user", Kind.INT, "The same of the user namespace."),
     Field("tty.present", Kind.BOOL, "Whether there is a controlling terminal.", derived="tty.nr"),
     Field("pid", Kind.INT, "Process id (the kernel's tgid).", ecs="process.pid", derived="proc.id"),
-    Field(
-        "name", Kind.BYTES, "Last component of `exe`.", ecs="process.name", derived="exe", cut_by=Flag.PATH_TRUNCATED
-    ),
+    Field("name", Kind.BYTES, "Last component of `exe`.", ecs="process.name", derived="exe", cut_by=PATH_UNSURE),
     Field("argc", Kind.INT, "Number of arguments.", ecs="process.args_count", derived="argv"),
     Field(
         "cmdline",

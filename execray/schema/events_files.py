@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from execray.schema.field import Field, Flag
+from execray.schema.field import PATH_UNSURE, Field, Flag
 from execray.schema.kinds import Kind
-from execray.schema.row import FILE_ID, RAWPATH, RET, EventType, named_path, path
+from execray.schema.row import FILE_ID, FSPATH, RAWPATH, RET, EventType, named_path, path
 
 _BY_NAME = "The file. By name: the name put behind the directory where it begins, symbolic links in it not resolved."
 _MODE = Field("mode", Kind.BITS, "Permission bits as passed.", constants="S_")
@@ -15,7 +15,7 @@ _NEWPATH = Field(
     "newpath",
     Kind.PATH,
     "The new name, put behind the directory where it begins; symbolic links in it are not resolved.",
-    cut_by=Flag.PATH_TRUNCATED | Flag.PATH_UNRESOLVED,
+    cut_by=PATH_UNSURE | Flag.PATH_UNRESOLVED,
 )
 _RAWNEWPATH = Field(
     "rawnewpath", Kind.BYTES, "The new name as the caller wrote it.", cut_by=Flag.RAWPATH_TRUNCATED, spoofable=True
@@ -33,6 +33,7 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
             Field("mode", Kind.BITS, "Permission bits as passed with O_CREAT.", constants="S_"),
             Field("created", Kind.BOOL, "The call made the file."),
             FILE_ID,
+            FSPATH,
             RET,
             Field(
                 "access",
@@ -69,6 +70,8 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
                 spoofable=True,
             ),
             Field("len", Kind.INT, "Bytes asked to be written.", ("length",), unit="bytes"),
+            FILE_ID,
+            FSPATH,
             RET,
         ),
         calls=(

@@ -23,9 +23,14 @@ class Flag(enum.IntFlag):
     OLD_CREDS_UNKNOWN = 1 << 7  # the ids before a set*id call were not on record
     CWD_TRUNCATED = 1 << 8  # a working directory longer than the buffer or deeper than the walk: `cwd` is cut in front
     PATH_UNRESOLVED = 1 << 9  # a path put together from a directory and the caller's name: symlinks in it not resolved
+    PATH_TORN = 1 << 10  # something was renamed while a path was built: it may be one that never was
+    PATH_DETACHED = 1 << 11  # a path that begins at a mount in nobody's tree (unmounted, or not yet mounted)
+    DELETED = 1 << 12  # the file, or the directory where its name begins, had no name any more
 
 
 NO_FLAG = Flag(0)
+#: A path that was built with one of these may be another than it seems.
+PATH_UNSURE = Flag.PATH_TRUNCATED | Flag.PATH_TORN | Flag.PATH_DETACHED
 
 
 @dataclass(frozen=True, slots=True)

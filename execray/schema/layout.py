@@ -5,9 +5,9 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 4
+ER_ABI_VERSION: Final = 5
 ER_PATH_MAX: Final = 4096
-ER_ARGV_MAX: Final = 8192
+ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
 ER_CGROUP_MAX: Final = 1024
 ER_SHAPES_NATIVE: Final = 0
@@ -90,6 +90,9 @@ ER_FLAG: Final = {
     "ER_F_OLD_CREDS_UNKNOWN": 128,
     "ER_F_CWD_TRUNCATED": 256,
     "ER_F_PATH_UNRESOLVED": 512,
+    "ER_F_PATH_TORN": 1024,
+    "ER_F_PATH_DETACHED": 2048,
+    "ER_F_DELETED": 4096,
 }
 
 ER_SELF_FLAG: Final = {
@@ -120,7 +123,7 @@ CONFIG: Final = Struct("<QIII4x")
 
 
 class Connect(NamedTuple):
-    """struct er_connect, 176 bytes without its tail."""
+    """struct er_connect, 200 bytes without its tail."""
 
     amount: int
     nr: int
@@ -134,7 +137,7 @@ class Connect(NamedTuple):
     saddr: bytes
 
 
-CONNECT: Final = Struct("<112xQH2x4xiiHHHH16s16s")
+CONNECT: Final = Struct("<136xQH2x4xiiHHHH16s16s")
 
 
 class Creds(NamedTuple):
@@ -149,7 +152,7 @@ CREDS: Final = Struct("<QII")
 
 
 class Exec(NamedTuple):
-    """struct er_exec, 160 bytes without its tail."""
+    """struct er_exec, 184 bytes without its tail."""
 
     ino: int
     parent_start_ns: int
@@ -163,22 +166,23 @@ class Exec(NamedTuple):
     cgroup_len: int
     v1_len: int
     i_mode: int
+    generation: int
 
 
-EXEC: Final = Struct("<112xQQIIiIHHHHHH4x")
+EXEC: Final = Struct("<136xQQIIiIHHHHHHI")
 
 
 class Exit(NamedTuple):
-    """struct er_exit, 120 bytes without its tail."""
+    """struct er_exit, 144 bytes without its tail."""
 
     code: int
 
 
-EXIT: Final = Struct("<112xI4x")
+EXIT: Final = Struct("<136xI4x")
 
 
 class File(NamedTuple):
-    """struct er_file, 160 bytes without its tail."""
+    """struct er_file, 192 bytes without its tail."""
 
     ino: int
     asked: int
@@ -188,23 +192,26 @@ class File(NamedTuple):
     open_flags: int
     mode: int
     f_mode: int
+    generation: int
     i_mode: int
     path_len: int
+    own_len: int
+    below_len: int
     raw_len: int
     content_len: int
 
 
-FILE: Final = Struct("<112xQQIiiIIIHHHH")
+FILE: Final = Struct("<136xQQIiiIIIIHHHHHH")
 
 
 class Fork(NamedTuple):
-    """struct er_fork, 128 bytes without its tail."""
+    """struct er_fork, 152 bytes without its tail."""
 
     child_start_ns: int
     child_pid: int
 
 
-FORK: Final = Struct("<112xQI4x")
+FORK: Final = Struct("<136xQI4x")
 
 
 class Header(NamedTuple):
@@ -220,7 +227,7 @@ HEADER: Final = Struct("<IHHQ")
 
 
 class Plain(NamedTuple):
-    """struct er_plain, 192 bytes without its tail."""
+    """struct er_plain, 224 bytes without its tail."""
 
     arg0: int
     arg1: int
@@ -231,6 +238,7 @@ class Plain(NamedTuple):
     ret: int
     ino: int
     dev: int
+    generation: int
     i_mode: int
     nr: int
     len0: int
@@ -239,11 +247,11 @@ class Plain(NamedTuple):
     len3: int
 
 
-PLAIN: Final = Struct("<112xQQQQQQqQIHHHHHH")
+PLAIN: Final = Struct("<136xQQQQQQqQIIHHHHHH4x")
 
 
 class Ptrace(NamedTuple):
-    """struct er_ptrace, 168 bytes without its tail."""
+    """struct er_ptrace, 192 bytes without its tail."""
 
     request: int
     target_start_ns: int
@@ -257,7 +265,7 @@ class Ptrace(NamedTuple):
     ret: int
 
 
-PTRACE: Final = Struct("<112xQQQIIIIiH2xq")
+PTRACE: Final = Struct("<136xQQQIIIIiH2xq")
 
 
 class Self(NamedTuple):
@@ -271,7 +279,7 @@ SELF: Final = Struct("<QI4x")
 
 
 class Setuid(NamedTuple):
-    """struct er_setuid, 136 bytes without its tail."""
+    """struct er_setuid, 160 bytes without its tail."""
 
     call: int
     ret: int
@@ -281,7 +289,7 @@ class Setuid(NamedTuple):
     old_euid: int
 
 
-SETUID: Final = Struct("<112xIiIIII")
+SETUID: Final = Struct("<136xIiIIII")
 
 
 class Shape(NamedTuple):
@@ -305,16 +313,21 @@ SHAPE: Final = Struct("<BBBBBBBBBBHI")
 
 
 class Task(NamedTuple):
-    """struct er_task, 96 bytes without its tail."""
+    """struct er_task, 120 bytes without its tail."""
 
     start_ns: int
     cgroup_id: int
+    cap_effective: int
+    cap_permitted: int
     pid: int
     uid: int
     euid: int
     suid: int
+    fsuid: int
     gid: int
     egid: int
+    sgid: int
+    fsgid: int
     loginuid: int
     tty_nr: int
     session: int
@@ -327,4 +340,4 @@ class Task(NamedTuple):
     tid: int
 
 
-TASK: Final = Struct("<QQIIIIIIIIIIIIII16sI4x")
+TASK: Final = Struct("<QQQQIIIIIIIIIIIIIIIII16sI")

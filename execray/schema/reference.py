@@ -9,7 +9,7 @@ from execray.schema.kinds import CONSTANTS
 
 _FLAGS = {
     Flag.PATH_TRUNCATED: "a path was longer than 4,095 bytes or deeper than 128 levels: it is cut in front",
-    Flag.ARGV_TRUNCATED: "arguments past 8,192 bytes were left out",
+    Flag.ARGV_TRUNCATED: "arguments past 16,384 bytes were left out",
     Flag.CONTENT_TRUNCATED: "more than the first 256 bytes were written",
     Flag.RAWPATH_TRUNCATED: "the caller's spelling was longer than 4,095 bytes",
     Flag.UNREADABLE: "the caller's memory could not be read: the value is unknown, not absent",
@@ -17,7 +17,11 @@ _FLAGS = {
     Flag.OLD_CREDS_UNKNOWN: "the ids before a set*id call were not on record",
     Flag.PATH_UNRESOLVED: "a path was put together from a directory and the caller's name: symbolic links in it are not resolved,"
     " and the name may have been rewritten",
-    Flag.CWD_TRUNCATED: "a working directory was longer than 4,095 bytes or deeper than 128 levels: it is cut in front",
+    Flag.CWD_TRUNCATED: "a working directory was longer than 4,095 bytes or deeper than 128 levels: it is cut in front; or it is"
+    " unsure in one of the next two ways",
+    Flag.PATH_TORN: "something was renamed while a path was built: it may be a path that never was",
+    Flag.PATH_DETACHED: "a path begins at a mount that is in nobody's tree: it was unmounted, or never mounted",
+    Flag.DELETED: "the file, or the directory where its name begins, had no name any more (also O_TMPFILE)",
 }
 
 

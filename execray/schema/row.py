@@ -7,7 +7,7 @@ from functools import cached_property
 
 from execray.schema.actor import ACTOR_FIELDS
 from execray.schema.calls import Call, parse_call
-from execray.schema.field import Field, Flag
+from execray.schema.field import PATH_UNSURE, Field, Flag
 from execray.schema.kinds import Kind
 
 
@@ -65,16 +65,28 @@ RAWPATH = Field(
 
 def path(doc: str) -> Field:
     """Returns the field `path` of a file that was open: the path that the kernel used."""
-    return Field("path", Kind.PATH, doc, ("pathname",), ecs="file.path", cut_by=Flag.PATH_TRUNCATED)
+    return Field("path", Kind.PATH, doc, ("pathname",), ecs="file.path", cut_by=PATH_UNSURE)
 
 
 CALL = Field("call", Kind.BYTES, "Which call it was, by its name.")
 FILE_ID = Field(
-    "file.id", Kind.BYTES, "The kernel's (device, inode) of the file, as `MAJOR:MINOR:INODE`.", ecs="file.inode"
+    "file.id",
+    Kind.BYTES,
+    "The kernel's name for the file, whatever path leads to it: device, inode, and the inode's generation, which tells it from"
+    " an earlier file of that inode number; as `MAJOR:MINOR:INODE:GENERATION`. The device is the filesystem's own: on overlayfs"
+    " and btrfs not the one of stat(2). The generation is 0 where a filesystem keeps none (proc, overlayfs).",
+    ecs="file.inode",
+)
+FSPATH = Field(
+    "fspath",
+    Kind.PATH,
+    "The path within the file's filesystem, whatever part of it is mounted where: beside `path`, it sees through bind mounts and"
+    " mount namespaces. Missing for what has no place in a tree.",
+    cut_by=PATH_UNSURE,
 )
 
 
 def named_path(doc: str, *aliases: str) -> Field:
     """Returns the field `path` of a file that a call names, or that it has a descriptor of."""
-    cut_by = Flag.PATH_TRUNCATED | Flag.PATH_UNRESOLVED
+    cut_by = PATH_UNSURE | Flag.PATH_UNRESOLVED
     return Field("path", Kind.PATH, doc, ("pathname", *aliases), ecs="file.path", cut_by=cut_by)

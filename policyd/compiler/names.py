@@ -16,8 +16,7 @@ from policyd.compiler.scope import Scope
 from policyd.compiler.source import Span
 from policyd.program import IT, FieldRef
 
-_FIELDS = """caps container direction entry env fspath fsuid interactive interp ns_pid pgrp prev qname qtype session user
-via_exec"""
+_FIELDS = "container direction entry env interactive interp ns_pid pgrp prev qname qtype session user via_exec"
 #: Events of the language that no sensor of this version sees.
 PLANNED_EVENTS = frozenset(("create", "dns", "setsid", "cred_change", "syscall"))
 #: Fields of the language, or their first parts, that no sensor of this version fills.
@@ -165,6 +164,7 @@ _FAMILY_WORDS = {
     "AF_": "address families, AF_*",
     "PTRACE_": "ptrace requests, PTRACE_*",
     "ACCESS_": "READ and WRITE",
+    "CAP_": "capabilities, CAP_*",
     "E": "negated error names, such as -EPERM",
     "SIG": "signals, SIG*",
 }

@@ -13,6 +13,7 @@ import pytest
 from execray.process import stat_fields
 from execray.schema.catalog import Flag
 from execray.schema.event import Event
+from execray.schema.kinds import CONSTANTS
 from tests.support.cgroups import cgroup, hierarchies
 from tests.support.live import Live, Run, sleeper
 
@@ -75,6 +76,50 @@ os.read(end, 1)  # until the orphan has ended too
 """
     )
     assert at(run, "orphan").get("session.id") == at(run, "leader").get("proc.id")
+
+
+def test_leaders_programs_are_those_that_they_run_now(live: Live) -> None:
+    run = live.python(
+        MARK
+        + """
+go_read, go = os.pipe()
+if (leader := os.fork()) == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setpgid(0, 0)
+        os.read(go_read, 1); mark("member")
+        os._exit(0)
+    os.set_inheritable(go, True)
+    os.execv("/bin/sh", ["sh", "-c", f"printf x >&{go}; wait"])
+os.close(go)
+os.waitpid(leader, 0)
+"""
+    )
+    member = at(run, "member")
+    assert member.get("session.leader.exe") == os.fsencode(os.path.realpath("/bin/sh"))
+    assert member.get("pgrp.leader.exe") == member.get("exe") == os.fsencode(os.path.realpath(sys.executable))
+
+
+def test_ids_and_capabilities_are_those_of_proc(live: Live) -> None:
+    run = live.python(
+        MARK
+        + """
+def say(name):
+    mark(name)
+    status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+    print(*status["Uid"].split(), *status["Gid"].split(), int(status["CapEff"], 16), int(status["CapPrm"], 16), flush=True)
+say("root")
+assert syscall(114, 31, 32) == 0  # setregid
+assert syscall(123, 33) >= 0  # setfsgid
+assert syscall(113, -1, 21) == 0  # setreuid: a saved id stays
+say("other")
+""",
+    )
+    names = ["uid", "euid", "suid", "fsuid", "gid", "egid", "sgid", "fsgid", "caps.effective", "caps.permitted"]
+    for name, line in zip(("root", "other"), run.stdout.splitlines(), strict=True):
+        assert [at(run, name).get(field) for field in names] == [int(number) for number in line.split()]
+    assert at(run, "other").get("caps.effective") == 0 != at(run, "root").get("caps.effective")
+    assert isinstance(held := at(run, "root").get("caps.permitted"), int) and held & CONSTANTS["CAP_"]["CAP_KILL"]
 
 
 def test_login_uid_is_what_was_written_and_begins_an_entry(live: Live) -> None:

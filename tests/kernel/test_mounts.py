@@ -113,5 +113,5 @@ def test_namespaces_that_are_made_and_entered(live: Live) -> None:
     assert made.get("flags") == CLONE["CLONE_NEWNET"] | CLONE["CLONE_NEWUTS"] and made.get("ns.net") == inside
     back, failed = run.of("setns")
     assert (back.get("nstype"), back.get("ret"), back.get("ns.net")) == (CLONE["CLONE_NEWNET"], 0, outside)
-    assert str(back.get("file.id")).endswith(f":{outside}'")
+    assert str(back.get("file.id")).endswith(f":{outside}:0'")
     assert (failed.get("fd"), failed.get("ret"), failed.get("file.id")) == (-1, -E["EBADF"], None)

@@ -10,7 +10,8 @@ import pytest
 
 from execray.schema.catalog import Flag
 from execray.schema.kinds import CONSTANTS
-from tests.support.live import Live, shown
+from tests.support.live import Live
+from tests.support.paths import kernel_id
 
 EVENTS = ["rename", "unlink", "link", "symlink", "mkdir", "truncate", "mknod", "chown", "setxattr", "utimes", "chmod"]
 E = CONSTANTS["E"]
@@ -106,8 +107,7 @@ def test_truncate_by_name_and_by_descriptor(live: Live, here: bytes) -> None:
     by_name, by_fd = run.of("truncate")
     assert (by_name.get("len"), by_fd.get("len")) == (3, 1 << 33) and os.path.getsize(here + b"/f") == 1 << 33
     assert by_name.get("path") == by_fd.get("path") == here + b"/f"
-    found = os.stat(here + b"/f")
-    assert shown(by_fd, "file.id") == f"{os.major(found.st_dev)}:{os.minor(found.st_dev)}:{found.st_ino}"
+    assert by_fd.get("file.id") == kernel_id(here + b"/f")
     assert by_name.get("file.id") is None and Flag.PATH_UNRESOLVED in by_name.flags
     assert by_fd.get("rawpath") is None and Flag.PATH_UNRESOLVED not in by_fd.flags
 

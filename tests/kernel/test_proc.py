@@ -13,6 +13,7 @@ from execray.process import start_ticks_of
 from execray.schema.catalog import Flag
 from execray.schema.kinds import CONSTANTS
 from tests.support.live import Live, sleeper
+from tests.support.paths import kernel_id
 
 EVENTS = ["exec", "fork", "exit"]
 
@@ -37,9 +38,7 @@ def test_exec_of_a_symlink_names_the_file_behind_it(live: Live, tmp_path: Path) 
     event = live.run([link]).one("exec")
     assert event.get("filename") == os.fsencode(link)
     assert event.get("exe") == os.fsencode(os.path.realpath("/bin/echo"))
-    found = os.stat("/bin/echo")
-    file_id = event.get("file.id")
-    assert isinstance(file_id, bytes) and file_id.endswith(b":%d" % found.st_ino)
+    assert event.get("file.id") == kernel_id(Path("/bin/echo"))
 
 
 def test_file_names_need_not_be_utf8(live: Live, tmp_path: Path) -> None:
@@ -64,7 +63,14 @@ def test_long_arguments_are_cut_and_say_so(live: Live) -> None:
     argv = event.get("argv")
     assert isinstance(argv, tuple)
     assert Flag.ARGV_TRUNCATED in event.flags
-    assert sum(len(a) + 1 for a in argv if isinstance(a, bytes)) <= 8193
+    assert sum(len(a) + 1 for a in argv if isinstance(a, bytes)) == 16384 + 1
+
+
+def test_arguments_of_16_kib_are_whole(live: Live) -> None:
+    exact = ["/bin/echo", "x" * (16384 - len("/bin/echo") - 2)]
+    event = live.run([*exact]).one("exec")
+    assert event.get("argv") == tuple(map(os.fsencode, exact))
+    assert Flag.ARGV_TRUNCATED not in event.flags
 
 
 def test_events_of_a_process_with_cut_arguments_carry_the_flag_too(live: Live) -> None:

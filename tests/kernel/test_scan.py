@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from execray.process import start_ticks_of
+from execray.schema.catalog import Flag
 from tests.support.live import Live, sleeper
 from tracerd.processes import Process
 
@@ -30,6 +31,15 @@ def test_scan_knows_every_process_and_its_line() -> None:
         mine = {int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal()}
         missing = [pid for pid in mine if live.table.find(pid) is None and Path(f"/proc/{pid}").exists()]
         assert len(missing) <= 2, missing  # born between the scan and this listing
+
+
+def test_the_scan_says_where_arguments_were_cut() -> None:
+    with subprocess.Popen(["/bin/sh", "-c", "read -r _", "x" * 20000], stdin=subprocess.PIPE) as child:
+        with Live([]) as live:
+            found = live.table.find(child.pid)
+        child.communicate(b"\n")
+    assert found is not None and found.argv is not None
+    assert len(found.argv) == 16384 and found.flags & Flag.ARGV_TRUNCATED
 
 
 def test_no_process_falls_between_hooks_and_scan() -> None:

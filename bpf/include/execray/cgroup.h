@@ -45,40 +45,43 @@ static __always_inline struct cgroup *er_v1_cgroup(struct css_set *set, struct c
 	return found == dfl ? NULL : found;
 }
 
-/* Writes the names from the walk's node up into scratch->path, up to scratch->pos. */
+/* Writes the names from the walk's node up into walk->path, up to walk->pos. */
 __noinline int er_walk_cgroup(void)
 {
-	struct er_scratch *scratch = er_get_scratch();
+	struct er_walk *walk = er_get_walk();
 	int i;
 
-	if (!scratch)
+	if (!walk)
 		return 0;
-	scratch->pos = 0;
+	walk->pos = 0;
 	for (i = 0; i < ER_CGROUP_DEPTH; i++) {
-		struct kernfs_node *kn = scratch->kn, *parent = er_kernfs_parent(kn);
-		__u32 pos = scratch->pos;
+		struct kernfs_node *kn = walk->kn, *parent = er_kernfs_parent(kn);
+		__u32 pos = walk->pos;
 		long len;
 
 		if (!parent || pos >= ER_CGROUP_MAX - ER_NAME_MAX - 1)
 			break;
-		len = bpf_probe_read_kernel_str(&scratch->path[pos], ER_NAME_MAX + 1, BPF_CORE_READ(kn, name));
+		len = bpf_probe_read_kernel_str(&walk->path[pos], ER_NAME_MAX + 1, BPF_CORE_READ(kn, name));
 		if (len <= 0)
 			break;
-		scratch->pos = pos + len;
-		scratch->kn = parent;
+		walk->pos = pos + len;
+		walk->kn = parent;
 	}
 	return 0;
 }
 
 /* Appends the names to the record's tail. Returns their length. */
-static __always_inline __u32 er_append_cgroup(struct er_scratch *scratch, char *tail, struct cgroup *cgroup)
+static __always_inline __u32 er_append_cgroup(char *tail, struct cgroup *cgroup)
 {
+	struct er_walk *walk = er_get_walk();
 	__u32 len;
 
-	scratch->kn = BPF_CORE_READ(cgroup, kn);
+	if (!walk)
+		return 0;
+	walk->kn = BPF_CORE_READ(cgroup, kn);
 	er_walk_cgroup();
-	len = scratch->pos & (ER_CGROUP_MAX - 1);
-	bpf_probe_read_kernel(tail, len, scratch->path);
+	len = walk->pos & (ER_CGROUP_MAX - 1);
+	bpf_probe_read_kernel(tail, len, walk->path);
 	return len;
 }
 

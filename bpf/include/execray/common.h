@@ -10,6 +10,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 /* clang-format on */
+#include "execray/compat.h"
 #include "execray/event.h"
 #include "execray/maps.h"
 #include "execray/task.h"
@@ -17,14 +18,17 @@
 #include "execray/path.h"
 #include "execray/cgroup.h"
 
-static __always_inline void er_fill_inode(struct file *file, __u64 *ino, __u32 *dev, __u32 *i_mode)
-{
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
-
-	*ino = BPF_CORE_READ(inode, i_ino);
-	*dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	*i_mode = BPF_CORE_READ(inode, i_mode);
-}
+/* What a file is, by whatever name. Into the fields of a record that has all of them. */
+#define ER_FILL_INODE(e, file)                                                     \
+	do {                                                                        \
+		struct file *er_file = ER_AS(struct file, file);                    \
+		struct inode *er_inode = ER_AS(struct inode, ER_LOAD(er_file, f_inode)); \
+                                                                                    \
+		(e)->ino = ER_LOAD(er_inode, i_ino);                                \
+		(e)->dev = ER_LOAD(er_inode, i_sb, s_dev);                          \
+		(e)->generation = ER_LOAD(er_inode, i_generation);                  \
+		(e)->i_mode = ER_LOAD(er_inode, i_mode);                            \
+	} while (0)
 
 /* What a task brings along: its working directory and cgroups, behind what is in the tail already. Returns the new end.
  */
@@ -41,12 +45,12 @@ static __always_inline __u32 er_append_place(struct er_scratch *scratch, struct 
 		e->cwd_len = er_append_path(scratch, &e->tail[at], &fs->pwd, &flags);
 		at += e->cwd_len & (ER_PATH_MAX - 1);
 	}
-	if (flags & ER_F_PATH_TRUNCATED)
+	if (flags & ER_F_PATH_UNSURE)
 		e->hdr.flags |= ER_F_CWD_TRUNCATED;
-	e->cgroup_len = er_append_cgroup(scratch, &e->tail[at], dfl);
+	e->cgroup_len = er_append_cgroup(&e->tail[at], dfl);
 	at += e->cgroup_len & (ER_CGROUP_MAX - 1);
 	if (v1) {
-		e->v1_len = er_append_cgroup(scratch, &e->tail[at], v1);
+		e->v1_len = er_append_cgroup(&e->tail[at], v1);
 		at += e->v1_len & (ER_CGROUP_MAX - 1);
 	}
 	return at;

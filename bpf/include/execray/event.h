@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 4
+#define ER_ABI_VERSION 5
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -75,14 +75,19 @@ enum er_flag {
 	ER_F_OLD_CREDS_UNKNOWN = 1 << 7,
 	ER_F_CWD_TRUNCATED = 1 << 8,
 	ER_F_PATH_UNRESOLVED = 1 << 9, /* set by tracerd */
+	ER_F_PATH_TORN = 1 << 10,
+	ER_F_PATH_DETACHED = 1 << 11,
+	ER_F_DELETED = 1 << 12,
 };
 
 /* Limits of captured text, in bytes. A path is at most 4,095 bytes long; powers of two keep the verifier's bounds
  * simple. */
 #define ER_PATH_MAX    4096
-#define ER_ARGV_MAX    8192
+#define ER_ARGV_MAX    16384
 #define ER_CONTENT_MAX 256
 #define ER_CGROUP_MAX  1024
+/* A walked path with one of these may be another than it seems. */
+#define ER_F_PATH_UNSURE (ER_F_PATH_TRUNCATED | ER_F_PATH_TORN | ER_F_PATH_DETACHED)
 #define ER_TAIL_MAX    (3 * ER_PATH_MAX + 2 * ER_CGROUP_MAX + ER_ARGV_MAX)
 
 struct er_header {
@@ -99,12 +104,17 @@ struct er_header {
 struct er_task {
 	__u64 start_ns; /* the group leader's start_boottime */
 	__u64 cgroup_id;
+	__u64 cap_effective; /* bit 1 << CAP_* */
+	__u64 cap_permitted;
 	__u32 pid; /* tgid */
 	__u32 uid;
 	__u32 euid;
 	__u32 suid;
+	__u32 fsuid;
 	__u32 gid;
 	__u32 egid;
+	__u32 sgid;
+	__u32 fsgid;
 	__u32 loginuid; /* (uid_t)-1: not set */
 	__u32 tty_nr;	/* as /proc/PID/stat has it; 0: none */
 	__u32 session;	/* pid of its leader, which may be gone; 0: none */
@@ -115,7 +125,6 @@ struct er_task {
 	__u32 ns_user;
 	char comm[16];
 	__u32 tid; /* last: what stands before is the same for all of a process's threads of one name and credentials */
-	__u32 _pad;
 };
 
 /* ER_EVENT_EXEC, a successful one (ret 0) or one that failed; ER_EVENT_SCAN, with path_len 0 for all but group leaders.
@@ -135,7 +144,7 @@ struct er_exec {
 	__u16 cgroup_len; /* names up from the process's cgroup (v2), each ended by a NUL */
 	__u16 v1_len;	  /* the same of a v1 hierarchy, where the host has one */
 	__u16 i_mode;
-	__u32 _pad;
+	__u32 generation; /* tells files apart that had one inode number after another */
 	char tail[]; /* path, filename, cwd, cgroup, v1, argv */
 };
 
@@ -168,11 +177,14 @@ struct er_file {
 	__u32 open_flags; /* as passed */
 	__u32 mode;	  /* open: as passed */
 	__u32 f_mode;
+	__u32 generation;
 	__u16 i_mode;
 	__u16 path_len;
+	__u16 own_len;	 /* so much of the path's end is in the file's own mount */
+	__u16 below_len; /* what stands before that within its filesystem */
 	__u16 raw_len;
 	__u16 content_len;
-	char tail[]; /* path, raw, content */
+	char tail[]; /* path, below, raw, content */
 };
 
 /*
@@ -191,12 +203,14 @@ struct er_plain {
 	__s64 ret;
 	__u64 ino; /* of what the call has a descriptor of; 0: none */
 	__u32 dev;
+	__u32 generation;
 	__u16 i_mode;
 	__u16 nr; /* of er_shape */
 	__u16 len0;
 	__u16 len1;
 	__u16 len2;
 	__u16 len3;
+	__u32 _pad;
 	char tail[];
 };
 

@@ -28,17 +28,6 @@ struct er_call {
 };
 
 struct er_scratch {
-	char path[ER_PATH_MAX + ER_NAME_MAX + 1]; /* filled from its end; the rest is room that bounds checks need */
-	/*
-	 * Where a walk has come to. Kept in memory and not in registers: what the verifier knows of it is then the same
-	 * in each round of the loop, whatever the round before did, and it has one case to look at instead of
-	 * thousands.
-	 */
-	struct dentry *dentry;
-	struct vfsmount *mnt;
-	struct kernfs_node *kn;
-	__u32 pos; /* the path stands in path[pos .. ER_PATH_MAX - 1) */
-	__u32 walk_flags;
 	struct er_call call;
 	union {
 		struct er_exec exec;

@@ -7,11 +7,9 @@
 #define ER_PID_LEVELS 64
 
 /*
- * Behind a pointer that the verifier knows for a task's, plain loads do. It gives one to every program since Linux 5.11
- * (3ca1032ab7ab); before, a program on system calls copies each value by a helper, which takes ten times as long.
+ * Linux 5.11 (3ca1032ab7ab) gives every program a task that the verifier knows for one; before, a program on system
+ * calls copies each value by a helper.
  */
-#define ER_READ(direct, ...) ((direct) ? ___arrow(__VA_ARGS__) : BPF_CORE_READ(__VA_ARGS__))
-
 static __always_inline bool er_can_load(void)
 {
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
@@ -73,6 +71,15 @@ static __always_inline void er_fill_namespaces(struct er_task *out, struct task_
 	}
 }
 
+/* Linux 6.3 (f122a08b197d) made one number of two halves, in the same order. */
+#define ER_CAPS(out, cred, field, direct)                                               \
+	do {                                                                             \
+		if ((direct) && bpf_core_field_exists((cred)->field.val))                \
+			out = (cred)->field.val;                                         \
+		else                                                                     \
+			bpf_core_read(&out, sizeof(out), &(cred)->field);                \
+	} while (0)
+
 /* direct: a constant; whether the verifier knows the pointer for a task's. */
 static __always_inline void er_fill_task(struct er_task *out, struct task_struct *task, const bool direct)
 {
@@ -90,15 +97,19 @@ static __always_inline void er_fill_task(struct er_task *out, struct task_struct
 		out->uid = ER_READ(direct, cred, uid.val);
 		out->euid = ER_READ(direct, cred, euid.val);
 		out->suid = ER_READ(direct, cred, suid.val);
+		out->fsuid = ER_READ(direct, cred, fsuid.val);
 		out->gid = ER_READ(direct, cred, gid.val);
 		out->egid = ER_READ(direct, cred, egid.val);
+		out->sgid = ER_READ(direct, cred, sgid.val);
+		out->fsgid = ER_READ(direct, cred, fsgid.val);
+		ER_CAPS(out->cap_effective, cred, cap_effective, direct);
+		ER_CAPS(out->cap_permitted, cred, cap_permitted, direct);
 	}
 	out->loginuid = bpf_core_field_exists(task->loginuid) ? ER_READ(direct, task, loginuid.val) : ER_UNSET;
 	out->tty_nr = er_tty_nr(signal, direct);
 	out->session = er_pid_nr(ER_READ(direct, signal, pids[PIDTYPE_SID]), direct);
 	out->pgrp = er_pid_nr(ER_READ(direct, signal, pids[PIDTYPE_PGID]), direct);
 	er_fill_namespaces(out, task, cred, direct);
-	out->_pad = 0;
 	/* As a string: before Linux 5.17 the bytes behind its NUL are those of the name before. */
 	__builtin_memset(out->comm, 0, sizeof(out->comm));
 	bpf_core_read_str(&out->comm, sizeof(out->comm), &task->comm);

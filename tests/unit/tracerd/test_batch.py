@@ -63,7 +63,7 @@ def test_what_a_builder_counts_is_no_less_than_what_is_sent() -> None:
         table.executed(process, b"/usr/bin/%d" % pid, b"a\0b\0c%d\0" % pid, 0)
         index, flags = builder.add_actor(b"%d" % pid, process)
         path = builder.text(b"/very/long/path/%d" % pid * 9)
-        builder.event((4, 2**62, index, pid, flags, path, path, 2**31, 0o777, False, path, 0))
+        builder.event((4, 2**62, index, pid, flags, path, path, 2**31, 0o777, False, path, path, 0))
     counted = builder.bytes
     assert len(encode(builder.take())) <= counted
 
@@ -71,7 +71,7 @@ def test_what_a_builder_counts_is_no_less_than_what_is_sent() -> None:
 def test_a_batch_that_is_too_large_all_the_same_is_told_as_lost() -> None:
     kept = Retention(64 << 20)
     events = tuple((3, 7 + n, 0, 1, 0, 0, 0) for n in range(5))
-    actor = (None, (1, 1), *[0] * 6, 0, 0, *[None] * (len(ACTOR_SLOTS) - 9))
+    actor = (None, (1, 1), *[0] * 13, *[None] * (len(ACTOR_SLOTS) - 14))
     kept.add(Batch(0, 1, (b"x" * (MAX_FRAME_BYTES + 1),), (actor,), events))
     kept.add(Batch(1, 6, (b"x",), (actor,), events))
     frames: list[Frame] = []

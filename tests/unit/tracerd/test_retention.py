@@ -11,7 +11,7 @@ from execray.schema.catalog import ACTOR_SLOTS, LOST
 from execray.wire.frames import Batch, Decoder, Row
 from tracerd.stream import Retention
 
-ACTOR: Row = (None, (7, 1), *[0] * 8, *[None] * (len(ACTOR_SLOTS) - 9))
+ACTOR: Row = (None, (7, 1), *[0] * 13, *[None] * (len(ACTOR_SLOTS) - 14))
 
 
 def batch(seq: int, rows: int = 3, pad: int = 1000) -> Batch:

@@ -10,17 +10,20 @@
 #define O_OPEN_ONLY   02001700 /* O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC, O_CLOEXEC: not kept in f_flags */
 #define ER_MAX_IOV    8
 
-/* The struct file of fd into the record: identity, kind, and its path into the tail. Returns the path's length. */
+/* A file into the record: identity, kind, and its paths into the tail. Returns their length. */
 static __always_inline __u32 er_append_file(struct er_scratch *scratch, struct er_file *e, struct file *file)
 {
-	__u32 i_mode, len;
+	struct file *known = ER_AS(struct file, file);
+	__u16 below_len;
+	__u32 len;
 
-	er_fill_inode(file, &e->ino, &e->dev, &i_mode);
-	e->i_mode = i_mode;
-	e->f_mode = (__u32)(__u64)BPF_CORE_READ(file, f_mode);
-	len = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
+	ER_FILL_INODE(e, file);
+	e->f_mode = (__u32)(__u64)ER_LOAD(known, f_mode);
+	len = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags) & (ER_PATH_MAX - 1);
 	e->path_len = len;
-	return len;
+	e->own_len = er_append_below(&e->tail[len], len, &below_len, &e->hdr.flags);
+	e->below_len = below_len;
+	return len + (below_len & (ER_PATH_MAX - 1));
 }
 
 static __always_inline void er_send_file(struct er_scratch *scratch, struct er_file *e, __u32 tail_len)
@@ -41,8 +44,11 @@ static __always_inline void er_clear_file(struct er_file *e, __s32 ret)
 	e->ret = ret;
 	e->open_flags = 0;
 	e->f_mode = 0;
+	e->generation = 0;
 	e->i_mode = 0;
 	e->path_len = 0;
+	e->own_len = 0;
+	e->below_len = 0;
 	e->raw_len = 0;
 	e->content_len = 0;
 }
@@ -83,14 +89,14 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 	e->open_flags = how.flags;
 	e->mode = how.mode & 07777;
 	e->fd = call->ret >= 0 ? call->ret : -1;
-	file = call->file; /* a local: see er_walk_up() */
-	if (file) {
+	if (call->file) {
+		file = ER_AS(struct file, call->file);
 		/* What was granted, where the caller's memory may say something else by now. */
 		e->open_flags = (how.flags & (O_OPEN_ONLY | O_LARGEFILE)) |
-				(BPF_CORE_READ(file, f_flags) & ~(O_OPEN_ONLY | O_LARGEFILE));
-		at = er_append_file(scratch, e, file);
+				(ER_LOAD(file, f_flags) & ~(O_OPEN_ONLY | O_LARGEFILE));
+		at = er_append_file(scratch, e, call->file);
 	}
-	at &= ER_PATH_MAX - 1;
+	at &= 2 * ER_PATH_MAX - 1;
 	e->raw_len = er_append_user_str(&e->tail[at], raw, &e->hdr);
 	at += e->raw_len & (ER_PATH_MAX - 1);
 	er_send_file(scratch, e, at);
@@ -182,7 +188,7 @@ static __noinline int er_write(struct er_scratch *scratch, struct er_call *call,
 		len = call->ret;
 	if (call->file)
 		at = er_append_file(scratch, e, call->file);
-	at &= ER_PATH_MAX - 1;
+	at &= 2 * ER_PATH_MAX - 1;
 	if (content && len) {
 		take = len;
 		if (len > ER_CONTENT_MAX) {

@@ -40,10 +40,7 @@ static __noinline int er_append_start(struct er_scratch *scratch, __u32 at, __u3
 	if (!file)
 		return 0;
 	if (!first) {
-		__u32 i_mode;
-
-		er_fill_inode(file, &e->ino, &e->dev, &i_mode);
-		e->i_mode = i_mode;
+		ER_FILL_INODE(e, file);
 	}
 	return er_append_path(scratch, &e->tail[at], &file->f_path, &e->hdr.flags);
 }
@@ -88,6 +85,7 @@ static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 	e->ret = call->ret;
 	e->ino = 0;
 	e->dev = 0;
+	e->generation = 0;
 	e->i_mode = 0;
 	e->nr = shape->nr;
 	e->len0 = e->len1 = e->len2 = e->len3 = 0;
@@ -98,10 +96,8 @@ static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 		at += e->len1 & (ER_PATH_MAX - 1);
 	} else if (call->file) {
 		struct file *file = call->file; /* a local: see er_walk_up() */
-		__u32 i_mode;
 
-		er_fill_inode(file, &e->ino, &e->dev, &i_mode);
-		e->i_mode = i_mode;
+		ER_FILL_INODE(e, file);
 		e->len0 = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
 		at += e->len0 & (ER_PATH_MAX - 1);
 	}
