@@ -11,10 +11,10 @@ from typing import Final
 
 from execray.terminal import Painter, painter, use_color
 from tests.evasion.bench import Bench, Outcome
-from tests.evasion.misses import MISSES
+from tests.evasion.misses import MISSES, surprise
 from tests.evasion.table import TRICKS
 
-_STYLES: Final = {"detected": "good", "missed": "warning", "can't": "dim", "failed": "bad"}
+_STYLES: Final = {"detected": "good", "quiet": "good", "missed": "warning", "can't": "dim", "failed": "bad"}
 
 
 def main() -> int:
@@ -41,17 +41,7 @@ def main() -> int:
         print(json.dumps({"tricks": [_object(o) for o in outcomes], "counts": counts}, indent=2))
     else:
         print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
-    return int(any(_surprise(outcome) for outcome in outcomes))
-
-
-def _surprise(outcome: Outcome) -> str:
-    """What is not as it is known to be, or nothing."""
-    known = outcome.trick.id in MISSES
-    if outcome.verdict == "detected" and known:
-        return "is listed as a miss: mend the list"
-    if outcome.verdict == "missed" and not known:
-        return "it was detected before"
-    return ""
+    return int(any(surprise(outcome) for outcome in outcomes))
 
 
 def _why(outcome: Outcome) -> str:
@@ -61,13 +51,13 @@ def _why(outcome: Outcome) -> str:
 
 
 def _line(outcome: Outcome, paint: Painter) -> str:
-    surprise = _surprise(outcome)
+    unlike = surprise(outcome)
     return "  ".join(
         (
             paint(f"{outcome.verdict:<8}", _STYLES[outcome.verdict]),
             f"{outcome.trick.id:<34}",
             f"{outcome.trick.behind:<62}",
-            _why(outcome) + (paint(f"  ({surprise})", "bad") if surprise else ""),
+            _why(outcome) + (paint(f"  ({unlike})", "bad") if unlike else ""),
         )
     )
 
@@ -80,7 +70,7 @@ def _object(outcome: Outcome) -> dict[str, object]:
         "verdict": outcome.verdict,
         "detected_by": list(outcome.detected_by),
         "why_not": "" if outcome.detected_by else _why(outcome),
-        "surprise": _surprise(outcome),
+        "surprise": surprise(outcome),
     }
 
 

@@ -13,17 +13,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from tests.evasion.table import HOLD, ROOT, THEFT, Trick
+from tests.evasion.table import HOLD, NOTHING, ROOT, THEFT, Trick
 from tests.support.arena import Arena, eventually
 
 HERE: Final = Path(__file__).parent
-PROGRAMS: Final = ("names", "hands", "ways", "kin", "runs", "attach", "root", "payload", "victim", "become")
+PROGRAMS: Final = ("names", "hands", "ways", "kin", "runs", "attach", "root", "innocent", "payload", "victim", "become")
 #: Programs that load libraries.
 DYNAMIC: Final = ("reader",)
 LIBRARIES: Final = ("preload", "loaded")
@@ -42,8 +42,11 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """`detected`, `missed`, `can't` or `failed`."""
-        return "failed" if self.failed else "can't" if self.cant else "detected" if self.detected_by else "missed"
+        """`detected`, `missed`, `quiet` (of what is nothing forbidden), `can't` or `failed`."""
+        if self.failed or self.cant:
+            return "failed" if self.failed else "can't"
+        silent = "quiet" if self.trick.goal is NOTHING else "missed"
+        return "detected" if self.detected_by else silent
 
 
 @dataclass(slots=True)
@@ -293,7 +296,7 @@ class Bench:
 
 def _compile(name: str, to: Path, *options: str) -> None:
     source = HERE / "tricks" / f"{name}.c"
-    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", *options, "-o", to, source], check=True)
+    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", *options, "-o", to, source], check=True)
 
 
 def _make_set_uid(program: Path, to: Path) -> None:
@@ -306,7 +309,8 @@ def _make_capable(program: Path, to: Path) -> None:
     shutil.copy(program, to)
     cap_setuid = 1 << 7
     attribute = b"".join(n.to_bytes(4, "little") for n in (0x02000001, cap_setuid, 0, 0, 0))
-    os.setxattr(to, "security.capability", attribute)
+    with suppress(OSError):  # a file system without them: the trick then says that it can't
+        os.setxattr(to, "security.capability", attribute)
 
 
 def _word_of(victim: subprocess.Popen[str]) -> str:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.evasion.bench import Outcome
+from tests.evasion.table import NOTHING
+
 #: Reasons, and the tricks that each is the reason for.
 REASONS: Final = (
     (
@@ -66,6 +69,23 @@ REASONS: Final = (
 )
 
 MISSES: Final[dict[str, str]] = {trick: reason for reason, tricks in REASONS for trick in tricks}
+
+
+def surprise(outcome: Outcome) -> str:
+    """What is not as it is known to be, or nothing."""
+    trick, known = outcome.trick, outcome.trick.id in MISSES
+    match outcome.verdict:
+        case "failed":
+            return f"the bench failed: {outcome.failed}"
+        case "can't" if not trick.lacking:
+            return f"nothing that it needs should be lacking: {outcome.cant}"
+        case "detected" if known:
+            return "it is listed as a miss: mend tests/evasion/misses.py and docs/threat-model.md"
+        case "detected" if trick.goal is NOTHING:
+            return "it does nothing forbidden"
+        case "missed" if not known:
+            return "it was detected before"
+    return ""
 
 
 def listing() -> str:

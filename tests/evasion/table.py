@@ -28,6 +28,10 @@ HOLD: Final = Goal("takes hold of another process", frozenset({"takes_hold_of_an
 ROOT: Final = Goal("becomes root", frozenset({"becomes_root", "runs_as_root", "may_what_root_may"}))
 
 
+#: For those that look like tricks and aren't: no policy may speak.
+NOTHING: Final = Goal("nothing forbidden", THEFT.policies | DROP.policies | HOLD.policies | ROOT.policies)
+
+
 @dataclass(frozen=True, slots=True)
 class Trick:
     """One of them.
@@ -245,6 +249,22 @@ _FAMILIES: Final = (
             "set_uid_program": "a set-uid program of its own",
             "capable_program": "a program of its own with CAP_SETUID",
             "uring_personality": "io_uring with credentials from before",
+        },
+    ),
+    (
+        "innocent",
+        NOTHING,
+        {
+            "other_file_leaves": "the file beside the secret is read and sent",
+            "secret_stays": "the secret is read, nothing is sent",
+            "talks_then_reads": "something is sent, then the secret is read",
+            "listed_program_reads": "a listed program reads the secret",
+            "looked_at": "stat of the secret, something is sent",
+            "scratch_is_scratch": "a file is written into the scratch folder, a program of the system's runs",
+            "built_and_run": "a program is made elsewhere and run",
+            "own_child_traced": "ptrace on its own child",
+            "root_comes_back": "root, somebody else, root again",
+            "root_leaves": "root becomes somebody else for good",
         },
     ),
 )

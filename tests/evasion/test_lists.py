@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from policyd.compiler import compile_source
-from tests.evasion.misses import MISSES, REASONS, listing
-from tests.evasion.table import TRICKS
+from tests.evasion.bench import Outcome
+from tests.evasion.misses import MISSES, REASONS, listing, surprise
+from tests.evasion.table import NOTHING, TRICKS
 
 HERE = Path(__file__).parent
 
@@ -31,6 +32,25 @@ def test_known_misses_are_tricks_each_with_one_reason_and_no_control() -> None:
 
 def test_the_threat_model_lists_what_goes_unseen() -> None:
     assert listing() in Path("docs/threat-model.md").read_text()
+
+
+def test_only_what_is_known_is_no_surprise() -> None:
+    seen = next(trick for trick in TRICKS if trick.id not in MISSES)
+    unseen = next(trick for trick in TRICKS if trick.id in MISSES)
+    harmless = next(trick for trick in TRICKS if trick.goal is NOTHING)
+    lacking = next(trick for trick in TRICKS if trick.lacking)
+    by = ("secret_leaves",)
+    expected = [Outcome(seen, by), Outcome(unseen), Outcome(harmless), Outcome(lacking, cant="no")]
+    assert [surprise(outcome) for outcome in expected] == [""] * 4
+    assert [outcome.verdict for outcome in expected] == ["detected", "missed", "quiet", "can't"]
+    surprising = [
+        Outcome(seen),
+        Outcome(unseen, by),
+        Outcome(harmless, by),
+        Outcome(seen, cant="no"),
+        Outcome(unseen, failed="x"),
+    ]
+    assert all(surprise(outcome) for outcome in surprising)
 
 
 def test_the_policies_compile_and_are_those_that_the_goals_name() -> None:

@@ -7,6 +7,8 @@
 #include "uring.h"
 #include <linux/capability.h>
 #include <sys/fsuid.h>
+#include <sys/statvfs.h>
+#include <sys/xattr.h>
 
 #define NOBODY 65534
 
@@ -142,6 +144,12 @@ static void grandchild(void)
 /* A program with the set-uid bit that nobody packaged: no call of the family, only an exec. */
 static void set_uid_program(void)
 {
+	struct statvfs fs;
+
+	must(statvfs(at("bin"), &fs), "statvfs");
+	errno = EPERM;
+	if (fs.f_flag & ST_NOSUID)
+		cant("mounted nosuid");
 	be_nobody(0, 0);
 	execl(at("bin/set_uid_program"), "ls", own("vault"), NULL);
 	cant("exec");
@@ -149,6 +157,9 @@ static void set_uid_program(void)
 
 static void capable_program(void)
 {
+	char attribute[64];
+
+	must(getxattr(at("bin/capable_program"), "security.capability", attribute, sizeof(attribute)), "getxattr");
 	be_nobody(0, 0);
 	execl(at("bin/capable_program"), "ls", own("vault"), NULL);
 	cant("exec");
