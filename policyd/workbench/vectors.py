@@ -159,7 +159,8 @@ class _FileReader:
 
     def _new(self, name: str, parent: _Process | None, fields: dict[str, Any]) -> _Process:
         self._pids += 1
-        inherited = {} if parent is None else parent.fields
+        # All but who it is.
+        inherited = {} if parent is None else {k: v for k, v in parent.fields.items() if k not in ("proc.id", "pid")}
         self._processes[name] = _Process(self._pids, {"uid": 1000, "euid": 1000, **inherited, **fields}, parent)
         return self._processes[name]
 
