@@ -15,10 +15,10 @@ AUTOMATON: tuple[Code, ...] = (
     ),
     Code(
         "ER0402",
-        "too many steps, blocks, handlers or exceptions",
+        "too many steps, blocks, handlers, exceptions or policies",
         "A policy has at most 1024 steps, 1024 blocks, 256 handlers, 256 exceptions (those from outside counted), and 64 times "
-        "`notify` with 32 arguments each. The files of a set have at most 1024 exceptions outside of policies, fewer with many "
-        "thousands of policies.",
+        "`notify` with 32 arguments each. The files of a set have at most 10,000 policies, and 1024 exceptions outside of them, "
+        "fewer with many thousands of policies.",
         "",
         'path "p" { exit {} }\n',
     ),

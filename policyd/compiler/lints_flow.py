@@ -10,6 +10,9 @@ from policyd.compiler.lint_fields import refs_of
 from policyd.compiler.typed import TypedPolicy
 from policyd.program import And, CompiledPolicy, KeyKind, Overlap, Step
 
+# Of those that wait together in one place.
+_MAX_ALTERNATIVES = 64
+
 
 class FlowLints:
     """Reports on one policy. used: for each step of the compiled policy, its number among the typed ones."""
@@ -19,6 +22,10 @@ class FlowLints:
         self._compiled = compiled
         self._used = used
         self._sink = sink
+        self._places: dict[int, list[int]] = {}  # where each step is awaited
+        for place, state in enumerate(compiled.states):
+            for move in state.transitions:
+                self._places.setdefault(move.step, []).append(place)
 
     def run(self) -> None:
         """Reports all of them."""
@@ -34,17 +41,19 @@ class FlowLints:
         node = self._policy.steps[self._used[step]].node
         self._sink.report(code, node.span, message, level=level, help=help)
 
-    def _places_of(self, step: int) -> list[int]:
-        states = self._compiled.states
-        return [n for n, state in enumerate(states) if any(move.step == step for move in state.transitions)]
-
     def _forestalled(self) -> None:
         """Alternatives that come too late everywhere. Those that are plainly the same were dropped before."""
         for number, step in enumerate(self._compiled.steps):
-            places = self._places_of(number)
-            if places and all(any(_takes_all(other, step) for other in self._before(number, p)) for p in places):
+            places = self._places.get(number, [])
+            if self._few(places) and all(
+                any(_takes_all(other, step) for other in self._before(number, p)) for p in places
+            ):
                 help_text = "an alternative before it takes every event that it would take"
                 self._report("ER0406", number, "this step is never reached", help_text, Level.WARNING)
+
+    def _few(self, places: Sequence[int]) -> bool:
+        """Whether there are some, with few enough alternatives to compare all of them with each other."""
+        return 0 < sum(len(self._compiled.states[place].transitions) for place in places) <= _MAX_ALTERNATIVES
 
     def _before(self, step: int, place: int) -> Iterator[Step]:
         for move in self._compiled.states[place].transitions:
@@ -55,10 +64,12 @@ class FlowLints:
     def _cancelled(self) -> None:
         """Steps whose events all cancel the partial that waits for them: a cancel comes first."""
         untils = self._compiled.untils
-        for number, step in enumerate(self._compiled.steps) if untils else ():
-            places = self._places_of(number)
+        for number, step in enumerate(self._compiled.steps) if 0 < len(untils) <= _MAX_ALTERNATIVES else ():
+            places = self._places.get(number, [])
+            if not self._few(places):
+                continue
             cancelling = [until for until in untils if _takes_all(self._compiled.steps[until.step], step)]
-            if places and all(any(place in until.states for until in cancelling) for place in places):
+            if all(any(place in until.states for until in cancelling) for place in places):
                 message = "every event that meets this step cancels the sequence: `until` comes first"
                 self._report("ER0516", number, message, "let `until` leave this step's events out", Level.WARNING)
 
@@ -67,8 +78,10 @@ class FlowLints:
         accepting = [s for s in compiled.states if s.transitions]
         last = [m.step for s in accepting for m in s.transitions if compiled.states[m.target].accepting]
         own = self._policy.node.exceptions
+        if not 0 < len(last) <= _MAX_ALTERNATIVES:
+            return
         for number, exemption in enumerate(compiled.exemptions):
-            if last and all(implies(compiled.steps[step].condition, exemption.condition) for step in last):
+            if all(implies(compiled.steps[step].condition, exemption.condition) for step in last):
                 span = own[number].span if number < len(own) else self._policy.node.name.span
                 what = "this exception" if number < len(own) else f"the exception in {exemption.place.file}"
                 self._sink.report(

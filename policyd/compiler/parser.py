@@ -14,6 +14,8 @@ from policyd.compiler.tokens import T, Token
 
 #: The language that this version reads.
 LANGUAGE = 1
+#: A file, and all files that are loaded together, may hold this many.
+MAX_POLICIES = 10_000
 _FOLLOWS = ("=", "+=", "(")  # the name of a declaration
 _FILE_WORDS = ("let", "list", "macro", "language", "import", "exception")
 
@@ -32,6 +34,9 @@ class Parser(StatementParser):
             since = self._at
             try:
                 if self.at_word(*POLICY_WORDS):
+                    if len(policies) >= MAX_POLICIES:
+                        self.report("ER0402", self.token.span, too_many_policies("file"), help="leave some out")
+                        break
                     policies.append(self._policy())
                 elif self.at_word(*_FILE_WORDS):
                     self._file_member(body)
@@ -150,6 +155,11 @@ class Parser(StatementParser):
             tuple(body.exceptions),
             tuple(body.additions),
         )
+
+
+def too_many_policies(where: str) -> str:
+    """Returns what is said of more than MAX_POLICIES."""
+    return f"more than {MAX_POLICIES} policies in one {where}"
 
 
 def parse(tokens: list[Token], sink: Sink) -> ast.File:

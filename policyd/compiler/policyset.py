@@ -12,6 +12,7 @@ from policyd.compiler.declarations import Additions, unknown_list
 from policyd.compiler.diagnostics import Diagnostic, Label, Level, Sink, printable, quote
 from policyd.compiler.literals import plain_text
 from policyd.compiler.outside import MAX_OUTSIDE, Facts, Source, is_about, until_of
+from policyd.compiler.parser import MAX_POLICIES, too_many_policies
 from policyd.compiler.results import FileCompilation, SetCompilation
 from policyd.compiler.source import SourceFile, Span
 from policyd.compiler.unit import Parsed, Reach, compile_file, parse_file
@@ -55,7 +56,11 @@ def compile_set(
     members = [_member(name, content, known.get(name)) for name, content in files]
     others = _Others(members, today)
     done: dict[str, FileCompilation] = {}
+    room = MAX_POLICIES
     for member in members:
+        room -= len(member.facts.names)
+        if room < 0:
+            break  # whatever follows would take its time, and can't be loaded
         reach = others.reach(member)
         earlier = member.known
         if earlier is None or earlier.reached_by != reach.marks:
@@ -65,6 +70,8 @@ def compile_set(
     diagnostics = list(_gathered(done))
     diagnostics += _doubled(members)
     diagnostics += others.problems()
+    if room < 0:
+        diagnostics.append(_crowded(member))
     if budget_bytes is not None:
         diagnostics += _over_budget(done, budget_bytes)
     ok = not any(diagnostic.level is Level.ERROR for diagnostic in diagnostics)
@@ -72,7 +79,7 @@ def compile_set(
     return SetCompilation(
         tuple(policy for result in results for policy in result.policies) if ok else (),
         tuple(diagnostics),
-        tuple(result.source for result in results),
+        tuple(member.facts.source for member in members),
         sum(result.not_shown for result in results),
         done,
         others.next_expiry,
@@ -115,6 +122,11 @@ def _doubled(members: Sequence[_File]) -> Iterator[Diagnostic]:
                 notes=(f"the other one is at {printable(other.name)}:{line}",),
                 help="give each its own name",
             )
+
+
+def _crowded(member: _File) -> Diagnostic:
+    span = next(iter(member.facts.names.values()))
+    return Diagnostic("ER0402", Level.ERROR, too_many_policies("set"), member.name, Label(span), help="leave some out")
 
 
 def _over_budget(done: Mapping[str, FileCompilation], budget_bytes: int) -> Iterator[Diagnostic]:
