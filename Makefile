@@ -8,7 +8,7 @@ CLANG ?= clang-14
 STRIP ?= llvm-strip-14
 OBJECTS := tracerd/objects/$(ARCH)
 OUT := bpf/.output
-FAMILIES := proc sys scan counter
+FAMILIES := proc sys uring scan counter
 BUILT := $(FAMILIES:%=$(OUT)/%.bpf.o)
 BPF_HEADERS := $(wildcard bpf/include/execray/*.h bpf/include/execray/calls/*.h)
 # clang calls BPF_PROG's hidden `ctx` an unused parameter

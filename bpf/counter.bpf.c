@@ -10,4 +10,4 @@ int BPF_PROG(er_sys_enter, struct pt_regs *regs, long id)
 }
 
 char LICENSE[] SEC("license") = "GPL";
-const volatile __u32 er_abi_version = ER_ABI_VERSION;
+const volatile __u32 er_abi_version SEC(".rodata.abi") = ER_ABI_VERSION;

@@ -155,4 +155,4 @@ int BPF_PROG(er_exit, struct task_struct *task)
 }
 
 char LICENSE[] SEC("license") = "GPL";
-const volatile __u32 er_abi_version = ER_ABI_VERSION;
+const volatile __u32 er_abi_version SEC(".rodata.abi") = ER_ABI_VERSION;

@@ -36,4 +36,4 @@ int er_scan(struct bpf_iter__task *ctx)
 }
 
 char LICENSE[] SEC("license") = "GPL";
-const volatile __u32 er_abi_version = ER_ABI_VERSION;
+const volatile __u32 er_abi_version SEC(".rodata.abi") = ER_ABI_VERSION;

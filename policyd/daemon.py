@@ -205,7 +205,9 @@ class Daemon:
     def subscription(self) -> Subscribe:
         """What the loaded policies need, and whoever follows events."""
         needs, taps = self._needs, self._taps
-        return Subscribe(tuple(sorted(needs.codes | taps.codes)), needs.content or taps.content)
+        return Subscribe(
+            tuple(sorted(needs.codes | taps.codes)), needs.content or taps.content, tuple(sorted(needs.numbers))
+        )
 
     async def batch(self, batch: Batch, stream_id: str) -> None:
         """Feeds the engine, orders what it calls for at once, and queues the alerts."""

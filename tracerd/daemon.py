@@ -163,7 +163,7 @@ class Tracerd:
 
     def _subscribe(self, wanted: Subscribe, peer: Peer) -> None:
         known = {event.code for event in EVENTS}
-        refused = self._sensor.want(known.intersection(wanted.codes), wanted.content)
+        refused = self._sensor.want(known.intersection(wanted.codes), wanted.content, wanted.numbers)
         self._log.info(
             "subscribed",
             extra={"kv": {"peer": peer.pid, "events": len(self._sensor.wanted), "content": wanted.content}},

@@ -90,6 +90,7 @@ class Decoder:
             code["kill"]: (PTRACE.size, self._kill),
             code["procmem"]: (PTRACE.size, self._procmem),
             code["setuid"]: (SETUID.size, self._setuid),
+            code["syscall"]: (PLAIN.size, self._syscall),
         }
         self._plain_calls = plain_decoders(frozenset(EVENT_BY_CODE) - frozenset(self._handlers))
         self._handlers |= dict.fromkeys(self._plain_calls, (PLAIN.size, self._plain))
@@ -201,6 +202,11 @@ class Decoder:
         r = layout.Plain._make(PLAIN.unpack_from(record))
         slots, self._more_flags = check(r.nr, self._plain_calls[code]).decode(r, record, flags, self._builder.text)
         return tuple(slots)
+
+    def _syscall(self, record: memoryview, flags: int) -> Slots:
+        r = layout.Plain._make(PLAIN.unpack_from(record))
+        arguments = (value - (value >> 63 << 64) for value in r[:6])
+        return (r.nr, *arguments, result(r.ret))
 
     def _ends(self, record: memoryview) -> _Ends:
         r = layout.Connect._make(CONNECT.unpack_from(record))

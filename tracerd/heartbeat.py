@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from execray.schema.catalog import EVENTS
+from execray.schema.numbers import MAX_NUMBER
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _NOBODY: Final = 0x7FFFFFFF  # above any pid
@@ -32,11 +33,12 @@ _SPECIAL: Final[Mapping[str, tuple[int, ...]]] = {
     "exec": (59, -1, 0, 0),
     "kill": (62, _NOBODY, 0),
     "module_load": (175, -1, 0, -1),
+    "syscall": (MAX_NUMBER,),
 }
 _PROBES: Final[Mapping[str, tuple[int, ...]]] = {
-    event.name: _SPECIAL.get(event.name, (event.system_calls[0].number, *(-1,) * 6))
+    event.name: _SPECIAL.get(event.name) or (event.system_calls[0].number, *(-1,) * 6)
     for event in EVENTS
-    if event.system_calls
+    if event.system_calls or event.name in _SPECIAL
 }
 _HERE: Final = _PROBES if platform.machine() == "x86_64" else {}
 #: Names of the events whose hook can be asked for a sign of life.

@@ -115,8 +115,8 @@ def attach_iterator(loaded: BpfObject, name: str) -> int:
 
 
 def _check_abi(name: str, handle: Any) -> None:
-    rodata = next((n for n in handle.get_map_names() if n.endswith(".rodata")), None)
-    value = handle.get_map(rodata).lookup(0) if rodata else None
+    own = next((n for n in handle.get_map_names() if n.endswith(".rodata.abi")), None)
+    value = handle.get_map(own).lookup(0) if own else None
     found = value if isinstance(value, int) else struct.unpack_from("<I", value)[0] if value else None
     if found != ER_ABI_VERSION:
         raise LoadError(

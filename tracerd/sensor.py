@@ -40,6 +40,7 @@ _ALWAYS: Final = ("er_exec", "er_fork", "er_exit")
 _COSTS: Final[dict[str, str]] = {
     "proc": "no exec, fork or exit events and no lineage: tracerd does not start without it",
     "sys": "no system calls are seen: only exec, fork and exit",
+    "uring": "what is done through io_uring is not seen",
     "scan": "processes from before the start are looked up in /proc, with start times of 10 ms grain",
     "counter": "no count of system calls; only an option",
 }
@@ -64,6 +65,7 @@ class Sensor:
         self.reports: dict[str, ObjectReport] = {}
         self.wanted: frozenset[int] = frozenset()
         self._content = False
+        self._numbers: frozenset[int] = frozenset()
         self._heartbeat = (0, 0)  # tgid, tid
         self._scan_link = -1
         bpf.lift_memory_lock()
@@ -84,7 +86,7 @@ class Sensor:
         self._shapes = self._maps["er_shapes"].view()
         self._counters = memoryview(self._maps["er_counter"].view()).cast("Q")
         self.ring = RingReader(self._maps["er_ring"].fd, ring_bytes)
-        for name in ("proc", "sys", *(("counter",) if counter else ())):
+        for name in ("proc", "sys", "uring", *(("counter",) if counter else ())):
             self._load(name, object_dir)
         if "proc" not in self._objects:
             raise OperatorError(self.reports["proc"].refused, "a kernel of 5.8 or later with BTF, and root, are needed")
@@ -93,7 +95,8 @@ class Sensor:
     def _load(self, name: str, object_dir: Path) -> None:
         try:
             self._objects[name] = load(name, self._maps, object_dir)
-            self.reports[name] = ObjectReport(name, True, "", "")
+            blind = name == "uring" and not _tells_operations()
+            self.reports[name] = ObjectReport(name, True, "", f"before Linux 6.0 {_COSTS[name]}" if blind else "")
         except LoadError as error:
             self.reports[name] = ObjectReport(name, False, error.message, _COSTS[name])
 
@@ -161,18 +164,21 @@ class Sensor:
             if error.errno != errno.E2BIG:
                 raise
 
-    def want(self, codes: Iterable[int], content: bool) -> list[str]:
+    def want(self, codes: Iterable[int], content: bool, numbers: Iterable[int] = ()) -> list[str]:
         """Attaches the hooks these events need and detaches the rest; returns what the kernel refused of it.
 
-        content: whether the bytes of writes are needed.
+        content: whether the bytes of writes are needed. numbers: the calls that are the event `syscall`.
         """
-        self.wanted, self._content = frozenset(codes), content
+        self.wanted, self._content, self._numbers = frozenset(codes), content, frozenset(numbers)
         refused = []
         need_syscalls = any("er_sys_exit" in HOOKS[event.name] for event in EVENTS if event.code in self.wanted)
         if "sys" in self._objects:
             refused += self._follow_syscalls(self._program("er_sys_exit"), need_syscalls)
         elif need_syscalls:
             refused.append(self.reports["sys"].refused)
+        refused += self._follow_rings(
+            any(call.uring for e in EVENTS if e.code in self.wanted for call in e.system_calls)
+        )
         self._write_config()
         return refused
 
@@ -187,13 +193,27 @@ class Sensor:
             self._renew_creds()
         return []
 
+    def _follow_rings(self, needed: bool) -> list[str]:
+        """Operations of io_uring have a hook of their own, without which the events are those of system calls alone."""
+        if "uring" not in self._objects or not _tells_operations():
+            return []
+        program = self._program("er_uring")
+        if not needed:
+            program.detach()
+            return []
+        try:
+            program.attach()
+        except LoadError as error:
+            return [error.message]
+        return []
+
     def set_heartbeat_thread(self, tgid: int, tid: int) -> None:
         """Names the thread whose calls are liveness probes; 0, 0 for none."""
         self._heartbeat = (tgid, tid)
         self._write_config()
 
     def _write_config(self) -> None:
-        write_table(self._shapes, table_of(self.wanted))
+        write_table(self._shapes, table_of(self.wanted, self._numbers))
         mask = sum(1 << code for code in self.wanted)
         self._config[: CONFIG.size] = CONFIG.pack(mask, self._content, *self._heartbeat)
 
@@ -294,6 +314,11 @@ def own_identity() -> dict[str, Any]:
         "stream_id": f"{os.getpid()}-{time.clock_gettime_ns(time.CLOCK_BOOTTIME)}",
         "pid": os.getpid(),
     }
+
+
+def _tells_operations() -> bool:
+    """Whether the tracepoint says which operation of an io_uring it was: since Linux 6.0."""
+    return int(os.uname().release.split(".")[0]) >= 6
 
 
 def _hint(code: int) -> str:

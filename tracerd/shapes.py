@@ -8,10 +8,20 @@ from typing import Final
 
 from execray.schema.calls import Call
 from execray.schema.catalog import EVENT_BY_NAME, EVENTS
-from execray.schema.layout import ER_SHAPES, ER_SHAPES_COMPAT, ER_SHAPES_NATIVE, ER_SHAPES_SOCKETCALL, SHAPE, Shape
+from execray.schema.layout import (
+    ER_SHAPES,
+    ER_SHAPES_COMPAT,
+    ER_SHAPES_NATIVE,
+    ER_SHAPES_SOCKETCALL,
+    ER_SHAPES_URING,
+    SHAPE,
+    Shape,
+)
+from execray.schema.numbers import MAX_NUMBER, compat_numbers
 
 TABLE_BYTES: Final = ER_SHAPES * SHAPE.size
 _SOCKETCALL: Final = ER_SHAPES_COMPAT + 102
+_SYSCALL: Final = EVENT_BY_NAME["syscall"].code
 #: Followed also where nobody asks: what these leave behind is the next one's "before".
 _FOLLOWED: Final = frozenset({EVENT_BY_NAME["setuid"].code})
 
@@ -26,18 +36,28 @@ def places_of(call: Call) -> Iterator[int]:
         yield ER_SHAPES_COMPAT + number
     if call.socketcall is not None:
         yield ER_SHAPES_SOCKETCALL + call.socketcall
+    for number in call.uring:
+        yield ER_SHAPES_URING + number
 
 
-def table_of(codes: Iterable[int]) -> bytes:
-    """Returns the table for the events that are wanted. Raises ValueError where three of them are one call."""
+def table_of(codes: Iterable[int], numbers: Iterable[int] = ()) -> bytes:
+    """Returns the table for the events that are wanted. Raises ValueError where four of them are one call.
+
+    numbers: of the calls that are the event `syscall`, in 64-bit numbering.
+    """
     wanted = frozenset(codes)
     shapes: dict[int, Shape] = {}
     for event in EVENTS:
         for call in event.system_calls if event.code in wanted | _FOLLOWED else ():
             for place in places_of(call):
                 shapes[place] = _with(shapes.get(place), _shape(event.code, call))
-    if any(place >= ER_SHAPES_SOCKETCALL for place in shapes):
-        first = next(shape for place, shape in shapes.items() if place >= ER_SHAPES_SOCKETCALL)
+    if _SYSCALL in wanted:
+        for number in {*numbers, MAX_NUMBER}:  # the last is nobody's: the probe
+            shape = Shape(_SYSCALL, *(0,) * (len(Shape._fields) - 1))._replace(nr=number)
+            for place in (ER_SHAPES_NATIVE + number, *(ER_SHAPES_COMPAT + n for n in compat_numbers(number))):
+                shapes[place] = _with(shapes.get(place), shape)
+    first = next((shapes[place] for place in shapes if ER_SHAPES_SOCKETCALL <= place < ER_SHAPES_URING), None)
+    if first is not None:
         shapes[_SOCKETCALL] = Shape(first.event, *(0,) * (len(first) - 1))
     out = bytearray(TABLE_BYTES)
     for place, shape in shapes.items():
@@ -61,6 +81,7 @@ def _shape(code: int, call: Call) -> Shape:
     return Shape(
         event=code,
         also=0,
+        third=0,
         fd=call.fd,
         dir=call.dirs[0],
         name=call.names[0],
@@ -75,10 +96,10 @@ def _shape(code: int, call: Call) -> Shape:
 
 
 def _with(known: Shape | None, more: Shape) -> Shape:
-    """Returns the shape of a call that is two events. Both rows say the same of its arguments, or one says nothing."""
+    """Returns the shape of a call that is one more event. All rows say the same of its arguments, or one says nothing."""
     if known is None:
         return more
-    if known.also:
-        raise ValueError(f"call {more.nr} is three events")
-    merged = Shape(*(a or b for a, b in zip(known, more, strict=True)))
-    return merged._replace(event=known.event, also=more.event)
+    if known.third:
+        raise ValueError(f"call {more.nr} is four events")
+    merged = Shape(*(a or b for a, b in zip(known, more, strict=True)))._replace(also=known.also, third=known.third)
+    return merged._replace(third=more.event) if known.also else merged._replace(also=more.event)

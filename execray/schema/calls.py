@@ -4,7 +4,8 @@
     ftruncate  77  93  fd len:q
 
 NUMBER is that of the 64-bit entry point, NUMBER32 those of the 32-bit one on x86, separated by commas; `-` where there is none.
-`x32=N` is the number that the x32 ABI has of its own, `socketcall=N` what a 32-bit caller may give to socketcall instead.
+`x32=N` is the number that the x32 ABI has of its own, `socketcall=N` what a 32-bit caller may give to socketcall instead,
+`uring=N` the operations of an io_uring that do the same.
 
 Words stand for the arguments, in order:
 
@@ -60,6 +61,7 @@ class Call:
     compat: tuple[int, ...]
     x32: int | None = None
     socketcall: int | None = None
+    uring: tuple[int, ...] = ()
     fd: int = 0
     dirs: list[int] = field(default_factory=lambda: [0, 0])
     names: list[int] = field(default_factory=lambda: [0, 0])
@@ -106,6 +108,8 @@ def _no_argument(call: Call, word: str) -> None:
         call.dirs[0] = RESULT
     elif left in ("x32", "socketcall"):
         setattr(call, left, int(right))
+    elif left == "uring":
+        call.uring = tuple(int(number) for number in right.split(","))
     elif right == "none":
         call.values.append(Value(left))
     elif "&" in right:

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 #: Raised with every change of a row's slots or of their meaning; both ends of the stream must agree on it.
-CATALOG_VERSION = 5
+CATALOG_VERSION = 6
 
 EVENTS: tuple[EventType, ...] = tuple(
     sorted((*PROCESS_EVENTS, *FILE_EVENTS, *NET_EVENTS, *SYSTEM_EVENTS), key=lambda event: event.code)

@@ -16,8 +16,8 @@ def _text(name: str, doc: str) -> Field:
     return Field(name, Kind.BYTES, doc, cut_by=Flag.RAWPATH_TRUNCATED, spoofable=True)
 
 
-def _arguments(count: int) -> tuple[Field, ...]:
-    return tuple(Field(f"arg{n}", Kind.INT, f"Argument {n}, counted from 0.") for n in range(1, count + 1))
+def _arguments(first: int, last: int) -> tuple[Field, ...]:
+    return tuple(Field(f"arg{n}", Kind.INT, f"Argument {n}, counted from 0.") for n in range(first, last + 1))
 
 
 MOUNT_EVENTS: Final[tuple[EventType, ...]] = (
@@ -116,7 +116,7 @@ SYSTEM_EVENTS: Final[tuple[EventType, ...]] = (
         34,
         "prctl",
         "A process set or asked for one of its many options.",
-        (Field("option", Kind.INT, "Which.", constants="PR_"), *_arguments(4), RET),
+        (Field("option", Kind.INT, "Which.", constants="PR_"), *_arguments(1, 4), RET),
         calls=("prctl 157 172 option arg1:q arg2:q arg3:q arg4:q",),
         ecs_action="prctl",
     ),
@@ -132,7 +132,7 @@ SYSTEM_EVENTS: Final[tuple[EventType, ...]] = (
         36,
         "keyctl",
         "A process used the kernel's keyrings: keyctl.",
-        (Field("option", Kind.INT, "Which operation.", constants="KEYCTL_"), *_arguments(4), RET),
+        (Field("option", Kind.INT, "Which operation.", constants="KEYCTL_"), *_arguments(1, 4), RET),
         calls=("keyctl 250 288 option arg1:q arg2:q arg3:q arg4:q",),
         ecs_action="keyctl",
     ),
@@ -252,5 +252,21 @@ SYSTEM_EVENTS: Final[tuple[EventType, ...]] = (
         calls=("delete_module 176 129 $module.name flags",),
         ecs_category="driver",
         ecs_action="end",
+    ),
+    EventType(
+        50,
+        "syscall",
+        "Any system call whose number a policy names, whatever other event it is. Where a policy leaves it open, every one.",
+        (
+            Field(
+                "nr",
+                Kind.INT,
+                "Its number among the 64-bit calls of x86-64, also where it came through the 32-bit entry point.",
+            ),
+            *_arguments(0, 5),
+            RET,
+        ),
+        points=("tp_btf/sys_exit: by number",),
+        ecs_action="syscall",
     ),
 )

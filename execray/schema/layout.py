@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 5
+ER_ABI_VERSION: Final = 6
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -13,6 +13,7 @@ ER_CGROUP_MAX: Final = 1024
 ER_SHAPES_NATIVE: Final = 0
 ER_SHAPES_COMPAT: Final = 1024
 ER_SHAPES_SOCKETCALL: Final = 1536
+ER_SHAPES_URING: Final = 1600
 ER_SHAPES: Final = 2048
 
 ER_COUNTER: Final = {
@@ -76,6 +77,7 @@ ER_EVENT: Final = {
     "ER_EVENT_MODULE_UNLOAD": 47,
     "ER_EVENT_SETGID": 48,
     "ER_EVENT_READ": 49,
+    "ER_EVENT_SYSCALL": 50,
     "ER_EVENT_SCAN": 63,
 }
 
@@ -93,6 +95,7 @@ ER_FLAG: Final = {
     "ER_F_PATH_TORN": 1024,
     "ER_F_PATH_DETACHED": 2048,
     "ER_F_DELETED": 4096,
+    "ER_F_IO_URING": 8192,
 }
 
 ER_SELF_FLAG: Final = {
@@ -293,10 +296,11 @@ SETUID: Final = Struct("<136xIiIIII")
 
 
 class Shape(NamedTuple):
-    """struct er_shape, 16 bytes without its tail."""
+    """struct er_shape, 20 bytes without its tail."""
 
     event: int
     also: int
+    third: int
     fd: int
     dir: int
     name: int
@@ -309,7 +313,7 @@ class Shape(NamedTuple):
     bits: int
 
 
-SHAPE: Final = Struct("<BBBBBBBBBBHI")
+SHAPE: Final = Struct("<BBBBBBBBBBB1xH2xI")
 
 
 class Task(NamedTuple):

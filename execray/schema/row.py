@@ -30,7 +30,8 @@ class EventType:
     def hooks(self) -> tuple[str, ...]:
         """Where in the kernel it is seen, for people."""
         names = ", ".join(call.name for call in self.system_calls)
-        return (*self.points, f"tp_btf/sys_exit: {names}") if names else self.points
+        seen = (*self.points, f"tp_btf/sys_exit: {names}") if names else self.points
+        return (*seen, "tp_btf/io_uring_complete") if any(call.uring for call in self.system_calls) else seen
 
     @cached_property
     def system_calls(self) -> tuple[Call, ...]:

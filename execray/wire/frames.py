@@ -67,10 +67,11 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """What the subscriber needs: event codes, and whether the bytes of writes are among it."""
+    """What the subscriber needs: event codes, whether the bytes of writes are among it, and which calls are `syscall`."""
 
     codes: tuple[int, ...]
     content: bool
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +156,8 @@ def encode(frame: Frame) -> bytes:
     match frame:
         case Hello(role, facts, protocol, catalog):
             body = [Tag.HELLO, protocol, catalog, role, facts]
-        case Subscribe(codes, content):
-            body = [Tag.SUBSCRIBE, codes, content]
+        case Subscribe(codes, content, numbers):
+            body = [Tag.SUBSCRIBE, codes, content, numbers]
         case Batch(seq, first_id, strings, actors, events):
             body = [Tag.BATCH, seq, first_id, strings, actors, events]
         case Ack(seq):
@@ -174,7 +175,7 @@ def encode(frame: Frame) -> bytes:
 #: What each frame's elements must be, after the tag.
 _SHAPES: dict[int, tuple[type, ...]] = {
     Tag.HELLO: (int, int, str, dict),
-    Tag.SUBSCRIBE: (tuple, bool),
+    Tag.SUBSCRIBE: (tuple, bool, tuple),
     Tag.BATCH: (int, int, tuple, tuple, tuple),
     Tag.ACK: (int,),
     Tag.HEARTBEAT: (int, dict),
@@ -206,7 +207,7 @@ def _build(tag: Tag, fields: Row) -> Frame:
             protocol, catalog, role, facts = fields
             return Hello(role, facts, protocol, catalog)
         case Tag.SUBSCRIBE:
-            if any(type(code) is not int for code in fields[0]):
+            if any(type(code) is not int for code in (*fields[0], *fields[2])):
                 raise PeerError("malformed SUBSCRIBE frame")
             return Subscribe(*fields)
         case Tag.BATCH:

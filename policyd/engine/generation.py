@@ -13,6 +13,7 @@ from execray.schema.kinds import Kind
 from execray.wire.frames import Batch
 from policyd.engine.conditions import fields_of
 from policyd.engine.keys import KeyFunction
+from policyd.engine.numbers import numbers_of
 from policyd.engine.planning import ACTOR, PARENT, PARENT_ACTOR, UNCACHED, SlotKey, StepPlan, Way
 from policyd.engine.rows import SlotRows
 from policyd.engine.table import PolicyTable, key_fields
@@ -43,6 +44,7 @@ class Needs:
 
     codes: frozenset[int]
     content: bool
+    numbers: frozenset[int] = frozenset()  # of the calls that are the event `syscall`
 
 
 class Generation:
@@ -89,7 +91,8 @@ class Generation:
     def needs(self) -> Needs:
         """Returns the events that some policy names, and whether some condition or `notify` reads the content of writes."""
         codes = frozenset(code for table in self.tables for code in table.policy.codes)
-        return Needs(codes, any(_reads_content(table.policy) for table in self.tables))
+        policies = [table.policy for table in self.tables]
+        return Needs(codes, any(_reads_content(policy) for policy in policies), numbers_of(policies))
 
     def actor_row(self, batch: Batch, index: int) -> int:
         """Returns the steps that an actor and its parent don't contradict. Raises PeerError for a malformed actor."""

@@ -22,6 +22,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def live(request: pytest.FixtureRequest) -> Iterator[Live]:
-    """A sensor with the hooks of what the module lists in EVENTS, the bytes of writes included."""
-    with Live(request.module.EVENTS, content=True) as sensor:
+    """A sensor with the hooks of what the module lists in EVENTS, the bytes of writes included.
+
+    UNSEEN in the module: the test's own calls are left out, as a daemon's are. To look at reads takes reads.
+    """
+    with Live([], content=True) as sensor:
+        me = sensor.table.find(os.getpid())
+        if getattr(request.module, "UNSEEN", False) and me is not None:
+            sensor.sensor.hide(me.pid, me.start_ns)
+        sensor.want(request.module.EVENTS)
         yield sensor

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.live import Live
 
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with Live([]) as sensor:
-        me = sensor.table.find(os.getpid())
-        assert me is not None
-        sensor.sensor.hide(me.pid, me.start_ns)
-        sensor.want(["read"])
-        yield sensor
+EVENTS = ["read"]
+UNSEEN = True
 
 
 @pytest.mark.parametrize("call", ["syscall(0, fd, room, 10)", "syscall(17, fd, room, 10, 1)"], ids=["read", "pread64"])

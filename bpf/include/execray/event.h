@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 5
+#define ER_ABI_VERSION 6
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -61,6 +61,7 @@ enum er_event {
 	ER_EVENT_MODULE_UNLOAD = 47,
 	ER_EVENT_SETGID = 48,
 	ER_EVENT_READ = 49,
+	ER_EVENT_SYSCALL = 50,
 	ER_EVENT_SCAN = 63, /* one thread found by the scan at start; not an event a policy can name */
 };
 
@@ -78,6 +79,7 @@ enum er_flag {
 	ER_F_PATH_TORN = 1 << 10,
 	ER_F_PATH_DETACHED = 1 << 11,
 	ER_F_DELETED = 1 << 12,
+	ER_F_IO_URING = 1 << 13,
 };
 
 /* Limits of captured text, in bytes. A path is at most 4,095 bytes long; powers of two keep the verifier's bounds
@@ -88,7 +90,7 @@ enum er_flag {
 #define ER_CGROUP_MAX  1024
 /* A walked path with one of these may be another than it seems. */
 #define ER_F_PATH_UNSURE (ER_F_PATH_TRUNCATED | ER_F_PATH_TORN | ER_F_PATH_DETACHED)
-#define ER_TAIL_MAX    (3 * ER_PATH_MAX + 2 * ER_CGROUP_MAX + ER_ARGV_MAX)
+#define ER_TAIL_MAX	 (3 * ER_PATH_MAX + 2 * ER_CGROUP_MAX + ER_ARGV_MAX)
 
 struct er_header {
 	__u32 len;     /* of the whole record */
@@ -145,7 +147,7 @@ struct er_exec {
 	__u16 v1_len;	  /* the same of a v1 hierarchy, where the host has one */
 	__u16 i_mode;
 	__u32 generation; /* tells files apart that had one inode number after another */
-	char tail[]; /* path, filename, cwd, cgroup, v1, argv */
+	char tail[];	  /* path, filename, cwd, cgroup, v1, argv */
 };
 
 /* ER_EVENT_FORK: the task is the creator. */
@@ -276,6 +278,7 @@ struct er_setuid {
 struct er_shape {
 	__u8 event; /* enum er_event; 0: nobody wants it */
 	__u8 also;  /* one more event that it is */
+	__u8 third; /* and one more */
 	__u8 fd;    /* a descriptor */
 	__u8 dir;   /* where the name begins; 0: in the working directory */
 	__u8 name;
@@ -283,15 +286,19 @@ struct er_shape {
 	__u8 name2;
 	__u8 text;
 	__u8 text2;
-	__u8 need;  /* an argument that must have one of ... */
-	__u16 nr;   /* the 64-bit number, whatever ABI it came through */
-	__u32 bits; /* ... these bits */
+	__u8 need; /* an argument that must have one of ... */
+	__u8 _pad;
+	__u16 nr; /* the 64-bit number, whatever ABI it came through */
+	__u16 _pad2;
+	__u32 bits; /* ... these bits, or it isn't the first of its events */
 };
 
-/* Where the shapes of each ABI begin. x32 calls with a number of their own are among the 64-bit ones. */
+/* Where the shapes of each ABI begin. x32 calls with a number of their own are among the 64-bit ones;
+ * operations of an io_uring stand by their opcodes. */
 #define ER_SHAPES_NATIVE     0
 #define ER_SHAPES_COMPAT     1024
 #define ER_SHAPES_SOCKETCALL 1536
+#define ER_SHAPES_URING	     1600
 #define ER_SHAPES	     2048
 
 struct er_shapes {

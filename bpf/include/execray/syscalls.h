@@ -26,6 +26,7 @@ enum er_nr {
 	NR_SPLICE = 275,
 	NR_PWRITEV = 296,
 	NR_RT_TGSIGQUEUEINFO = 297,
+	NR_OPEN_BY_HANDLE_AT = 304,
 	NR_PROCESS_VM_WRITEV = 311,
 	NR_EXECVEAT = 322,
 	NR_COPY_FILE_RANGE = 326,
@@ -34,6 +35,7 @@ enum er_nr {
 	NR_OPENAT2 = 437,
 };
 
+#define ER_AT_RESULT	   7 /* er_shape: the result */
 #define ER_X32_BIT	   0x40000000
 #define ER_TS_COMPAT	   0x0002 /* thread_info::status: a 32-bit entry is under way */
 #define NR_I386_SOCKETCALL 102

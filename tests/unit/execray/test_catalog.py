@@ -12,6 +12,7 @@ from execray.schema import layout, reference
 from execray.schema.catalog import ACTOR_FIELDS, ACTOR_SLOTS, EVENT_BY_NAME, EVENTS, Flag, all_fields
 from execray.schema.event import DERIVE, Actor, Event, Value, actor_get
 from execray.schema.kinds import CONSTANTS, Kind
+from execray.schema.numbers import compat_numbers
 from policyd.compiler.names import PLANNED_EVENTS
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
@@ -53,6 +54,23 @@ def test_calls_have_the_numbers_of_the_kernels_headers() -> None:
             for number in call.compat:
                 names = [name for name, found in compat.items() if found == number]
                 assert not names or any(_stem(name) == _stem(call.name) for name in names), (call.name, names)
+
+
+def test_32_bit_numbers_are_those_of_the_kernels_headers() -> None:
+    folder = Path("/usr/include/x86_64-linux-gnu/asm")
+    if not folder.exists():
+        pytest.skip("needs the headers of x86-64")
+    native, compat = (_numbers(folder / f"unistd_{abi}.h") for abi in ("64", "32"))
+    for name, number in native.items():
+        if name in compat:
+            assert compat[name] in compat_numbers(number), name
+        for other in compat_numbers(number):
+            names = [known for known, found in compat.items() if found == other]
+            assert not names or any(_stem(known) == _stem(name) for known in names) or name in _RENAMED, (name, names)
+
+
+#: Calls whose 32-bit forms have other names altogether.
+_RENAMED = frozenset(("mmap", "umount2", "newfstatat", "select"))
 
 
 def _numbers(header: Path) -> dict[str, int]:

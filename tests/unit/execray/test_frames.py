@@ -53,7 +53,7 @@ def batch(*rows: tuple[Any, ...], actors: tuple[Any, ...] = ()) -> Batch:
 
 FRAMES: list[Frame] = [
     Hello("tracerd", {"boot_id": "b", "pid": 7}),
-    Subscribe((1, 2), True),
+    Subscribe((1, 2), True, (59, 101)),
     batch(*(row(event) for event in EVENTS), (LOST, 11, "ring", 5, 9)),
     Ack(2**40),
     Heartbeat(12, {"lost": {"ring": 0}, "rate": 1.5}),

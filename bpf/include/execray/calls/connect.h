@@ -12,6 +12,13 @@
 #define EINPROGRESS 115
 #define ER_SUN_MAX  110 /* sizeof(struct sockaddr_un) */
 
+/* A length below 128, said so that the verifier of Linux 6.1 hears it: else the compiler leaves out what it knows. */
+static __always_inline __u32 er_bounded(__u32 len)
+{
+	barrier_var(len);
+	return len & 127;
+}
+
 /* The address as the caller gave it. */
 static __always_inline void er_user_address(struct er_connect *e, __u64 from, __u32 len)
 {
@@ -79,13 +86,13 @@ static __always_inline __u32 er_unix_name(struct er_connect *e, struct file *fil
 	struct socket *socket = BPF_CORE_READ(file, private_data);
 	struct unix_sock *sk = (void *)BPF_CORE_READ(socket, sk);
 	struct unix_address *address = BPF_CORE_READ(sk, addr);
-	__s32 len = address ? BPF_CORE_READ(address, len) : 0;
+	__u32 len = address ? BPF_CORE_READ(address, len) : 0;
 
 	if (len <= 2 || len > ER_SUN_MAX)
 		return 0;
-	len -= 2;
-	bpf_probe_read_kernel(e->tail, len & 127, (void *)address + bpf_core_field_offset(address->name) + 2);
-	return len & 127;
+	len = er_bounded(len - 2);
+	bpf_probe_read_kernel(e->tail, len, (void *)address + bpf_core_field_offset(address->name) + 2);
+	return len;
 }
 
 /* What a socket's calls say of its ends: connect, bind, listen, accept, sendto. */
@@ -112,7 +119,6 @@ static __noinline int er_connect(struct er_scratch *scratch, struct er_call *cal
 		e->hdr.flags |= ER_F_UNREADABLE;
 	e->family = family;
 	e->ret = call->ret;
-	total = sizeof(*e);
 	/* Once it is connected the socket itself is asked, its family first: the caller's memory may say AF_UNIX by
 	 * now. A datagram's destination only the caller knows. */
 	file = call->file;
@@ -129,16 +135,15 @@ static __noinline int er_connect(struct er_scratch *scratch, struct er_call *cal
 		if (len > ER_SUN_MAX)
 			len = ER_SUN_MAX;
 		if (len > 2) {
-			len -= 2;
-			bpf_probe_read_user(e->tail, len & 127, (void *)(address + 2));
+			len = er_bounded(len - 2);
+			bpf_probe_read_user(e->tail, len, (void *)(address + 2));
 			e->path_len = len;
-			total += len & 127;
 		}
 	} else if (e->family == AF_UNIX && file) {
-		len = er_unix_name(e, file);
-		e->path_len = len;
-		total += len & 127;
+		e->path_len = er_unix_name(e, file);
 	}
+	/* from memory: a length that was kept on the stack has lost its bound by now */
+	total = sizeof(*e) + er_bounded(e->path_len);
 	e->hdr.len = total;
 	er_send(e, total);
 	return 0;

@@ -81,6 +81,10 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 		how.flags = O_CREAT_CREAT;
 		how.mode = call->arg[1];
 		break;
+	case NR_OPEN_BY_HANDLE_AT: /* a number instead of a name */
+		raw = 0;
+		how.flags = call->arg[2];
+		break;
 	default:
 		raw = call->arg[0];
 		how.flags = call->arg[1];

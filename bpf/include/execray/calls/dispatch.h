@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* From a call that has returned, by whatever way it was made, to its records. */
+#ifndef EXECRAY_CALLS_DISPATCH_H
+#define EXECRAY_CALLS_DISPATCH_H
+
+#include "execray/syscalls.h"
+#include "execray/calls/files.h"
+#include "execray/calls/exec.h"
+#include "execray/calls/connect.h"
+#include "execray/calls/ptrace.h"
+#include "execray/calls/creds.h"
+#include "execray/calls/plain.h"
+
+/* One record of the call in the scratch area. Not static, so that it is verified once and not for each use. */
+__noinline int er_record(void)
+{
+	struct er_config *config = er_get_config();
+	struct er_scratch *scratch = er_get_scratch();
+	struct er_call *call;
+
+	if (!config || !scratch)
+		return 0;
+	call = &scratch->call;
+	/* most writes are to something else than a process's memory */
+	if (call->event == ER_EVENT_PROCMEM && call->nr != NR_PROCESS_VM_WRITEV && !er_is_proc_mem(call->file))
+		return 0;
+	if (!er_begin(&scratch->record.exec.hdr, &scratch->record.exec.task, config, call->event, 0))
+		return 0;
+	if (call->compat)
+		scratch->record.exec.hdr.flags |= ER_F_COMPAT_ABI;
+	if (call->uring)
+		scratch->record.exec.hdr.flags |= ER_F_IO_URING | (call->shape.name ? ER_F_UNREADABLE : 0);
+	switch (call->event) {
+	case ER_EVENT_OPEN: er_clear_file(&scratch->record.file, call->ret); return er_open(scratch, call);
+	case ER_EVENT_WRITE:
+		er_clear_file(&scratch->record.file, call->ret);
+		return er_write(scratch, call, config->content);
+	case ER_EVENT_EXEC: return er_exec_failed(scratch, call);
+	case ER_EVENT_CONNECT:
+	case ER_EVENT_BIND:
+	case ER_EVENT_LISTEN:
+	case ER_EVENT_ACCEPT:
+	case ER_EVENT_SENDTO: return er_connect(scratch, call);
+	case ER_EVENT_PTRACE:
+	case ER_EVENT_KILL:
+	case ER_EVENT_PROCMEM: return er_ptrace(scratch, call);
+	case ER_EVENT_SETUID: return er_setuid(scratch, call, er_wanted(config, call->event));
+	default: return er_plain(scratch, call);
+	}
+}
+
+/* The call is filled, its descriptor's file looked up. */
+static __always_inline void er_send_call(struct er_call *call, struct er_shape *shape)
+{
+	bool first = !shape->bits || (call->value[shape->need & 7] & shape->bits);
+
+	if (shape->event == ER_EVENT_EXEC && call->ret >= 0) /* sched_process_exec's */
+		first = false;
+	call->shape = *shape;
+	call->nr = shape->nr;
+	if (first) {
+		call->event = shape->event;
+		er_record();
+	}
+	if (call->shape.also) {
+		call->event = call->shape.also;
+		er_record();
+	}
+	if (call->shape.third) {
+		call->event = call->shape.third;
+		er_record();
+	}
+}
+
+#endif

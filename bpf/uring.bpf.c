@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Operations of an io_uring, as they complete: in the thread that submitted, in a worker of the process, or in the
+ * kernel's polling thread, which all have the process's files. Each is recorded as the system call that does the same.
+ * Before Linux 6.0 the tracepoint doesn't say which operation it was.
+ */
+#include "execray/common.h"
+#include "execray/calls/dispatch.h"
+
+#define ER_URING_OPS	  64
+#define ER_URING_FDCWD	  ((__u64)-100)
+#define ER_REQ(type, req) ((struct type *)&(req)->cmd)
+
+/* Reading and writing files, with the arguments of read and write. */
+static __always_inline void er_uring_rw(struct er_call *call, struct io_kiocb *req)
+{
+	struct io_rw *rw = ER_REQ(io_rw, req);
+
+	call->arg[1] = BPF_CORE_READ(rw, addr);
+	call->arg[2] = BPF_CORE_READ(rw, len);
+}
+
+static __always_inline void er_uring_socket(struct er_call *call, struct io_kiocb *req, __u8 opcode)
+{
+	struct io_connect *connect = ER_REQ(io_connect, req);
+	struct io_sr_msg *message = ER_REQ(io_sr_msg, req);
+	struct io_socket *made = ER_REQ(io_socket, req);
+	struct io_listen *listen = ER_REQ(io_listen, req);
+
+	switch (opcode) {
+	case IORING_OP_CONNECT:
+		call->arg[1] = (__u64)BPF_CORE_READ(connect, addr);
+		call->arg[2] = BPF_CORE_READ(connect, addr_len);
+		break;
+	case IORING_OP_SOCKET:
+		call->arg[0] = (__u32)BPF_CORE_READ(made, domain);
+		call->arg[1] = (__u32)BPF_CORE_READ(made, type);
+		call->arg[2] = (__u32)BPF_CORE_READ(made, protocol);
+		break;
+	case IORING_OP_LISTEN:
+		if (bpf_core_type_exists(struct io_listen))
+			call->arg[1] = (__u32)BPF_CORE_READ(listen, backlog);
+		break;
+	case IORING_OP_SEND:
+	case IORING_OP_SEND_ZC:
+	case IORING_OP_RECV:
+	case IORING_OP_SENDMSG:
+	case IORING_OP_SENDMSG_ZC:
+		call->arg[1] = (__u64)BPF_CORE_READ(message, buf);
+		call->arg[2] = (__u32)BPF_CORE_READ(message, len);
+	}
+}
+
+/* Names are kernel memory, and freed by now: what is left are numbers. */
+static __always_inline void er_uring_name(struct er_call *call, struct io_kiocb *req, __u8 opcode)
+{
+	struct io_open *open = ER_REQ(io_open, req);
+	struct io_unlink *unlink = ER_REQ(io_unlink, req);
+	struct io_rename *rename = ER_REQ(io_rename, req);
+	struct io_mkdir *mkdir = ER_REQ(io_mkdir, req);
+	struct io_ftrunc *truncate = ER_REQ(io_ftrunc, req);
+	struct io_splice *splice = ER_REQ(io_splice, req);
+
+	call->arg[0] = ER_URING_FDCWD;
+	switch (opcode) {
+	case IORING_OP_OPENAT:
+	case IORING_OP_OPENAT2:
+		call->arg[2] = BPF_CORE_READ(open, how.flags);
+		call->arg[3] = BPF_CORE_READ(open, how.mode);
+		break;
+	case IORING_OP_UNLINKAT: call->arg[2] = (__u32)BPF_CORE_READ(unlink, flags); break;
+	case IORING_OP_RENAMEAT:
+		call->arg[2] = ER_URING_FDCWD;
+		call->arg[4] = (__u32)BPF_CORE_READ(rename, flags);
+		break;
+	case IORING_OP_LINKAT: call->arg[2] = ER_URING_FDCWD; break;
+	case IORING_OP_SYMLINKAT: call->arg[1] = ER_URING_FDCWD; break;
+	case IORING_OP_MKDIRAT: call->arg[2] = BPF_CORE_READ(mkdir, mode); break;
+	case IORING_OP_FTRUNCATE:
+		if (bpf_core_type_exists(struct io_ftrunc))
+			call->arg[1] = BPF_CORE_READ(truncate, len);
+		break;
+	case IORING_OP_SPLICE: call->arg[4] = BPF_CORE_READ(splice, len);
+	}
+}
+
+static __always_inline void er_uring_arguments(struct er_call *call, struct io_kiocb *req, __u8 opcode)
+{
+	switch (opcode) {
+	case IORING_OP_READ:
+	case IORING_OP_READ_FIXED:
+	case IORING_OP_READV:
+	case IORING_OP_WRITE:
+	case IORING_OP_WRITE_FIXED:
+	case IORING_OP_WRITEV: er_uring_rw(call, req); break;
+	case IORING_OP_OPENAT:
+	case IORING_OP_OPENAT2:
+	case IORING_OP_UNLINKAT:
+	case IORING_OP_RENAMEAT:
+	case IORING_OP_LINKAT:
+	case IORING_OP_SYMLINKAT:
+	case IORING_OP_MKDIRAT:
+	case IORING_OP_FTRUNCATE:
+	case IORING_OP_SPLICE: er_uring_name(call, req, opcode); break;
+	default: er_uring_socket(call, req, opcode);
+	}
+}
+
+/* What comes behind the request differs from kernel to kernel, and is in the request as well. */
+SEC("tp_btf/io_uring_complete")
+int BPF_PROG(er_uring, void *ring, __u64 request)
+{
+	struct io_kiocb *req = (void *)request;
+	struct er_shapes *shapes;
+	struct er_shape *shape;
+	struct er_scratch *scratch;
+	struct er_call *call;
+	__u8 opcode;
+
+	if (!bpf_core_field_exists(req->cqe.res) || !req) /* one more completion of a request that goes on has none */
+		return 0;
+	shapes = er_get_shapes();
+	opcode = BPF_CORE_READ(req, opcode);
+	if (!shapes || opcode >= ER_URING_OPS)
+		return 0;
+	shape = &shapes->shape[ER_SHAPES_URING + (opcode & (ER_URING_OPS - 1))];
+	if (!shape->event)
+		return 0;
+	scratch = er_get_scratch();
+	if (!scratch)
+		return 0;
+	call = &scratch->call;
+	call->compat = false;
+	call->uring = true;
+	call->none = -1;
+	call->ret = BPF_CORE_READ(req, cqe.res);
+	call->arg[0] = (__u64)-1;
+	call->arg[1] = call->arg[2] = call->arg[3] = call->arg[4] = call->arg[5] = 0;
+	er_uring_arguments(call, req, opcode);
+	if (shape->fd == ER_AT_RESULT)
+		call->file = er_file_of(call->ret);
+	else
+		call->file = shape->fd ? BPF_CORE_READ(req, file) : NULL;
+	er_send_call(call, shape);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";
+const volatile __u32 er_abi_version SEC(".rodata.abi") = ER_ABI_VERSION;

@@ -1,0 +1,132 @@
+"""bpf/uring.bpf.c: what is done through an io_uring is the event that the system call would be."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from execray.schema.catalog import Flag
+from tests.support.live import Live, Run, shown
+
+EVENTS = ["open", "write", "read", "connect", "accept", "sendto", "socket", "unlink", "rename", "mkdir", "truncate"]
+UNSEEN = True
+pytestmark = pytest.mark.skipif(
+    int(os.uname().release.split(".")[0]) < 6,
+    reason="before Linux 6.0 the tracepoint doesn't say which operation it was",
+)
+
+#: An io_uring by its system calls: one operation at a time, waited for.
+RING = """
+import mmap
+class Ring:
+    def __init__(self, flags=0):
+        params = buf(struct.pack("4I", 0, 0, flags, 0) + bytes(104))
+        self.fd = syscall(425, 8, params)
+        assert self.fd >= 0, self.fd
+        at = struct.unpack_from("20I", params.raw, 40)
+        self.flags = flags
+        self.sq = mmap.mmap(self.fd, at[6] + 64)
+        self.cq = mmap.mmap(self.fd, at[15] + 16 * 64, offset=0x8000000)
+        self.sqes = mmap.mmap(self.fd, 64 * 8, offset=0x10000000)
+        self.tail, self.array, self.sq_flags = at[1], at[6], at[4]
+        self.cq_tail, self.cqes = at[11], at[15]
+    def do(self, opcode, fd=-1, off=0, addr=0, length=0, op_flags=0):
+        tail, = struct.unpack_from("I", self.sq, self.tail)
+        before, = struct.unpack_from("I", self.cq, self.cq_tail)
+        keep = [value for value in (off, addr) if not isinstance(value, int)]
+        off, addr = (v if isinstance(v, int) else ctypes.addressof(v) for v in (off, addr))
+        struct.pack_into("BBHiQQIIQ24x", self.sqes, tail % 8 * 64, opcode, 0, 0, fd, off, addr, length & 0xffffffff, op_flags, 7)
+        struct.pack_into("I", self.sq, self.array + tail % 8 * 4, tail % 8)
+        struct.pack_into("I", self.sq, self.tail, tail + 1)
+        syscall(426, self.fd, 0 if self.flags & 2 else 1, 0, 2 if self.flags & 2 else 0, 0, 0)
+        while struct.unpack_from("I", self.cq, self.cq_tail)[0] == before:
+            syscall(426, self.fd, 0, 1, 1, 0, 0)
+        del keep
+        return struct.unpack_from("Qi", self.cq, self.cqes + before % 16 * 16)[1]
+"""
+
+
+def through_ring(live: Live, folder: Path, code: str) -> Run:
+    return live.python(RING + "os.chdir(sys.argv[1])\n" + code, folder)
+
+
+@pytest.mark.parametrize("flags", [0, 2], ids=["submitted", "polled by the kernel"])
+def test_files_are_opened_read_and_written_by_name_of_what_they_are(live: Live, tmp_path: Path, flags: int) -> None:
+    (tmp_path / "secret").write_text("0123456789")
+    (tmp_path / "link").symlink_to("secret")
+    run = through_ring(
+        live,
+        tmp_path,
+        f"""
+ring = Ring({flags})
+fd = ring.do(18, -100, 0, buf(b"link"), 0, os.O_RDWR)
+assert fd >= 0, fd
+room = buf(bytes(4))
+assert ring.do(22, fd, 0, room, 4) == 4 and room.raw[:4] == b"0123"
+assert ring.do(23, fd, 0, buf(b"through a ring"), 14) == 14
+assert ring.do(18, -100, 0, buf(b"nothing"), 0, 0) == -2
+print(fd, os.getpid())
+""",
+    )
+    fd, pid = map(int, run.stdout.split())
+    secret = os.fsencode(tmp_path / "secret")
+    rings = [e for e in run.events if Flag.IO_URING in e.flags]
+    opened = next(e for e in rings if e.type.name == "open" and e.get("ret") == fd)
+    assert (opened.get("path"), opened.get("rawpath"), opened.get("access")) == (secret, None, 3)
+    assert opened.get("pid") == pid
+    read = next(e for e in rings if e.type.name == "read")
+    assert (read.get("path"), read.get("len"), read.get("ret")) == (secret, 4, 4)
+    written = next(e for e in rings if e.type.name == "write")
+    assert (written.get("path"), written.get("content"), written.get("ret")) == (secret, b"through a ring", 14)
+    failed = next(e for e in rings if e.type.name == "open" and e.get("ret") == -2)
+    assert failed.get("path") is None and Flag.UNREADABLE in failed.flags
+
+
+def test_sockets_are_made_connected_and_sent_through(live: Live, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        run = through_ring(
+            live,
+            tmp_path,
+            f"""
+ring = Ring()
+s = ring.do(45, 2, 1, 0, 0)
+if s < 0: s = socket.socket().detach()
+address = buf(struct.pack("<H", 2) + struct.pack(">H", {port}) + bytes([127, 0, 0, 1]) + bytes(8))
+assert ring.do(16, s, 16, address) == 0
+assert ring.do(26, s, 0, buf(b"hello"), 5) == 5
+t = socket.create_server(("127.0.0.1", 0)); c = socket.create_connection(t.getsockname())
+print(ring.do(13, t.fileno()), c.getsockname()[1])
+""",
+        )
+    taken, peer = map(int, run.stdout.split())
+    (connected,) = [e for e in run.of("connect", dst__port=port) if Flag.IO_URING in e.flags]
+    assert (shown(connected, "dst.ip"), connected.get("ret")) == ("127.0.0.1", 0)
+    (sent,) = [e for e in run.of("sendto") if Flag.IO_URING in e.flags]
+    assert (sent.get("dst.port"), sent.get("len"), sent.get("ret")) == (port, 5, 5)
+    written = run.one("write", content=b"hello")
+    assert Flag.IO_URING in written.flags
+    (accepted,) = [e for e in run.of("accept") if Flag.IO_URING in e.flags]
+    assert (accepted.get("ret"), accepted.get("src.port")) == (taken, peer)
+
+
+def test_names_are_unknown_and_results_are_not(live: Live, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("x")
+    run = through_ring(
+        live,
+        tmp_path,
+        """
+ring = Ring()
+print(ring.do(36, -100, 0, buf(b"a")), ring.do(35, -100, buf(b"c"), buf(b"b"), -100), ring.do(37, -100, 0, buf(b"d"), 0o700))
+""",
+    )
+    assert run.stdout.split() == ["0", "0", "0"] and sorted(os.listdir(tmp_path)) == ["c", "d"]
+    unlinked, renamed, made = (run.one(name) for name in ("unlink", "rename", "mkdir"))
+    for event in (unlinked, renamed, made):
+        assert (event.get("path"), event.get("rawpath"), event.get("ret")) == (None, None, 0)
+        assert {Flag.IO_URING, Flag.UNREADABLE} <= set(event.flags)
+    assert made.get("mode") == 0o700
