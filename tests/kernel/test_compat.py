@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from execray.schema.catalog import Flag
+from execray.schema.calls import Call
+from execray.schema.catalog import EVENT_BY_NAME, Flag
+from execray.schema.catalog import EVENTS as EVERY_EVENT
+from execray.schema.event import Event
 from execray.schema.kinds import CONSTANTS
 from tests.support.live import Live, shown
 
-EVENTS = ["exec", "open", "write", "chmod", "connect", "setuid"]
+EVENTS = ["exec", "open", "write", "chmod", "socket", "connect", "setuid"]
 E = CONSTANTS["E"]
 
 INT80 = """
@@ -25,11 +30,31 @@ INT80 = """
 static long int80(long nr, long a, long b, long c, long d)
 {
 	long ret;
-	asm volatile("int $0x80" : "=a"(ret) : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d) : "memory", "r8", "r9", "r10", "r11");
+	asm volatile("int $0x80" : "=a"(ret) : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d), "D"(-1L)
+		: "memory", "r8", "r9", "r10", "r11");
 	return (int)ret;
+}
+/* NUMBER:FIRST:SECOND of each call; the other arguments are -1. Prints the results, once all are made. */
+static int numbers(int count, char **calls)
+{
+	static long results[512];
+	int i;
+
+	int80(172, 0x5eed, 0, 0, 0);                                  /* prctl: where it begins, and where it ends */
+	for (i = 0; i < count; i++) {
+		long nr = 0, a = 0, b = 0;
+		sscanf(calls[i], "%ld:%ld:%ld", &nr, &a, &b);
+		results[i] = int80(nr, a, b, -1, -1);
+	}
+	int80(172, 0x5eed, 0, 0, 0);
+	for (i = 0; i < count; i++)
+		printf("%ld\\n", results[i]);
+	return 0;
 }
 int main(int argc, char **argv)
 {
+	if (argc > 2)
+		return numbers(argc - 2, argv + 2);
 	char *low = mmap(0, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 	strcpy(low, argv[1]);
 	strcpy(low + 4096, "through int 0x80");
@@ -74,5 +99,82 @@ def test_32_bit_entry_points_are_the_same_events(live: Live, int80: Path, tmp_pa
     assert run.one("write", content=b"through").get("len") == 7
     assert run.one("chmod", rawpath=target).get("mode") == 0o711
     assert shown(run.one("connect", dst__port=9), "dst.ip") == "127.0.0.1"
+    made = run.one("socket")  # by socketcall
+    assert (made.get("family"), made.get("type"), made.get("proto")) == (2, 1, 0) and Flag.COMPAT_ABI in made.flags
     assert run.one("setuid").get("new.euid") == 32
     assert run.one("exec", filename=b"through int 0x80").get("ret") == -E["ENOENT"]
+
+
+#: What would do something with -1 for its first two arguments.
+FIRST_TWO: Final = {"kill": (0x7FFFFFFF, 0), "init_module": (-1, 0)}
+#: These have no record of their own for what -1 is.
+NOT_OF_ANY_CALL: Final = ("exec", "fork", "exit", "syscall", "procmem")
+
+
+#: Those of which a busy machine makes more than can be looked at together.
+FREQUENT: Final = (("read",), ("write", "sendto"))
+GROUPS: Final = (
+    *FREQUENT,
+    tuple(e.name for e in EVERY_EVENT if not any(e.name in names for names in (NOT_OF_ANY_CALL, *FREQUENT))),
+)
+
+
+@pytest.fixture(scope="module", params=GROUPS, ids=["read", "write", "the rest"])
+def group(request: pytest.FixtureRequest) -> Iterator[tuple[Live, tuple[str, ...]]]:
+    """A sensor of some of the events that are calls, and their names. The test's own are left out."""
+    with Live([], ring_bytes=1 << 26) as sensor:
+        me = sensor.table.find(os.getpid())
+        assert me is not None
+        sensor.sensor.hide(me.pid, me.start_ns)
+        sensor.want({*request.param, "prctl"})
+        yield sensor, request.param
+
+
+def calls_of(names: tuple[str, ...], number: Callable[[Call], Iterable[int]]) -> list[tuple[int, str, list[str]]]:
+    """(number, the call's name, the events that it is), once for each number."""
+    found: dict[int, tuple[str, list[str]]] = {}
+    for event in EVERY_EVENT:
+        for call in event.system_calls if event.name in names else ():
+            for one in number(call):
+                found.setdefault(one, (call.name, []))[1].append(event.name)
+    return [(one, name, events) for one, (name, events) in found.items()]
+
+
+def between_marks(events: list[Event]) -> list[tuple[str, object]]:
+    begin, end = (at for at, e in enumerate(events) if e.type.name == "prctl" and e.get("option") == 0x5EED)
+    return [(e.type.name, e.get("ret")) for e in events[begin + 1 : end]]
+
+
+def expected(calls: list[tuple[int, str, list[str]]], results: list[int]) -> list[tuple[str, object]]:
+    assert len(calls) == len(results)
+    return [(event, ret) for (_, _, events), ret in zip(calls, results, strict=True) for event in events]
+
+
+def test_every_64_bit_call_of_the_catalogue_is_its_events(group: tuple[Live, tuple[str, ...]]) -> None:
+    live, names = group
+    calls = calls_of(names, lambda call: () if call.native is None else (call.native,))
+    made = [(number, *FIRST_TWO.get(name, (-1, -1)), -1, -1, -1, -1) for number, name, _ in calls]
+    run = live.python(f"""
+        made = {made!r}
+        syscall(157, 0x5eed, 0)
+        results = [syscall(*call) for call in made]
+        syscall(157, 0x5eed, 0)
+        print(*results)
+    """)
+    assert between_marks(run.events) == expected(calls, [int(word) for word in run.stdout.split()])
+
+
+def test_every_32_bit_call_of_the_catalogue_is_its_events(group: tuple[Live, tuple[str, ...]], int80: Path) -> None:
+    live, names = group
+    calls = calls_of(names, lambda call: call.compat)
+    made = [":".join(map(str, (number, *FIRST_TWO.get(name, (-1, -1))))) for number, name, _ in calls]
+    run = live.run([int80, "numbers", *made])
+    assert between_marks(run.events) == expected(calls, [int(word) for word in run.stdout.split()])
+    assert all(Flag.COMPAT_ABI in event.flags for event in run.of("prctl", option=0x5EED))
+
+
+def test_32_bit_calls_by_number_have_the_64_bit_one(int80: Path) -> None:
+    with Live([]) as live:
+        assert not live.sensor.want([EVENT_BY_NAME["syscall"].code], False, [95])
+        event = live.run([int80, "numbers", "60:63:0"]).one("syscall", nr=95, arg0=63)
+    assert Flag.COMPAT_ABI in event.flags

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from execray.schema.catalog import EVENT_BY_NAME, Flag
+from execray.schema.catalog import EVENT_BY_NAME
 from tests.support.live import Live
 
 GETPRIORITY, UMASK, GETTID = 140, 95, 186
@@ -40,14 +39,3 @@ def test_a_call_that_is_another_event_too_is_both(live: Live, tmp_path: Path) ->
     assert run.one("syscall", nr=83).get("arg1") == 0o700
     # mmap is an event only where it makes code; by its number it always is
     assert run.of("syscall", nr=9, arg2=1) and not run.of("mmap", prot=1)
-
-
-def test_32_bit_calls_have_the_64_bit_number(live: Live, tmp_path: Path) -> None:
-    source = tmp_path / "narrow.c"
-    source.write_text('int main() { int r; asm volatile("int $0x80" : "=a"(r) : "a"(60), "b"(077)); return r < 0; }')
-    try:
-        subprocess.run(["gcc", "-w", "-o", tmp_path / "narrow", source], check=True)
-    except FileNotFoundError:
-        pytest.skip("no compiler here")
-    event = live.run([tmp_path / "narrow"]).one("syscall", nr=UMASK, arg0=0o77)
-    assert Flag.COMPAT_ABI in event.flags
