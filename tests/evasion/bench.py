@@ -23,11 +23,26 @@ from tests.evasion.table import HOLD, NOTHING, ROOT, THEFT, Trick
 from tests.support.arena import Arena, eventually
 
 HERE: Final = Path(__file__).parent
-PROGRAMS: Final = ("names", "hands", "ways", "kin", "runs", "attach", "root", "innocent", "payload", "victim", "become")
+PROGRAMS: Final = (
+    "names",
+    "hands",
+    "ways",
+    "kin",
+    "runs",
+    "attach",
+    "root",
+    "innocent",
+    "login",
+    "payload",
+    "victim",
+    "become",
+)
 #: Programs that load libraries.
 DYNAMIC: Final = ("reader",)
 LIBRARIES: Final = ("preload", "loaded")
 TRICK_TIMEOUT_S: Final = 20.0
+COMPILE_TIMEOUT_S: Final = 40.0
+LOGIN_UIDS: Final = 70000  # from here on: each trick is a login of its own
 VICTIM_WORD: Final = "captured"
 
 
@@ -121,8 +136,7 @@ class Bench:
         self._alerts_read = 0
         try:
             self._furnish()
-            policy = (HERE / "evasion.policy").read_text(encoding="utf-8").replace("ROOT", str(self.root))
-            self._arena = Arena(self.root, policy, mode="audit")
+            self._arena = Arena(self.root, policy_text(self.root), mode="audit")
             self.secret = f"root:$6${secrets.token_hex(16)}:20000:0:99999:7:::\n"
             self._arena.decoy.write_text(self.secret)
             (self._arena.decoy.parent / "motd").write_text("nothing to see here\n")
@@ -156,12 +170,15 @@ class Bench:
             (self.root / name).mkdir(mode=0o755)
         (self.root / "vault").mkdir(mode=0o700)
         bin_dir = self.root / "bin"
-        for name in PROGRAMS:
-            _compile(name, bin_dir / name, "-static", "-pthread")
-        for name in DYNAMIC:
-            _compile(name, bin_dir / name)
-        for name in LIBRARIES:
-            _compile(name, bin_dir / f"{name}.so", "-shared", "-fPIC")
+        compilers = [
+            *(_compiler(name, bin_dir / name, "-static", "-pthread") for name in PROGRAMS),
+            *(_compiler(name, bin_dir / name) for name in DYNAMIC),
+            *(_compiler(name, bin_dir / f"{name}.so", "-shared", "-fPIC") for name in LIBRARIES),
+        ]
+        for compiler in compilers:
+            compiler.communicate(timeout=COMPILE_TIMEOUT_S)
+            if compiler.returncode:
+                raise subprocess.CalledProcessError(compiler.returncode, compiler.args)
         script = bin_dir / "payload.sh"
         script.write_text("#!/bin/sh\necho ran >/proc/self/fd/$EVADE_REPORT\n")
         for path in bin_dir.iterdir():
@@ -213,17 +230,16 @@ class Bench:
             "EVADE_REPORT": str(writing),
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         }
-        account = _Account()
+        account, bin_dir = _Account(), self.root / "bin"
         try:
             process = subprocess.Popen(
-                [self.root / "bin" / trick.program, trick.name],
+                [bin_dir / "login", str(LOGIN_UIDS + self._sentinels), bin_dir / trick.program, trick.name],
                 env=variables,
                 cwd=self.root,
                 pass_fds=[writing],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                start_new_session=True,
             )
         except BaseException:
             os.close(reading)
@@ -235,8 +251,7 @@ class Bench:
         if account.failed:
             _end(self.root, account.pids)
         _, words = process.communicate(timeout=TRICK_TIMEOUT_S)
-        _reap(account.pids)
-        if process.returncode not in {0, -signal.SIGKILL} and not account.cant:
+        if process.returncode and not account.cant:
             account.failed = account.failed or f"status {process.returncode}: {words.decode(errors='replace').strip()}"
         return account
 
@@ -294,9 +309,26 @@ class Bench:
         return [json.loads(line) for line in whole.splitlines()]
 
 
-def _compile(name: str, to: Path, *options: str) -> None:
+def policy_text(root: Path) -> str:
+    """evasion.policy for a bench in that folder."""
+    text = (HERE / "evasion.policy").read_text(encoding="utf-8")
+    return text.replace("FS:ROOT", str(_within_filesystem(root))).replace("ROOT", str(root))
+
+
+def _within_filesystem(path: Path) -> Path:
+    """Where an absolute path lies in its file system, by the mount that it is below."""
+    mounts = [line.split()[3:5] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    above = [
+        (len(mounted_at), number) for number, (_, mounted_at) in enumerate(mounts) if path.is_relative_to(mounted_at)
+    ]
+    shown, mounted_at = mounts[max(above)[1]]
+    return Path(shown) / path.relative_to(mounted_at)
+
+
+def _compiler(name: str, to: Path, *options: str) -> subprocess.Popen[bytes]:
+    """Begins to compile one file."""
     source = HERE / "tricks" / f"{name}.c"
-    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", *options, "-o", to, source], check=True)
+    return subprocess.Popen(["gcc", "-O1", "-Wall", "-Wextra", *options, "-o", to, source])
 
 
 def _make_set_uid(program: Path, to: Path) -> None:
@@ -319,15 +351,6 @@ def _word_of(victim: subprocess.Popen[str]) -> str:
     victim.stdin.write("\n")
     victim.stdin.flush()
     return victim.stdout.readline().strip()
-
-
-def _reap(pids: set[int]) -> None:
-    """Takes the status of those that became our children (CLONE_PARENT)."""
-    for pid in pids:
-        try:
-            os.waitpid(pid, 0)
-        except ChildProcessError:
-            continue
 
 
 def _end(root: Path, pids: set[int]) -> None:

@@ -22,16 +22,14 @@ REASONS: Final = (
         "is not resolved, and the event says so (`path_unresolved`).",
         ("names/hard_link_by_symlink",),
     ),
-    ("What a mount shows elsewhere is known only as it was passed, here by a relative name.", ("names/bind_relative",)),
     (
         "A file below an overlay file system has another name and another identity there, and which folders it lies over is not "
         "in the mount's event.",
         ("names/overlay", "runs/overlaid"),
     ),
     (
-        "What io_uring does is no event yet, only that one was made: neither opening, connecting and sending, nor acting with "
-        "credentials from before.",
-        ("hands/uring_connect", "hands/uring_all", "runs/uring_drops", "root/uring_personality"),
+        "What io_uring does with credentials that were registered before is told with the process's own.",
+        ("root/uring_personality",),
     ),
     (
         "The descriptor comes without an open (pidfd_getfd is no event), and is used without a read: mmap is an event only with "
@@ -52,20 +50,19 @@ REASONS: Final = (
         ("ways/descriptor_swapped",),
     ),
     (
-        "Reader and sender have neither line nor session in common. `key entry` or `key host` takes them together, and much "
-        "else.",
-        ("ways/through_a_broker", "kin/parent_sends_other_session"),
+        "Reader and sender have neither line nor login in common. Who may write a login uid begins another entry by it; `key "
+        "host` takes all together.",
+        ("kin/parent_sends_other_login",),
     ),
     (
         "The pool of partials is bounded, and who fills it pushes out a partial of its own. Alerts then say `degraded`.",
-        ("kin/crowd_between",),
+        ("kin/crowd_of_logins",),
     ),
     ("The policy's time is over: whoever waits longer than `within` evades it.", ("kin/slow_outside_window",)),
     (
         "What an interpreter runs is data to the kernel: here an argument, read from the file by somebody else.",
         ("runs/script_as_text",),
     ),
-    ("setfsuid is not among the set*id calls.", ("root/file_access_only",)),
 )
 
 MISSES: Final[dict[str, str]] = {trick: reason for reason, tricks in REASONS for trick in tricks}

@@ -16,7 +16,7 @@ class Goal:
 
 THEFT: Final = Goal(
     "a secret is read and leaves",
-    frozenset({"secret_leaves", "secret_leaves_session", "secret_gets_another_name", "listed_reader_talks"}),
+    frozenset({"secret_leaves", "secret_leaves_login", "secret_gets_another_name", "listed_reader_talks"}),
 )
 DROP: Final = Goal(
     "a dropped program runs",
@@ -25,7 +25,7 @@ DROP: Final = Goal(
     ),
 )
 HOLD: Final = Goal("takes hold of another process", frozenset({"takes_hold_of_another", "writes_another_memory"}))
-ROOT: Final = Goal("becomes root", frozenset({"becomes_root", "runs_as_root", "may_what_root_may"}))
+ROOT: Final = Goal("becomes root", frozenset({"becomes_root", "runs_as_root", "opens_as_root", "may_what_root_may"}))
 
 
 #: For those that look like tricks and aren't: no policy may speak.
@@ -153,14 +153,16 @@ _FAMILIES: Final = (
             "shared_descriptors": "a process with the same descriptors opens (CLONE_FILES)",
             "parent_sends": "a child reads, its parent sends",
             "parent_sends_other_session": "a child in another session reads, its parent sends",
+            "parent_sends_other_login": "a grandchild of another login reads, hands it up, and is no ancestor of the sender",
             "thread_hop": "one thread reads, another sends",
             "leader_gone": "the first thread is gone when another sends",
             "pid_reused": "the reader's pid is given to the sender",
             "pid_namespace": "the sender is pid 2 of another namespace",
             "noise_between": "20,000 other opens between the steps",
             "crowd_between": "1,500 sequences of the same kind, in other sessions, between the steps",
-            "slow_inside_window": "1.8 s between the steps, of 3 s",
-            "slow_outside_window": "3.3 s between the steps, of 3 s",
+            "crowd_of_logins": "1,100 sequences of the same kind, each of another login, between the steps",
+            "slow_inside_window": "2.5 s between the steps, of 5 s",
+            "slow_outside_window": "5.3 s between the steps, of 5 s",
         },
     ),
     (

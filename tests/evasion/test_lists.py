@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from policyd.compiler import compile_source
-from tests.evasion.bench import Outcome
+from tests.evasion.bench import Outcome, policy_text
 from tests.evasion.misses import MISSES, REASONS, listing, surprise
 from tests.evasion.table import NOTHING, TRICKS
 
@@ -54,8 +54,7 @@ def test_only_what_is_known_is_no_surprise() -> None:
 
 
 def test_the_policies_compile_and_are_those_that_the_goals_name() -> None:
-    source = (HERE / "evasion.policy").read_text().replace("ROOT", "/var/tmp/bench")
-    compilation = compile_source(source, "evasion.policy")
+    compilation = compile_source(policy_text(Path("/var/tmp/bench")), "evasion.policy")
     assert not compilation.diagnostics
     named = {policy for trick in TRICKS for policy in trick.goal.policies}
     assert {policy.name for policy in compilation.policies} == named | {"sentinel"}

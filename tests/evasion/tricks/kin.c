@@ -291,6 +291,37 @@ static void parent_sends_other_session(void)
 	send_out(loot, take(up[0], loot));
 }
 
+/* From here on this process's children are of another login. */
+static void log_in_as(int uid)
+{
+	char text[16];
+	int fd = must(open("/proc/self/loginuid", O_WRONLY | O_CLOEXEC), "open loginuid");
+
+	must(write(fd, text, (size_t)snprintf(text, sizeof(text), "%d", uid)), "write loginuid");
+	close(fd);
+}
+
+static void parent_sends_other_login(void)
+{
+	int up[2];
+	pid_t pid;
+
+	must(pipe(up), "pipe");
+	pid = branch();
+	if (!pid) {
+		log_in_as(69000);
+		if (!(pid = branch())) {
+			grab();
+			must(write(up[1], loot, loot_len), "write");
+			_exit(0);
+		}
+		await(pid);
+		_exit(0);
+	}
+	await(pid);
+	send_out(loot, take(up[0], loot));
+}
+
 static void *grab_here(void *unused)
 {
 	grab();
@@ -401,40 +432,61 @@ static void noise_between(void)
 	send_out(loot, loot_len);
 }
 
-/* Many sequences of the same kind, so that ours is pushed out. */
-static void crowd_between(void)
+/*
+ * Many sequences of the same kind, each of another session or another login, so that ours is pushed out. Those who
+ * begin them aren't told: they do nothing but read, say so, and wait.
+ */
+static void among_others(int count, bool logins)
 {
-	int i, hold[2];
+	int i, said[2], hold[2];
 	char c;
 
+	must(pipe2(said, O_CLOEXEC), "pipe");
 	must(pipe2(hold, O_CLOEXEC), "pipe");
 	grab();
-	for (i = 0; i < 1500; i++) {
-		if (!must(fork(), "fork")) { /* not told: these do nothing but read */
-			close(report_fd);
-			close(hold[1]);
-			must(setsid(), "setsid");
+	for (i = 0; i < count; i++) {
+		if (must(fork(), "fork"))
+			continue;
+		close(report_fd);
+		close(hold[1]);
+		must(setsid(), "setsid");
+		if (logins)
+			log_in_as(60000 + i);
+		if (!logins || !must(fork(), "fork")) {
 			close(must(open(at(DECOY), O_RDONLY), "open"));
-			_exit(read(hold[0], &c, 1) < 0);
+			must(write(said[1], "x", 1), "write");
 		}
+		_exit(read(hold[0], &c, 1) < 0);
 	}
+	for (i = 0; i < count; i++)
+		must(read(said[0], &c, 1), "read");
 	send_out(loot, loot_len);
 	close(hold[1]);
 	while (wait(NULL) > 0)
 		;
 }
 
+static void crowd_between(void)
+{
+	among_others(1500, false);
+}
+
+static void crowd_of_logins(void)
+{
+	among_others(1100, true);
+}
+
 static void slow_inside_window(void)
 {
 	grab();
-	nap_ms(1800);
+	nap_ms(2500);
 	send_out(loot, loot_len);
 }
 
 static void slow_outside_window(void)
 {
 	grab();
-	nap_ms(3300);
+	nap_ms(5300);
 	send_out(loot, loot_len);
 }
 
@@ -452,12 +504,14 @@ static const struct trick tricks[] = {
 	TRICK(shared_descriptors),
 	TRICK(parent_sends),
 	TRICK(parent_sends_other_session),
+	TRICK(parent_sends_other_login),
 	TRICK(thread_hop),
 	TRICK(leader_gone),
 	TRICK(pid_reused),
 	TRICK(pid_namespace),
 	TRICK(noise_between),
 	TRICK(crowd_between),
+	TRICK(crowd_of_logins),
 	TRICK(slow_inside_window),
 	TRICK(slow_outside_window),
 };
