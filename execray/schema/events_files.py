@@ -57,8 +57,8 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
     EventType(
         5,
         "write",
-        "Bytes were written to a descriptor: write, writev, pwrite64, pwritev, sendto, sendmsg, and sendfile, splice and "
-        "copy_file_range, whose content nobody has in hand; and their 32-bit forms.",
+        "Bytes were written to a descriptor: write, writev, pwrite64, pwritev, vmsplice, sendto, sendmsg, sendmmsg (the first "
+        "message counts; `ret` is their number), and sendfile, splice and copy_file_range, whose content is in nobody's hand.",
         (
             Field("fd", Kind.INT, "The descriptor."),
             path("What the descriptor refers to: a path, or `socket:`, `pipe:` and the like."),
@@ -83,6 +83,8 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
             "pwritev2 328 379 fd x32=547",
             "sendto 44 369 fd socketcall=11 uring=26,47",
             "sendmsg 46 370 fd x32=518 socketcall=16 uring=9,48",
+            "sendmmsg 307 345 fd x32=538 socketcall=20",
+            "vmsplice 278 316 fd x32=532",
             "sendfile 40 187,239 fd",
             "splice 275 313 _ _ fd uring=30",
             "copy_file_range 326 377 _ _ fd",
@@ -313,6 +315,7 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
             "preadv2 327 378 fd len=none x32=546",
             "recvfrom 45 371 fd _ len:q x32=517 socketcall=12 uring=27",
             "recvmsg 47 372 fd len=none x32=519 socketcall=17 uring=10",
+            "recvmmsg 299 337,417 fd len=none x32=537 socketcall=19",
         ),
         ecs_category="file",
         ecs_action="read",

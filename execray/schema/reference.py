@@ -51,7 +51,8 @@ def _event(event: EventType) -> Iterator[str]:
     yield event.doc + "\n"
     if event.aliases:
         yield "Also written " + ", ".join(f"`{alias}`" for alias in event.aliases) + ".\n"
-    yield "Seen at " + "; ".join(f"`{hook}`" for hook in event.hooks) + ".\n"
+    when = "when it has happened or failed" if event.fact else "when it is tried: it may yet fail"
+    yield "Seen at " + "; ".join(f"`{hook}`" for hook in event.hooks) + f", {when}.\n"
     yield from _table(event.fields)
 
 

@@ -89,6 +89,49 @@ def test_what_is_sent_is_a_write_too_where_both_are_wanted() -> None:
         ]
 
 
+def test_the_first_of_several_messages_is_looked_at() -> None:
+    with Live(["sendto", "write"], content=True) as live:
+        run = live.python("""
+            r = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); r.bind(("127.0.0.1", 0)); port = r.getsockname()[1]
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            to = buf(struct.pack("<H", 2) + struct.pack(">H", port) + bytes([127, 0, 0, 1]) + bytes(8))
+            texts = [buf(b"first message"), buf(b"second")]
+            kept = [buf(struct.pack("QQ", ctypes.addressof(t), len(t) - 1)) for t in texts]
+            form = "QIxxxxQQQQIxxxxIxxxx"
+            at, iovs = ctypes.addressof(to), [ctypes.addressof(iov) for iov in kept]
+            messages = b"".join(struct.pack(form, at, 16, iov, 1, 0, 0, 0, 0) for iov in iovs)
+            print(port, syscall(307, s.fileno(), buf(messages), 2, 0))
+        """)
+        port, sent = map(int, run.stdout.split())
+        datagram = run.one("sendto", dst__port=port)
+        assert (shown(datagram, "dst.ip"), datagram.get("ret")) == ("127.0.0.1", sent) and sent == 2
+        written = run.one("write", content=b"first message")
+        assert (written.get("len"), written.get("ret")) == (13, 2)
+
+
+def test_bytes_that_are_given_to_a_pipe_are_written() -> None:
+    with Live(["write"], content=True) as live:
+        run = live.python("""
+            r, w = os.pipe(); text = buf(b"given away")
+            print(syscall(278, w, buf(struct.pack("QQ", ctypes.addressof(text), 10)), 1, 0), os.fstat(w).st_ino)
+        """)
+        written = run.one("write", content=b"given away")
+    given, ino = map(int, run.stdout.split())
+    assert (written.get("path"), written.get("ret")) == (b"pipe:[%d]" % ino, given)
+
+
+def test_a_descriptor_taken_from_another_process(live: Live, tmp_path: Path) -> None:
+    (tmp_path / "open").write_text("")
+    run = live.python(f"""
+        fd = os.open({str(tmp_path / "open")!r}, 0)
+        pid = syscall(434, os.getpid(), 0)
+        print(fd, syscall(438, pid, fd, 0))
+    """)
+    fd, taken = map(int, run.stdout.split())
+    event = run.one("dup", path=os.fsencode(tmp_path / "open"))
+    assert (event.get("fd"), event.get("ret")) == (fd, taken)
+
+
 def test_copies_of_descriptors(live: Live) -> None:
     run = live.python("""
         s = socket.socket(); fd = s.fileno()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import sys
 import threading
+import time
 
+from execray.schema.catalog import EVENTS
 from tests.support.live import Live
+from tracerd.heartbeat import PROBED, HeartbeatThread
 
 
 def test_only_wanted_events_leave_the_kernel() -> None:
@@ -40,3 +45,25 @@ def test_a_flood_past_the_ring_is_counted_exactly() -> None:
         assert dropped > 0
         assert len(events) == sent
         assert sent + dropped >= 5000
+
+
+def test_every_event_answers_its_probe_and_no_probe_is_an_event() -> None:
+    askable = {event.name: event.code for event in EVENTS if event.name in PROBED}
+    with Live([], ring_bytes=1 << 26) as live:
+        thread = HeartbeatThread(0.2, lambda: frozenset(askable), lambda: False)
+        thread.start()
+        assert thread.started_as.wait(10)
+        me = live.table.find(os.getpid())
+        assert me is not None
+        live.sensor.hide(me.pid, me.start_ns)
+        live.sensor.set_heartbeat_thread(me.pid, thread.tid)
+        live.want(askable)
+        events, end = [], time.monotonic() + 20
+        while set(askable.values()) - set(live.decoder.heartbeats) and time.monotonic() < end:
+            select.select([live.sensor.ring.fd], [], [], 0.1)
+            events += live.drain()
+        thread.stop()
+        thread.join(10)
+        silent = [name for name, code in askable.items() if code not in live.decoder.heartbeats]
+    assert not silent
+    assert not [event for event in events if event.tid == thread.tid]

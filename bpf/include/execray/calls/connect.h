@@ -60,7 +60,7 @@ static __always_inline void er_given_address(struct er_call *call, __u64 *addres
 {
 	*address = call->arg[1];
 	*len = call->arg[2];
-	if (call->event == ER_EVENT_SENDTO && call->nr == NR_SENDMSG) { /* msg_name, msg_namelen */
+	if (call->event == ER_EVENT_SENDTO && call->nr != NR_SENDTO) { /* msg_name, msg_namelen */
 		__u64 at = call->arg[1];
 		__u32 narrow[2] = {};
 

@@ -148,7 +148,8 @@ static __always_inline void er_buffer(struct er_call *call, __u64 *from, __u64 *
 		*from = *len = 0;
 		*asked = call->arg[4];
 		return;
-	case NR_SENDMSG: {
+	case NR_SENDMSG:
+	case NR_SENDMMSG: {	    /* of several messages the first */
 		__u64 wide[2] = {}; /* struct user_msghdr: msg_iov, msg_iovlen */
 		__u32 narrow[2] = {};
 
@@ -164,6 +165,7 @@ static __always_inline void er_buffer(struct er_call *call, __u64 *from, __u64 *
 	}
 		/* fall through */
 	case NR_WRITEV:
+	case NR_VMSPLICE:
 	case NR_PWRITEV:
 	case NR_PWRITEV2: er_first_iov(call->compat, at, count, from, len, asked); return;
 	}
@@ -188,7 +190,7 @@ static __noinline int er_write(struct er_scratch *scratch, struct er_call *call,
 	if (content && zero_copy)
 		e->hdr.flags |= ER_F_UNREADABLE;
 	/* What was written for certain can be read; the rest of the buffer may lie past its mapping's end. */
-	if (call->ret > 0 && (__u64)call->ret < len)
+	if (call->ret > 0 && (__u64)call->ret < len && call->nr != NR_SENDMMSG) /* whose result counts messages */
 		len = call->ret;
 	if (call->file)
 		at = er_append_file(scratch, e, call->file);
