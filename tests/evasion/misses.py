@@ -32,18 +32,15 @@ REASONS: Final = (
         ("root/uring_personality",),
     ),
     (
-        "The descriptor comes without an open (pidfd_getfd is no event), and is used without a read: mmap is an event only with "
-        "PROT_EXEC, and of sendfile only where the bytes go is known.",
-        ("hands/stolen_and_mapped", "hands/stolen_and_sendfile"),
+        "Of an io_uring request that asks for no completion nothing is seen but `io_uring_setup`, before it.",
+        ("hands/uring_silent",),
     ),
-    ("process_vm_readv is no event.", ("hands/memory_of_a_reader",)),
+    ("The names that io_uring's operations are given are unknown.", ("hands/uring_links",)),
     (
         "A list of programs says which program may read, not for whom it works: here it hands the secret to its starter.",
         ("hands/reader_asked",),
     ),
-    ("sendmmsg is not among the writes yet.", ("ways/sendmmsg_on_connected", "ways/datagrams_by_sendmmsg")),
-    ("Kernel AIO (io_submit) is not among the writes yet.", ("ways/kernel_aio",)),
-    ("Of what the 32-bit socketcall can do, sending is not among the writes yet.", ("ways/int80_send",)),
+    ("Sending by the 32-bit socketcall is not among the writes.", ("ways/int80_send",)),
     (
         "What a write goes to is looked up as the call returns. One that has to wait gives a second thread the time to put "
         "another file in the descriptor's place.",

@@ -16,7 +16,15 @@ class Goal:
 
 THEFT: Final = Goal(
     "a secret is read and leaves",
-    frozenset({"secret_leaves", "secret_leaves_login", "secret_gets_another_name", "listed_reader_talks"}),
+    frozenset(
+        {
+            "secret_leaves",
+            "secret_leaves_login",
+            "secret_gets_another_name",
+            "listed_reader_talks",
+            "reaches_into_others",
+        }
+    ),
 )
 DROP: Final = Goal(
     "a dropped program runs",
@@ -101,6 +109,9 @@ _FAMILIES: Final = (
             "file_handle": "open_by_handle_at",
             "uring_open": "opened by io_uring",
             "uring_open_polled": "opened by io_uring's kernel thread",
+            "uring_own_table": "opened by io_uring into its own table, and read from there",
+            "uring_silent": "opened and read by io_uring, without completions",
+            "uring_links": "a hard link made by io_uring",
             "uring_read": "read by io_uring",
             "uring_connect": "connected and sent by io_uring",
             "uring_all": "opened, read, connected and sent by io_uring",

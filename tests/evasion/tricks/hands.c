@@ -145,6 +145,65 @@ static void uring_open_polled(void)
 	carry_away(ring_openat(&ring, at(DECOY), O_RDONLY));
 }
 
+/* The file is opened into the ring's own table: no descriptor of the process ever refers to it. */
+static void uring_own_table(void)
+{
+	struct ring ring = ring_open(0);
+	int table[1] = {-1};
+	char data[ROOM];
+	size_t len;
+
+	must(syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_FILES, table, 1), "io_uring_register");
+	ring_do(&ring,
+		(struct io_uring_sqe){
+			.opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (uintptr_t)at(DECOY), .file_index = 1});
+	len = ring_do(&ring, (struct io_uring_sqe){.opcode = IORING_OP_READ,
+						   .flags = IOSQE_FIXED_FILE,
+						   .fd = 0,
+						   .addr = (uintptr_t)data,
+						   .len = sizeof(data)});
+	send_out(data, len);
+}
+
+/* Neither the open nor the read asks for a completion; that they are done shows by what they did. */
+static void uring_silent(void)
+{
+	struct ring ring = ring_open(0);
+	int next = must(dup(ring.fd), "dup"), tries;
+	volatile char data[ROOM] = "";
+	struct stat st;
+
+	close(next); /* the lowest that is free: what the open will return */
+	ring_begin(&ring, (struct io_uring_sqe){.opcode = IORING_OP_OPENAT,
+						.flags = IOSQE_CQE_SKIP_SUCCESS,
+						.fd = AT_FDCWD,
+						.addr = (uintptr_t)at(DECOY)});
+	for (tries = 0; tries < 5000 && fcntl(next, F_GETFD) < 0; tries++)
+		nap_ms(1);
+	must(fstat(next, &st), "fstat");
+	ring_begin(&ring, (struct io_uring_sqe){.opcode = IORING_OP_READ,
+						.flags = IOSQE_CQE_SKIP_SUCCESS,
+						.fd = next,
+						.addr = (uintptr_t)data,
+						.len = (uint32_t)st.st_size}); /* a short read is no success */
+	for (tries = 0; tries < 5000 && !data[0]; tries++)
+		nap_ms(1);
+	send_out((const char *)data, strlen((const char *)data));
+}
+
+static void uring_links(void)
+{
+	struct ring ring = ring_open(0);
+	char *other = own("work");
+
+	ring_do(&ring, (struct io_uring_sqe){.opcode = IORING_OP_LINKAT,
+					     .fd = AT_FDCWD,
+					     .addr = (uintptr_t)at(DECOY),
+					     .len = (uint32_t)AT_FDCWD,
+					     .addr2 = (uintptr_t)other});
+	steal(other);
+}
+
 static void uring_read(void)
 {
 	struct ring ring = ring_open(0);
@@ -231,14 +290,25 @@ static void reader_asked(void)
 }
 
 static const struct trick tricks[] = {
-	TRICK(fd_from_stranger),   TRICK(pidfd_getfd_stolen),
-	TRICK(stolen_and_mapped),  TRICK(stolen_and_sendfile),
-	TRICK(proc_fd_of_another), TRICK(fanotify_gives_it),
-	TRICK(file_handle),	   TRICK(uring_open),
-	TRICK(uring_open_polled),  TRICK(uring_read),
-	TRICK(uring_connect),	   TRICK(uring_all),
-	TRICK(memory_of_a_reader), TRICK(mapped),
-	TRICK(reader_preloaded),   TRICK(reader_impersonated),
+	TRICK(fd_from_stranger),
+	TRICK(pidfd_getfd_stolen),
+	TRICK(stolen_and_mapped),
+	TRICK(stolen_and_sendfile),
+	TRICK(proc_fd_of_another),
+	TRICK(fanotify_gives_it),
+	TRICK(file_handle),
+	TRICK(uring_open),
+	TRICK(uring_open_polled),
+	TRICK(uring_own_table),
+	TRICK(uring_silent),
+	TRICK(uring_links),
+	TRICK(uring_read),
+	TRICK(uring_connect),
+	TRICK(uring_all),
+	TRICK(memory_of_a_reader),
+	TRICK(mapped),
+	TRICK(reader_preloaded),
+	TRICK(reader_impersonated),
 	TRICK(reader_asked),
 };
 

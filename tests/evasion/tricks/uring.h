@@ -41,11 +41,10 @@ static inline struct ring ring_open(uint32_t flags)
 	return r;
 }
 
-/* Does one operation and returns its result: what the system call would have returned, or the negated error number. */
-static inline int ring_do(struct ring *r, struct io_uring_sqe sqe)
+/* Begins an operation. */
+static inline void ring_begin(struct ring *r, struct io_uring_sqe sqe)
 {
-	uint32_t tail = *r->sq_tail, head = *r->cq_head;
-	int result;
+	uint32_t tail = *r->sq_tail;
 
 	r->sqes[tail & *r->sq_mask] = sqe;
 	r->sq_array[tail & *r->sq_mask] = tail & *r->sq_mask;
@@ -54,6 +53,15 @@ static inline int ring_do(struct ring *r, struct io_uring_sqe sqe)
 		must(syscall(SYS_io_uring_enter, r->fd, r->polled ? 0 : 1, 0, r->polled ? IORING_ENTER_SQ_WAKEUP : 0,
 			     NULL, 0),
 		     "io_uring_enter");
+}
+
+/* Does one operation and returns its result: what the system call would have returned. */
+static inline int ring_do(struct ring *r, struct io_uring_sqe sqe)
+{
+	uint32_t head = *r->cq_head;
+	int result;
+
+	ring_begin(r, sqe);
 	while (__atomic_load_n(r->cq_tail, __ATOMIC_ACQUIRE) == head)
 		must(syscall(SYS_io_uring_enter, r->fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0), "io_uring_enter");
 	result = r->cqes[head & *r->cq_mask].res;
