@@ -203,7 +203,8 @@ def test_at_rest_a_catch_all_subscription_stays_quiet(tracerd: Tracerd) -> None:
 
     Whatever else runs on the machine is no rest, so it is counted by a second sensor and taken off.
     """
-    every = {event.name for event in EVENT_BY_NAME.values()}
+    # what this test reads from the stream would be an event of each batch: it isn't registered
+    every = {event.name for event in EVENT_BY_NAME.values()} - {"read"}
     subscriber = tracerd.connect()
     subscriber.subscribe(*every, content=True)
     subscriber.batches(0.5)
