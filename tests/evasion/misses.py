@@ -37,6 +37,11 @@ REASONS: Final = (
     ),
     ("The names that io_uring's operations are given are unknown.", ("hands/uring_links",)),
     (
+        "The kernel opens the file for who watches it (fanotify), which is no event, and of sendfile only where the bytes go is "
+        "known.",
+        ("hands/fanotify_and_sendfile",),
+    ),
+    (
         "A list of programs says which program may read, not for whom it works: here it hands the secret to its starter.",
         ("hands/reader_asked",),
     ),

@@ -22,7 +22,7 @@ THEFT: Final = Goal(
             "secret_leaves_login",
             "secret_gets_another_name",
             "listed_reader_talks",
-            "reaches_into_others",
+            "reads_another_memory",
         }
     ),
 )
@@ -106,6 +106,7 @@ _FAMILIES: Final = (
             "stolen_and_sendfile": "the same, and sendfile instead of read",
             "proc_fd_of_another": "/proc/PID/fd of a listed program",
             "fanotify_gives_it": "a descriptor that fanotify hands out when a listed program opens the file",
+            "fanotify_and_sendfile": "the same, and sendfile instead of read",
             "file_handle": "open_by_handle_at",
             "uring_open": "opened by io_uring",
             "uring_open_polled": "opened by io_uring's kernel thread",
@@ -116,6 +117,7 @@ _FAMILIES: Final = (
             "uring_connect": "connected and sent by io_uring",
             "uring_all": "opened, read, connected and sent by io_uring",
             "memory_of_a_reader": "read from the memory of a listed program (process_vm_readv)",
+            "proc_mem_of_a_reader": "read from the memory of a listed program (/proc/PID/mem)",
             "mapped": "mmap instead of read",
             "reader_preloaded": "LD_PRELOAD into a listed program",
             "reader_impersonated": "its own program bind-mounted over a listed one's name",

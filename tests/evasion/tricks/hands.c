@@ -106,16 +106,32 @@ static void proc_fd_of_another(void)
 	end(pid);
 }
 
-static void fanotify_gives_it(void)
+/* The kernel opens the decoy for who watches it, whenever somebody else does. */
+static int watched_open(pid_t *opener)
 {
 	struct fanotify_event_metadata event;
 	int watch = must(fanotify_init(FAN_CLASS_NOTIF, O_RDONLY), "fanotify_init");
-	pid_t pid;
 
 	must(fanotify_mark(watch, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, at(DECOY)), "fanotify_mark");
-	pid = reader();
+	*opener = reader();
 	must(read(watch, &event, sizeof(event)), "read of a fanotify event");
-	carry_away(must(event.fd, "fanotify's descriptor"));
+	return must(event.fd, "fanotify's descriptor");
+}
+
+static void fanotify_gives_it(void)
+{
+	pid_t pid;
+
+	carry_away(watched_open(&pid));
+	end(pid);
+}
+
+static void fanotify_and_sendfile(void)
+{
+	pid_t pid;
+	int fd = watched_open(&pid);
+
+	must(sendfile(dial(), fd, NULL, ROOM), "sendfile");
 	end(pid);
 }
 
@@ -232,11 +248,9 @@ static void uring_all(void)
 	ring_send(&ring, fd, data, len);
 }
 
-/* A listed program has read it, and its memory is read. */
-static void memory_of_a_reader(void)
+/* A listed program that has read the decoy; where it lies in its memory. */
+static pid_t rememberer(void **where)
 {
-	char data[ROOM];
-	struct iovec to = {data, sizeof(data)}, from = {NULL, sizeof(data)};
 	int told[2];
 	pid_t pid;
 
@@ -248,8 +262,29 @@ static void memory_of_a_reader(void)
 		cant("exec");
 	}
 	close(told[1]);
-	must(read(told[0], &from.iov_base, sizeof(from.iov_base)) - (long)sizeof(from.iov_base), "the reader");
+	must(read(told[0], where, sizeof(*where)) - (long)sizeof(*where), "the reader");
+	close(told[0]);
+	return pid;
+}
+
+static void memory_of_a_reader(void)
+{
+	char data[ROOM];
+	struct iovec to = {data, sizeof(data)}, from = {NULL, sizeof(data)};
+	pid_t pid = rememberer(&from.iov_base);
+
 	send_out(data, must(process_vm_readv(pid, &to, 1, &from, 1, 0), "process_vm_readv"));
+	end(pid);
+}
+
+static void proc_mem_of_a_reader(void)
+{
+	char data[ROOM], path[64];
+	void *where;
+	pid_t pid = rememberer(&where);
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	send_out(data, must(pread(must(open(path, O_RDONLY), "open"), data, sizeof(data), (off_t)where), "pread"));
 	end(pid);
 }
 
@@ -296,6 +331,7 @@ static const struct trick tricks[] = {
 	TRICK(stolen_and_sendfile),
 	TRICK(proc_fd_of_another),
 	TRICK(fanotify_gives_it),
+	TRICK(fanotify_and_sendfile),
 	TRICK(file_handle),
 	TRICK(uring_open),
 	TRICK(uring_open_polled),
@@ -306,6 +342,7 @@ static const struct trick tricks[] = {
 	TRICK(uring_connect),
 	TRICK(uring_all),
 	TRICK(memory_of_a_reader),
+	TRICK(proc_mem_of_a_reader),
 	TRICK(mapped),
 	TRICK(reader_preloaded),
 	TRICK(reader_impersonated),

@@ -2,6 +2,8 @@
 /* The decoy is opened the plain way; how it leaves isn't plain. */
 #include "int80.h"
 #include <linux/aio_abi.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/uio.h>
 
 #define X32 0x40000000
@@ -141,7 +143,13 @@ static pthread_t writer;
 
 static void *swap_descriptor(void *unused)
 {
-	nap_ms(200); /* until the buffers are full: there is nothing to be asked that tells it */
+	int queued = 0, before;
+
+	do { /* until the buffers are full: nothing comes to them any more */
+		before = queued;
+		nap_ms(20);
+		must(ioctl(blocked_fd, SIOCOUTQ, &queued), "SIOCOUTQ");
+	} while (!queued || queued != before);
 	must(dup2(harmless_fd, blocked_fd), "dup2");
 	pthread_kill(writer, SIGUSR1);
 	return unused;
