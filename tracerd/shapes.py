@@ -43,7 +43,7 @@ def places_of(call: Call) -> Iterator[int]:
 def table_of(codes: Iterable[int], numbers: Iterable[int] = ()) -> bytes:
     """Returns the table for the events that are wanted. Raises ValueError where four of them are one call.
 
-    numbers: of the calls that are the event `syscall`, in 64-bit numbering.
+    numbers: of the calls that are the event `syscall`, in 64-bit numbering. What can be no call's is left out.
     """
     wanted = frozenset(codes)
     shapes: dict[int, Shape] = {}
@@ -52,7 +52,7 @@ def table_of(codes: Iterable[int], numbers: Iterable[int] = ()) -> bytes:
             for place in places_of(call):
                 shapes[place] = _with(shapes.get(place), _shape(event.code, call))
     if _SYSCALL in wanted:
-        for number in {*numbers, MAX_NUMBER}:  # the last is nobody's: the probe
+        for number in {*(n for n in numbers if 0 <= n < MAX_NUMBER), MAX_NUMBER}:  # the last is nobody's: the probe
             shape = Shape(_SYSCALL, *(0,) * (len(Shape._fields) - 1))._replace(nr=number)
             for place in (ER_SHAPES_NATIVE + number, *(ER_SHAPES_COMPAT + n for n in compat_numbers(number))):
                 shapes[place] = _with(shapes.get(place), shape)

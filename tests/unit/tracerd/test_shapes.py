@@ -1,0 +1,80 @@
+"""The kernel's table of calls: what is armed for what is wanted."""
+
+from __future__ import annotations
+
+import mmap
+
+import pytest
+
+from execray.schema.calls import parse_call
+from execray.schema.catalog import EVENT_BY_NAME
+from execray.schema.layout import ER_SHAPES_COMPAT, ER_SHAPES_SOCKETCALL, ER_SHAPES_URING, SHAPE, Shape
+from execray.schema.numbers import MAX_NUMBER
+from tracerd.shapes import TABLE_BYTES, table_of, write_table
+
+
+def armed(*names: str, numbers: tuple[int, ...] = ()) -> dict[int, Shape]:
+    table = table_of([EVENT_BY_NAME[name].code for name in names], numbers)
+    shapes = (Shape._make(SHAPE.unpack_from(table, at)) for at in range(0, TABLE_BYTES, SHAPE.size))
+    return {place: shape for place, shape in enumerate(shapes) if shape.event}
+
+
+def code(name: str) -> int:
+    return EVENT_BY_NAME[name].code
+
+
+def test_only_what_is_wanted_is_armed_beside_what_is_always_followed() -> None:
+    assert set(armed()) == {105, 113, 117, *(ER_SHAPES_COMPAT + n for n in (23, 213, 70, 203, 164, 208))}
+    more = {place: shape for place, shape in armed("unlink").items() if shape.event == code("unlink")}
+    assert set(more) == {
+        *(87, 84, 263),
+        *(ER_SHAPES_COMPAT + n for n in (10, 40, 301)),
+        ER_SHAPES_URING + 36,
+    }
+    assert (more[263].dir, more[263].name, more[263].nr) == (1, 2, 263) and more[ER_SHAPES_COMPAT + 301] == more[263]
+
+
+def test_a_call_that_is_several_events_has_them_in_order_and_one_shape() -> None:
+    alone, both = armed("sendto")[44], armed("sendto", "write")[44]
+    assert (alone.event, alone.also, alone.fd) == (code("sendto"), 0, 1)
+    assert (both.event, both.also, both.third, both.fd) == (code("write"), code("sendto"), 0, 1)
+    three = armed("sendto", "write", "syscall", numbers=(44,))[44]
+    assert (three.event, three.also, three.third) == (code("write"), code("sendto"), code("syscall"))
+
+
+def test_socketcall_is_armed_where_one_of_its_calls_is() -> None:
+    assert ER_SHAPES_COMPAT + 102 not in armed("open")
+    shapes = armed("connect")
+    assert shapes[ER_SHAPES_COMPAT + 102].event and shapes[ER_SHAPES_SOCKETCALL + 3].nr == 42
+    assert ER_SHAPES_SOCKETCALL + 1 not in shapes
+
+
+def test_numbers_are_armed_in_both_numberings_and_impossible_ones_in_none() -> None:
+    shapes = armed("syscall", numbers=(95, -1, MAX_NUMBER + 5, 1 << 40))
+    mine = {place for place, shape in shapes.items() if shape.event == code("syscall")}
+    assert mine == {95, ER_SHAPES_COMPAT + 60, MAX_NUMBER}
+    assert not [s for s in armed(numbers=(95,)).values() if s.event == code("syscall")]
+
+
+def test_the_table_in_the_kernel_becomes_what_it_should_be() -> None:
+    with mmap.mmap(-1, TABLE_BYTES) as view:
+        for names in (["open", "write"], ["unlink"], []):
+            table = table_of([code(name) for name in names])
+            write_table(view, table)
+            assert view[:] == table
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mkdir",
+        "mkdir 83",
+        "mkdir x 39 name",
+        "mkdir 83 39 name !",
+        "rename 82 38 name name2 $text",
+        "x 1 2 a b c d e f g",
+    ],
+)
+def test_a_line_that_says_nothing_is_an_error(line: str) -> None:
+    with pytest.raises(ValueError):
+        parse_call(line)
