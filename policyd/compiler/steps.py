@@ -50,14 +50,18 @@ class StepParser(HandlerParser):
         """
         found = _Modifiers()
         same_line = True
-        while self.at_word(*_STEP_MODIFIERS):
+        repeat: Token | None = None
+        while True:
             same_line = same_line and not self.token.newline
-            if self.token.text == "within" and not same_line:
+            if self.at_word(*_STEP_MODIFIERS) and (same_line or self.token.text != "within"):
+                self._modifier(self.advance(), found)
+            elif same_line and self.at("..", "..."):
+                dots = self.advance()
+                if repeat:
+                    self.twice(dots.span, "the repetition", repeat.span)
+                repeat = repeat or dots
+            else:
                 break
-            self._modifier(self.advance(), found)
-        repeat = self.accept("..", "...") if same_line and not self.token.newline else None
-        if repeat and self.at("..", "...") and not self.token.newline:
-            self.twice(self.advance().span, "the repetition", repeat.span)
         return ast.Step(
             first.span.to(self.previous.span),
             events,
