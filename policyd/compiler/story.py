@@ -60,7 +60,8 @@ def _who(policy: CompiledPolicy) -> str:
         case KeyKind.FIELDS if all(not step.key for step in policy.steps):
             return "the steps are done by any processes of this host: all of them count together"
         case KeyKind.FIELDS:
-            return f"the steps belong together by {policy.key_text.removeprefix('by ')}: events in which a part of that is missing don't count"
+            key = policy.key_text.removeprefix("by ")
+            return f"the steps belong together by {key}: events in which a part of that is missing don't count"
 
 
 def _starts(policy: CompiledPolicy) -> Iterator[str]:
