@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from execray.errors import PeerError
-from execray.schema.catalog import ACTOR_SLOT_OF, ACTOR_SLOTS, EVENT_BY_CODE, Flag
+from execray.schema.catalog import ACTOR_SLOT_OF, ACTOR_SLOTS, EVENT_BY_CODE, EventType, Flag
 from execray.schema.event import Actor, Event, ProcessId, Value
 from execray.schema.kinds import Kind
 from execray.wire.frames import Batch
@@ -19,22 +20,35 @@ _UID: Final = ACTOR_SLOT_OF["uid"]
 _CGROUP: Final = ACTOR_SLOT_OF["cgroup.id"]
 _CONTAINER: Final = ACTOR_SLOT_OF["container.id"]
 _ACTOR_ENTRIES: Final = 8192
+_HEAD: Final = 5  # elements of a row before the values
 _ACTOR_TEXTS: Final = tuple(at for at, field in enumerate(ACTOR_SLOTS) if field.kind.is_text)
 _ACTOR_ARGV: Final = ACTOR_SLOT_OF["argv"]
+
+
+class Known(NamedTuple):
+    """An actor, and what follows from it for all that it does.
+
+    texts: the bytes of its texts and its creators'. owner: who it counts for.
+    """
+
+    actor: Actor
+    texts: int
+    owner: Owner
 
 
 class ActorCache:
     """Shares equal actors between events, so that a thousand partials in one process hold its ancestors once."""
 
     def __init__(self) -> None:
-        self._actors: dict[tuple[tuple[Value, ...], int], Actor] = {}
+        self._actors: dict[tuple[tuple[Value, ...], int], Known] = {}
 
-    def get(self, slots: tuple[Value, ...], parent: Actor | None) -> Actor:
+    def get(self, slots: tuple[Value, ...], parent: Known | None) -> Known:
         """Returns the actor with these slots and this very parent object. Raises PeerError where they can't be an actor's."""
         # The id of the parent is safe as a key: the entry's actor keeps the parent alive.
-        key = (slots, id(parent))
-        actor = self._actors.get(key)
-        if actor is None:
+        creator = None if parent is None else parent.actor
+        key = (slots, id(creator))
+        known = self._actors.get(key)
+        if known is None:
             # Once for each: a chain of parents is the same in batch after batch, and to check it is most of its cost.
             for field, value in zip(ACTOR_SLOTS, slots, strict=True):
                 check_value(field.kind, value)
@@ -42,11 +56,61 @@ class ActorCache:
                 raise PeerError("an actor without identity")
             if len(self._actors) >= _ACTOR_ENTRIES:
                 self._actors.clear()
-            actor = self._actors[key] = Actor(slots, parent)
-        return actor
+            actor = Actor(slots, creator)
+            texts = text_bytes(slots) + (0 if parent is None else parent.texts)
+            known = self._actors[key] = Known(actor, texts, owner_of(actor))
+        return known
 
     def __len__(self) -> int:
         return len(self._actors)
+
+
+class Sighting:
+    """A row of a batch that met a step: its values, looked up and checked. The Event is made when it is first asked for.
+
+    known: its actor. weight: what keeping it as evidence costs, in units of WEIGHT_BYTES of text, rounded up; the texts of the
+    actor and its creators included.
+    """
+
+    __slots__ = ("_event", "_facts", "known", "weight")
+
+    def __init__(
+        self, facts: tuple[int, int, EventType, int, int, tuple[Value, ...]], known: Known, texts: int
+    ) -> None:
+        """facts: id, time_ns, type, tid, flags and values. texts: the bytes of its texts."""
+        self._facts = facts
+        self._event: Event | None = None
+        self.known = known
+        self.weight = -(-(texts + known.texts) // WEIGHT_BYTES)
+
+    @property
+    def event(self) -> Event:
+        """The event; the same object each time."""
+        if self._event is None:
+            number, time_ns, kind, tid, flags, values = self._facts
+            self._event = Event(number, time_ns, kind, self.known.actor, tid, _flag(flags), values)
+        return self._event
+
+
+@lru_cache(maxsize=256)
+def _flag(flags: int) -> Flag:
+    # To make a Flag of a number takes longer than all else that an Event needs.
+    return Flag(flags)
+
+
+class _Layout:
+    """Of one type of event: where its texts stand among the values."""
+
+    def __init__(self, kind: EventType) -> None:
+        self.kind = kind
+        self.texts = tuple(at for at, field in enumerate(kind.slots) if field.kind.is_text)
+        self.lists = tuple(at for at, field in enumerate(kind.slots) if field.kind is Kind.TEXTS)
+        #: The Python types of rows that were found to be well-formed: most rows of a type have the same.
+        self.shapes: set[tuple[type, ...]] = set()
+
+
+_LAYOUTS: Final = {code: _Layout(kind) for code, kind in EVENT_BY_CODE.items()}
+_MAX_SHAPES: Final = 256
 
 
 class Resolver:
@@ -55,24 +119,36 @@ class Resolver:
     def __init__(self, batch: Batch, cache: ActorCache) -> None:
         self._batch = batch
         self._cache = cache
-        self._actors: dict[int, Actor] = {}
+        self._actors: dict[int, Known] = {}
+
+    def sight(self, position: int) -> Sighting:
+        """Returns what a row says. Raises PeerError, IndexError or TypeError where its values aren't what the catalogue says."""
+        batch, strings = self._batch, self._batch.strings
+        row = batch.events[position]
+        layout = _LAYOUTS[row[0]]
+        shape = tuple(map(type, row))
+        values, texts = list(row[_HEAD:]), 0
+        for at in layout.texts:
+            if values[at] is not None:
+                values[at] = found = strings[values[at]]
+                texts += len(found)
+        for at in layout.lists:
+            if values[at] is not None:
+                values[at] = many = tuple([strings[index] for index in values[at]])
+                texts += sum(map(len, many))
+        if shape not in layout.shapes:
+            _check(layout, row, values)
+        known = self._actors.get(row[2]) or self.known(row[2])
+        return Sighting((batch.first_id + position, row[1], layout.kind, row[3], row[4], tuple(values)), known, texts)
 
     def event(self, position: int) -> Event:
-        """Returns the row as an Event. Raises PeerError where its values aren't what the catalogue says."""
-        batch = self._batch
-        code, time_ns, actor, tid, flags, *raw = batch.events[position]
-        kind = EVENT_BY_CODE[code]
-        values = tuple(
-            [resolve(field.kind, value, batch.strings) for field, value in zip(kind.slots, raw, strict=True)]
-        )
-        if type(tid) is not int or type(flags) is not int:
-            raise PeerError(f"event {batch.first_id + position}: malformed tid or flags")
-        return Event(batch.first_id + position, time_ns, kind, self.actor(actor), tid, Flag(flags), values)
+        """Returns a row as an Event. Raises as sight does."""
+        return self.sight(position).event
 
-    def actor(self, index: int) -> Actor:
+    def known(self, index: int) -> Known:
         """Returns an actor with its chain of parents. Raises PeerError for a chain that isn't one."""
         chain: list[int] = []
-        parent: Actor | None = None
+        parent: Known | None = None
         at: Any = index
         rows = self._batch.actors
         while at is not None:
@@ -87,6 +163,15 @@ class Resolver:
             parent = self._actors[at] = self._cache.get(_actor_slots(rows[at], self._batch.strings), parent)
         assert parent is not None
         return parent
+
+
+def _check(layout: _Layout, row: tuple[Any, ...], values: list[Any]) -> None:
+    if type(row[3]) is not int or type(row[4]) is not int:
+        raise PeerError("malformed tid or flags")
+    for field, value in zip(layout.kind.slots, values, strict=True):
+        check_value(field.kind, value)
+    if len(layout.shapes) < _MAX_SHAPES:
+        layout.shapes.add(tuple(map(type, row)))
 
 
 def _actor_slots(row: tuple[Any, ...], strings: tuple[bytes, ...]) -> tuple[Value, ...]:
@@ -141,16 +226,6 @@ def owner_of(actor: Actor) -> Owner:
     if not isinstance(group, bytes):
         group = actor.slots[_CGROUP]
     return Owner(uid if isinstance(uid, int) else -1, group if isinstance(group, int | bytes) else -1)
-
-
-def weight_of(event: Event) -> int:
-    """Returns what keeping an event costs, in units of WEIGHT_BYTES of text, rounded up; ancestors' text included."""
-    total = text_bytes(event.slots)
-    actor: Actor | None = event.actor
-    while actor is not None:
-        total += text_bytes(actor.slots)
-        actor = actor.parent
-    return -(-total // WEIGHT_BYTES)
 
 
 def text_bytes(values: tuple[Value, ...]) -> int:

@@ -1,8 +1,9 @@
-"""Deadlines in order: a binary heap whose entries know their place, so one that ends early leaves at once."""
+"""Deadlines in order, exactly, or by a lower bound where things are put off over and over."""
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+import heapq
+from typing import Final, Generic, Protocol, TypeVar
 
 
 class Due(Protocol):
@@ -16,7 +17,9 @@ D = TypeVar("D", bound=Due)
 
 
 class DeadlineHeap(Generic[D]):
-    """Holds exactly the live entries: add, move and remove cost O(log n), the earliest is at hand."""
+    """A binary heap whose entries know their place, so one that ends early leaves at once.
+
+    Holds exactly the live entries: add, move and remove cost O(log n), the earliest is at hand."""
 
     def __init__(self) -> None:
         self._items: list[D] = []
@@ -83,3 +86,76 @@ class DeadlineHeap(Generic[D]):
             index = below
         items[index] = item
         item.heap_index = index
+
+
+class Later(Protocol):
+    """What the agenda holds; it writes agenda_ns."""
+
+    agenda_ns: int
+
+    @property
+    def deadline_ns(self) -> int: ...
+
+
+L = TypeVar("L", bound=Later)
+
+_OUTDATED: Final = 64
+_NEVER: Final = 1 << 63
+#: agenda_ns of what isn't in the agenda.
+NOWHERE: Final = -1
+
+
+class Agenda(Generic[L]):
+    """For deadlines that are put off much more often than they come: to put one off costs nothing.
+
+    An entry stands at its deadline, or at one that it had before, and is looked at again when that has come. What was taken out,
+    or came to stand earlier, leaves an outdated entry behind; of those there are never more than of the others, and 64.
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[int, int, L]] = []  # when to look, a running number, what
+        self._pushed = 0
+        self._live = 0
+
+    @property
+    def first_ns(self) -> int:
+        """Not after the earliest deadline; when empty, later than any."""
+        return self._entries[0][0] if self._live else _NEVER
+
+    def add(self, item: L) -> None:
+        """Adds what isn't there, or lets what is stand no later than its deadline."""
+        deadline_ns = item.deadline_ns
+        if item.agenda_ns == NOWHERE:
+            self._live += 1
+        elif item.agenda_ns <= deadline_ns:
+            return
+        self._push(item, deadline_ns)
+
+    def remove(self, item: L) -> None:
+        """Takes out what is there."""
+        item.agenda_ns = NOWHERE
+        self._live -= 1
+        self._tidy()
+
+    def due(self, now_ns: int) -> L | None:
+        """Returns something whose deadline lies before now, if there is any. It stays where it is."""
+        entries = self._entries
+        while entries and entries[0][0] < now_ns:
+            at_ns, _, item = entries[0]
+            if at_ns == item.agenda_ns and item.deadline_ns < now_ns:
+                return item
+            heapq.heappop(entries)
+            if at_ns == item.agenda_ns:
+                self._push(item, item.deadline_ns)
+        return None
+
+    def _push(self, item: L, deadline_ns: int) -> None:
+        item.agenda_ns = deadline_ns
+        self._pushed += 1
+        heapq.heappush(self._entries, (deadline_ns, self._pushed, item))
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if len(self._entries) > 2 * self._live + _OUTDATED:
+            self._entries[:] = [entry for entry in self._entries if entry[0] == entry[2].agenda_ns]
+            heapq.heapify(self._entries)

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from execray.errors import PeerError
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, EVENT_BY_CODE, EventType, Field
 from execray.schema.event import DERIVE, Value, creator_field
+from execray.schema.kinds import Kind
 from execray.wire.frames import Batch
 from policyd.engine.conditions import pick
 from policyd.engine.evidence import resolve
@@ -48,12 +49,15 @@ class KeyFunction:
 
         Raises PeerError for a value that isn't what the catalogue says.
         """
-        code = row[0]
-        if code not in self._reads:
-            self._reads[code] = _readers(self._refs, EVENT_BY_CODE[code])
-        reads = self._reads[code]
+        reads = self._reads.get(row[0])
         if reads is None:
-            return None
+            if row[0] in self._reads:
+                return None
+            self._reads[row[0]] = _readers(self._refs, EVENT_BY_CODE[row[0]])
+            return self.key(batch, row)
+        if len(reads) == 1:
+            value = reads[0](batch, row)
+            return None if value is None else (value,)
         values = tuple([read(batch, row) for read in reads])
         return None if None in values else values
 
@@ -79,6 +83,8 @@ def _reader(ref: FieldRef, kind: EventType) -> _Read | None:
     if slot not in kind.slot_of:
         return _of_actor(ref, field, 0)
     position, stored = _EVENT_HEAD + kind.slot_of[slot], kind.by_name[slot].kind
+    if stored.is_text and not field.derived and ref.index is None:
+        return lambda batch, row: None if row[position] is None else batch.strings[row[position]]
     derive = _derivation(field)
     return lambda batch, row: pick(ref, derive(resolve(stored, row[position], batch.strings)))
 
@@ -86,6 +92,8 @@ def _reader(ref: FieldRef, kind: EventType) -> _Read | None:
 def _of_actor(ref: FieldRef, field: Field, steps: int) -> _Read:
     slot = field.derived or field.name
     position, stored = _ACTOR_HEAD + ACTOR_SLOT_OF[slot], ACTOR_FIELD_BY_NAME[slot].kind
+    if not steps and stored is Kind.PROCESS:
+        return lambda batch, row: _process(batch.actors[row[2]][position])
     derive = _derivation(field)
 
     def read(batch: Batch, row: _Row) -> Value:
@@ -101,6 +109,14 @@ def _of_actor(ref: FieldRef, field: Field, steps: int) -> _Read:
         return pick(ref, derive(resolve(stored, actor[position], batch.strings)))
 
     return read
+
+
+def _process(raw: Any) -> Value:
+    # Without the detour by which texts are looked up: most keys over fields of the actor name a process.
+    if raw is not None and type(raw) is not tuple:
+        raise PeerError(f"a process id came as {type(raw).__name__}")
+    found: Value = raw
+    return found
 
 
 def _derivation(field: Field) -> Callable[[Value], Value]:

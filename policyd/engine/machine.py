@@ -16,11 +16,15 @@ from policyd.engine.moment import Keyed, Moment
 from policyd.engine.outputs import Output, SensorLoss, loss_id
 from policyd.engine.partials import Limits, PolicyRun
 from policyd.engine.scopes import Scope
-from policyd.engine.sequence import Sequencer
+from policyd.engine.sequence import Opened, Sequencer
+from policyd.engine.starts import Cohort
 from policyd.engine.store import Store
 from policyd.program import CompiledPolicy, KeyKind
 
 _EXIT: Final = EVENT_BY_NAME["exit"].code
+
+
+_MAX_OPENINGS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Machine:
         self._gaps = 0  # times that something was lost
         self._misses_before = 0  # in row caches of generations that are gone
         self._clears_before = 0
+        #: Bits of first steps -> whom they belong to: the same come together over and over.
+        self._openings: dict[int, tuple[tuple[Cohort, int], ...]] = {}
         self._generation = Generation((), 0, self._limits.row_entries)
 
     def load(self, policies: Sequence[CompiledPolicy], generation: int) -> LoadReport:
@@ -94,6 +100,7 @@ class Machine:
             chosen.table = table
         self._runs, self._generation = runs, fresh
         self._store.regroup(runs)
+        self._openings.clear()
         return LoadReport(
             fresh.number,
             tuple(run.table.policy.name for run in runs if run not in kept),
@@ -160,6 +167,7 @@ class Machine:
         outputs: list[Output] = []
         generation, store = self._generation, self._store
         plans, first, plain = generation.plans, generation.first, generation.plain
+        later = ~generation.plain_first
         tree_bits, field_bits = generation.tree_bits, generation.field_bits
         process_scopes, tree_scopes = store.scopes[KeyKind.PROCESS], store.scopes[KeyKind.TREE]
         strings, actors, resolver = batch.strings, batch.actors, Resolver(batch, self._actors)
@@ -207,6 +215,10 @@ class Machine:
                 if bits > plain:
                     bits = generation.fold(bits)
 
+                if not bits & later and row[4] == 0 and self._begin(batch, position, bits, resolver, now):
+                    wake = store.wake_ns
+                    continue
+
                 # The condition of some step holds. Is it awaited here?
                 scope = process_scopes.get(actors[actor][1])
                 awaited = first if scope is None else first | scope.mask
@@ -230,17 +242,57 @@ class Machine:
                         fire &= rows.row(None if row[at] is None else strings[row[at]])
                 if not fire:
                     continue
-                event = resolver.event(position)
+                sighting = resolver.sight(position)
             except (PeerError, IndexError, TypeError):
                 # A reference outside the batch's tables, or a value of another type: the sender is at fault.
                 outputs.append(self._refuse(batch.first_id + position, time_ns))
                 continue
             self._fired += 1
-            self._dispatch(fire, Moment(event, now, generation.number, self._gaps, scope, trees, keyed), outputs)
+            self._dispatch(fire, Moment(sighting, now, generation.number, self._gaps, scope, trees, keyed), outputs)
             wake = store.wake_ns
         self._events += len(batch.events)
         self._now_ns = now
         return outputs
+
+    def _begin(self, batch: Batch, position: int, bits: int, resolver: Resolver, now_ns: int) -> bool:
+        """Begins sequences by an event that meets nothing but first steps which policies share, and has no flag.
+
+        Returns False where it does not decide that by itself; then nothing has changed. Raises as Resolver.sight does.
+        """
+        cohorts = self._openings.get(bits)
+        if cohorts is None:
+            cohorts = self._cohorts_of(bits)
+        if not cohorts:
+            return False
+        row, sighting = batch.events[position], resolver.sight(position)
+        slots = sighting.known.actor.slots
+        opened: list[Opened] = []
+        for cohort, members in cohorts:
+            for at in cohort.reads:
+                if slots[at] is None:
+                    return False
+            key: Any = slots[0] if cohort.key is None else cohort.key.key(batch, row)
+            if key is not None:
+                opened.append((cohort, members, key))
+        if opened:
+            self._fired += 1
+            self._sequencer.begin(opened, sighting, now_ns, self._gaps, doubtful=False)
+        return True
+
+    def _cohorts_of(self, first: int) -> tuple[tuple[Cohort, int], ...]:
+        """Returns whom first steps belong to, and which of their policies; nobody where more than the event decides."""
+        found: list[tuple[Cohort, int]] = []
+        left = first
+        while left:
+            cohort = self._runs[self._generation.owners[(left & -left).bit_length() - 1]].cohort
+            assert cohort is not None
+            found.append((cohort, cohort.members_of(left & cohort.first)))
+            left &= ~cohort.first
+        cohorts = tuple(found) if all(cohort.plain for cohort, _ in found) else ()
+        if len(self._openings) >= _MAX_OPENINGS:
+            self._openings.clear()
+        self._openings[first] = cohorts
+        return cohorts
 
     def _keyed(self, batch: Batch, row: tuple[Any, ...], bits: int) -> tuple[int, list[Keyed]]:
         """Returns the event's keys over fields, and the bits without those of steps for which it has none."""
@@ -269,7 +321,7 @@ class Machine:
         while begin:
             cohort = runs[owners[(begin & -begin).bit_length() - 1]].cohort
             assert cohort is not None
-            self._sequencer.begin(cohort, begin & cohort.first, moment)
+            self._sequencer.begin_if(cohort, begin & cohort.first, moment)
             begin &= ~cohort.first
 
     def _loss(self, row: tuple[Any, ...], row_id: int) -> SensorLoss:

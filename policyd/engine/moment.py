@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from execray.schema.event import Event
-from policyd.engine.evidence import owner_of, weight_of
+from policyd.engine.evidence import Sighting
 from policyd.engine.keys import Key
 from policyd.engine.scopes import Scope
 from policyd.engine.shares import Owner
@@ -27,23 +27,23 @@ class Moment:
     """An event, and what it can touch.
 
     now_ns: the clock. scope: what waits in the actor's process. trees: what waits in the trees that the actor is in, its own
-    first. keyed: its keys over fields. losses: how many gaps there have been so far.
+    first. keyed: its keys over fields. losses: how many gaps there have been so far. weight: of the event as evidence. owner: of
+    what it begins.
     """
 
-    event: Event
+    sighting: Sighting
     now_ns: int
     generation: int
     losses: int
     scope: Scope | None
     trees: list[Scope]
     keyed: list[Keyed]
-    # One event may begin many partials.
-    weight: int = field(init=False)  # of the event as evidence
-    owner: Owner = field(init=False)  # of what it begins
+    event: Event = field(init=False)
+    weight: int = field(init=False)
+    owner: Owner = field(init=False)
 
     def __post_init__(self) -> None:
-        self.weight = weight_of(self.event)
-        self.owner = owner_of(self.event.actor)
+        self.event, self.weight, self.owner = self.sighting.event, self.sighting.weight, self.sighting.known.owner
 
     def reach(self, table: PolicyTable, fired: int) -> list[tuple[Scope, int]]:
         """Returns where partials of a policy may be that the event can touch, and by which of the fired steps."""

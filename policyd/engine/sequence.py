@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from execray.schema.event import Event
 from policyd.engine.conditions import Bindings, read
+from policyd.engine.evidence import Sighting
 from policyd.engine.findings import excepted, match, step_done
 from policyd.engine.keys import Key
 from policyd.engine.moment import Moment
@@ -21,6 +22,9 @@ from policyd.program import Exemption, KeyKind, State, Transition
 
 #: Partials in one place, with the steps of each that the event may meet, in the order in which they are tried: it takes one.
 Candidates: TypeAlias = "list[tuple[Partial, int]]"
+
+#: Policies that begin alike: which of them an event begins a sequence of, and under what key.
+Opened: TypeAlias = "tuple[Cohort, int, Key]"
 
 #: Who counted the event: the key, and the place in which it waited then.
 CountedAt: TypeAlias = "list[tuple[Key, int]]"
@@ -91,26 +95,25 @@ class Sequencer:
                 self._store.add_repeat(partial, step, moment.event, moment.weight)
         self._start(run, fired, moment, Taken(counted, decided, {partial for partial, _ in repeats}), outputs)
 
-    def begin(self, cohort: Cohort, first: int, moment: Moment) -> None:
-        """Begins sequences of policies that begin alike. first: the bits of their first steps."""
+    def begin(self, openings: Iterable[Opened], sighting: Sighting, now_ns: int, losses: int, doubtful: bool) -> None:
+        """Begins sequences of policies that begin alike, by one event. doubtful: whether it met their first steps isn't sure."""
+        store, begun = self._store, None
+        for cohort, members, key in openings:
+            self.started += members.bit_count()
+            if begun is None or begun.evictions != store.evicted:
+                begun = Begun(sighting, now_ns, losses, store.evicted, self.started)
+                begun.doubtful = doubtful
+            store.begin(cohort, members, key, begun)
+
+    def begin_if(self, cohort: Cohort, first: int, moment: Moment) -> None:
+        """The same for one cohort, where more than the rows decides. first: the bits of its first steps."""
         table = cohort.table
         assert table.plain is not None
         step = table.plain.step
-        if not table.holds(step, moment.event, {}):
-            return
-        members = cohort.members_of(first)
-        self.started += members.bit_count()
-        event = moment.event
-        begun = Begun(
-            event,
-            moment.now_ns,
-            self.started,
-            moment.losses,
-            self._store.evicted,
-            table.doubtful(step, event, {}),
-            moment.weight,
-        )
-        self._store.begin(cohort, members, moment.start_key(table, step), moment.owner, begun)
+        if table.holds(step, moment.event, {}):
+            opened = (cohort, cohort.members_of(first), moment.start_key(table, step))
+            doubtful = table.doubtful(step, moment.event, {})
+            self.begin([opened], moment.sighting, moment.now_ns, moment.losses, doubtful)
 
     def _cancel(self, run: PolicyRun, reach: list[tuple[Scope, int]], moment: Moment) -> None:
         untils = run.table.untils

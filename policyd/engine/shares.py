@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
-from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 #: The container in which processes are; outside of any, their cgroup.
 Group: TypeAlias = int | bytes
@@ -16,6 +16,10 @@ class Owner(NamedTuple):
 
     uid: int
     group: Group
+
+
+#: Owners whose weights changed, before the rankings are told in any case: those of many have ended by then.
+_MAX_CHANGED: Final = 1024
 
 
 class Held(Protocol):
@@ -67,6 +71,9 @@ class Ranking(Generic[K]):
 
     def heaviest(self) -> tuple[int, K]:
         """Returns the most that one weighs, and who does. There must be one."""
+        if len(self.weights) == 1:
+            ((name, weight),) = self.weights.items()
+            return weight, name
         heap, bounds = self._heap, self._bounds
         while True:
             if not heap or len(heap) > 2 * len(self.weights) + 16:
@@ -93,55 +100,75 @@ class Ranking(Generic[K]):
             self._push(name, weight)
 
 
+class _Holding(Generic[H]):
+    """What one owner holds. ranked: the weight that the rankings know; where it is another one, `changed` is set."""
+
+    __slots__ = ("changed", "entries", "owner", "ranked", "weight")
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        # Ordered, since a plain dict takes ever longer to find its first entry while others leave from the front.
+        self.entries: OrderedDict[H, None] = OrderedDict()
+        self.weight = 0
+        self.ranked = 0
+        self.changed = False
+
+
 class Shares(Generic[H]):
     """Entries by who caused them, the one longest unchanged first; and users and groups by weight.
 
     Both count, since neither alone is fair: the host and every container have a user 0, and a container's root may use as many
-    users as it likes, while somebody who may make cgroups may spread over those.
+    users as it likes, while somebody who may make cgroups may spread over those. Most of the time nobody asks who holds most, so
+    the rankings learn of changes only then.
     """
 
     def __init__(self) -> None:
         self.weight = 0
         self.count = 0
-        # Ordered, since a plain dict takes ever longer to find its first entry while others leave from the front.
-        self._held: dict[Owner, OrderedDict[H, None]] = {}
+        self._held: dict[Owner, _Holding[H]] = {}  # those who hold something, and some who did
+        self._changed: list[_Holding[H]] = []
         self._uids: Ranking[int] = Ranking()
         self._groups: Ranking[Group] = Ranking()
         self._groups_of: dict[int, Ranking[Group]] = {}
         self._uids_of: dict[Group, Ranking[int]] = {}
 
+    def __iter__(self) -> Iterator[H]:
+        for holding in self._held.values():
+            yield from holding.entries
+
     def add(self, item: H) -> None:
         """Counts an entry."""
-        self._held.setdefault(item.owner, OrderedDict())[item] = None
-        self._shift(item.owner, item.weight)
+        holding = self._held.get(item.owner)
+        if holding is None:
+            holding = self._held[item.owner] = _Holding(item.owner)
+        holding.entries[item] = None
         self.count += 1
+        self._weigh(holding, item.weight)
 
     def remove(self, item: H) -> None:
         """Forgets an entry that was added."""
-        held = self._held[item.owner]
-        del held[item]
-        if not held:
-            del self._held[item.owner]
-        self._shift(item.owner, -item.weight)
+        holding = self._held[item.owner]
+        del holding.entries[item]
         self.count -= 1
+        self._weigh(holding, -item.weight)
+
+    def renew(self, item: H) -> None:
+        """Lets an entry count as the newest."""
+        self._held[item.owner].entries.move_to_end(item)
 
     def replace(self, old: H, new: H) -> None:
         """Puts an entry in the stead of another; it counts as the newest."""
         if (old.owner, old.weight) == (new.owner, new.weight):
-            held = self._held[old.owner]
-            del held[old]
-            held[new] = None
+            entries = self._held[old.owner].entries
+            del entries[old]
+            entries[new] = None
         else:
             self.remove(old)
             self.add(new)
 
     def reweigh(self, item: H, weight: int) -> None:
         """Takes into account that an entry is about to have another weight; it keeps its place."""
-        self._shift(item.owner, weight - item.weight)
-
-    def __iter__(self) -> Iterator[H]:
-        for held in self._held.values():
-            yield from held
+        self._weigh(self._held[item.owner], weight - item.weight)
 
     def victim(self) -> H:
         """Returns the entry longest unchanged of who holds most. There must be an entry.
@@ -149,21 +176,37 @@ class Shares(Generic[H]):
         That is the heaviest user or group; of a user what it holds in its heaviest group, of a group what its heaviest user
         holds there.
         """
+        self._rank()
         of_user, uid = self._uids.heaviest()
         of_group, group = self._groups.heaviest()
         if of_user >= of_group:
             _, group = self._groups_of[uid].heaviest()
         else:
             _, uid = self._uids_of[group].heaviest()
-        return next(iter(self._held[Owner(uid, group)]))
+        return next(iter(self._held[Owner(uid, group)].entries))
 
-    def _shift(self, owner: Owner, change: int) -> None:
-        uid, group = owner
+    def _weigh(self, holding: _Holding[H], change: int) -> None:
+        holding.weight += change
         self.weight += change
-        self._uids.shift(uid, change)
-        self._groups.shift(group, change)
-        _shift_within(self._groups_of, uid, group, change)
-        _shift_within(self._uids_of, group, uid, change)
+        if not holding.changed:
+            holding.changed = True
+            self._changed.append(holding)
+            if len(self._changed) > _MAX_CHANGED:
+                self._rank()
+
+    def _rank(self) -> None:
+        for holding in self._changed:
+            holding.changed = False
+            uid, group = holding.owner
+            if change := holding.weight - holding.ranked:
+                holding.ranked = holding.weight
+                self._uids.shift(uid, change)
+                self._groups.shift(group, change)
+                _shift_within(self._groups_of, uid, group, change)
+                _shift_within(self._uids_of, group, uid, change)
+            if not holding.entries:
+                del self._held[holding.owner]
+        self._changed.clear()
 
 
 def _shift_within(rankings: dict[J, Ranking[K]], whole: J, part: K, change: int) -> None:

@@ -12,53 +12,59 @@ It is what `mode latest` says: of the sequences in one place the newest stays. S
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from execray.schema.event import Event
-from policyd.engine.keys import Key
-from policyd.engine.partials import NEVER, Partial, PolicyRun
-from policyd.engine.shares import Owner, Shares
+from policyd.engine.evidence import Sighting
+from policyd.engine.heap import NOWHERE
+from policyd.engine.keys import Key, KeyFunction
+from policyd.engine.partials import NEVER, Partial, PolicyRun, key_weight
+from policyd.engine.shares import Shares
 from policyd.program import KeyKind
 
 if TYPE_CHECKING:
-    from policyd.engine.table import PolicyTable
+    from policyd.engine.scopes import Scope
+    from policyd.engine.table import Opening, PolicyTable
 
 
-class Begun(NamedTuple):
+class Begun:
     """What a Start knows of the event that began it. Times are the engine's clock.
 
     number: in the order of all that began. losses, evictions: how many there had been. doubtful: whether it met the step isn't
-    sure. weight: of the event as evidence.
+    sure.
     """
 
-    event: Event
-    now_ns: int
-    number: int
-    losses: int
-    evictions: int
-    doubtful: bool
-    weight: int
+    __slots__ = ("doubtful", "evictions", "losses", "now_ns", "number", "owner", "sighting", "weight")
+
+    def __init__(self, sighting: Sighting, now_ns: int, losses: int, evictions: int, number: int) -> None:
+        self.sighting = sighting
+        self.weight = sighting.weight
+        self.owner = sighting.known.owner
+        self.now_ns = now_ns
+        self.losses = losses
+        self.evictions = evictions
+        self.number = number
+        self.doubtful = False
 
 
 class Start:
     """What waits behind the first step of a cohort's policies, under one key."""
 
-    __slots__ = ("begun", "cohort", "deadline_ns", "exit_ns", "heap_index", "key", "members", "owner", "weight")
+    __slots__ = ("agenda_ns", "begun", "cohort", "exit_ns", "key", "key_weight", "members", "owner", "weight")
 
-    def __init__(self, cohort: Cohort, key: Key, owner: Owner, begun: Begun) -> None:
+    def __init__(self, cohort: Cohort, key: Key, begun: Begun) -> None:
         self.cohort = cohort
         self.key = key
+        self.key_weight = key_weight(key)
         self.begun = begun
         self.members = 0
-        self.owner = owner
+        self.owner = begun.owner
         self.weight = 0
         self.exit_ns = NEVER
-        #: Not after the first of the members' deadlines: a start that is replaced needn't be moved in the heap.
-        self.deadline_ns = NEVER
-        self.heap_index = -1
+        self.agenda_ns = NOWHERE
 
-    def due_ns(self) -> int:
-        """The last instant at which an event may still move one of the members' partials."""
+    @property
+    def deadline_ns(self) -> int:
+        """The last instant at which an event may still move all of the members' partials."""
         for window_ns, mask in self.cohort.windows:
             if mask & self.members:
                 return min(self.exit_ns, self.begun.now_ns + window_ns)
@@ -84,7 +90,7 @@ class Start:
         assert table.plain is not None
         partial.doubtful = begun.doubtful
         partial.exit_ns = self.exit_ns
-        partial.meet(table.plain.step, table.plain.target, begun.event, begun.weight, begun.now_ns)
+        partial.meet(table.plain.step, table.plain.target, begun.sighting.event, begun.weight, begun.now_ns)
         partial.weight = partial.evidence
         partial.source = self
         return partial
@@ -93,14 +99,19 @@ class Start:
 class Cohort:
     """Loaded policies that begin with the same plain step, and have the same bound. It outlives a reload, as they do."""
 
-    def __init__(self, kind: KeyKind, limit: int) -> None:
-        """limit: the most partials of a policy."""
-        self.kind = kind
-        self.limit = limit
+    def __init__(self, opening: Opening, scopes: dict[Key, Scope]) -> None:
+        """scopes: where what has begun waits."""
+        self.limit = opening.limit
+        self.scopes = scopes
+        #: The key of what an event begins; None: the actor's process.
+        self.key = KeyFunction(opening.key) if opening.kind is KeyKind.FIELDS else None
         self.runs: dict[PolicyRun, None] = {}
         #: Of its members: all bits; and in ascending order how long what has begun lives, with the bits of those policies.
         self.all = 0
         self.windows: list[tuple[int, int]] = []
+        #: The event alone decides, and nothing of it can be in doubt that has no flag and an actor with these slots.
+        self.plain = False
+        self.reads: tuple[int, ...] = ()
         #: In the loaded generation: the bits of the first steps and of all steps, and what all await behind the first.
         self.first = 0
         self.bits = 0
@@ -145,6 +156,8 @@ class Cohort:
             if (window_ns := table.window_after(plain.target)) is not None:
                 windows[window_ns] = windows.get(window_ns, 0) | run.member
         self.windows = sorted(windows.items())
+        if self.runs:
+            self.plain, self.reads = self.table.doubts_of_start()
 
     def members_of(self, first: int) -> int:
         """Returns the members whose first steps are among some bits of the generation."""
@@ -163,6 +176,9 @@ class Cohort:
     def note_eviction(self, members: int, number: int) -> None:
         """Notes that members' partials in a start were evicted. number: how many evictions there have been by then."""
         # The last of each member: what is newer hides what is older.
+        if len(self._evictions) == 1 and self._evictions[0][1] == members:
+            self._evictions[0] = number, members
+            return
         older = [(at, mask & ~members) for at, mask in self._evictions if mask & ~members]
         self._evictions = [(number, members), *older]
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from execray.schema.event import Event, ProcessId
 from policyd.engine.evidence import WEIGHT_BYTES
-from policyd.engine.heap import DeadlineHeap
+from policyd.engine.heap import Agenda, DeadlineHeap
 from policyd.engine.keys import Key
-from policyd.engine.partials import NEVER, Limits, Partial, PolicyRun, key_weight
+from policyd.engine.partials import NEVER, Limits, Partial, PolicyRun
 from policyd.engine.scopes import Scope
-from policyd.engine.shares import Owner, Shares
+from policyd.engine.shares import Shares
 from policyd.engine.starts import Begun, Cohort, Start
 from policyd.engine.table import Opening
 from policyd.engine.tally import Counted
@@ -27,20 +27,17 @@ class Store:
         self.expired = 0
         self.replaced = 0
         self.retired = 0
+        #: Not after the earliest deadline: before it, expire has nothing to do.
+        self.wake_ns = NEVER
         self._live = 0
-        self._heap: DeadlineHeap[Partial | Start] = DeadlineHeap()
+        self._heap: DeadlineHeap[Partial] = DeadlineHeap()
+        self._agenda: Agenda[Start] = Agenda()
         self._shares: Shares[Partial | Start] = Shares()
         self._max_weight = limits.evidence_bytes // WEIGHT_BYTES
         self._cohorts: dict[Opening, Cohort] = {}
 
     def __len__(self) -> int:
         return self._live
-
-    @property
-    def wake_ns(self) -> int:
-        """Not after the earliest deadline: before it, expire has nothing to do."""
-        first = self._heap.first
-        return NEVER if first is None else first.deadline_ns
 
     @property
     def evidence_bytes(self) -> int:
@@ -50,27 +47,25 @@ class Store:
     def expire(self, now_ns: int) -> None:
         """Removes every partial whose deadline lies before now; one due exactly now may still move."""
         while (first := self._heap.first) is not None and first.deadline_ns < now_ns:
-            if isinstance(first, Partial):
-                self.remove(first)
-                self.expired += 1
-                continue
-            if gone := first.overdue(now_ns):
-                self.expired += gone.bit_count()
-                self._clear(first, gone)
-            if first.members:
-                first.deadline_ns = first.due_ns()
-                self._heap.moved(first)
+            self.remove(first)
+            self.expired += 1
+        while (start := self._agenda.due(now_ns)) is not None:
+            gone = start.overdue(now_ns)
+            self.expired += gone.bit_count()
+            self._clear(start, gone)
+        first = self._heap.first
+        self.wake_ns = min(NEVER if first is None else first.deadline_ns, self._agenda.first_ns)
 
     def add(self, partial: Partial) -> bool:
         """Puts a partial in its place, and keeps the bounds. Returns False where the policy's mode leaves it no place."""
         run = partial.run
         partial.weight = partial.measured
-        scope = self._scope(run.table.policy.key, partial.key)
+        scope = _scope(self.scopes[run.table.policy.key], partial.key)
         start = scope.start_of(run)
         if start is not None and run.table.plain is not None and partial.state == run.table.plain.target:
             self.replaced += 1
             self._clear(start, run.member)
-            scope = self._scope(run.table.policy.key, partial.key)
+            scope = _scope(self.scopes[run.table.policy.key], partial.key)
         held = scope.places.get(run, {}).get(partial.state)
         mode = run.table.policy.mode
         if held is not None and mode.overlap is Overlap.FIRST:
@@ -81,6 +76,7 @@ class Store:
             (older,) = held
             held[0] = partial
             self._heap.replace(older, partial)
+            self.wake_ns = min(self.wake_ns, partial.deadline_ns)
             self._shares.replace(older, partial)
             run.shares.replace(older, partial)
             self.replaced += 1
@@ -135,7 +131,7 @@ class Store:
         """Gives a partial of a Start a place of its own, since it is going to differ from the others."""
         if partial.source is not None:
             self.remove(partial)
-            self._put(self._scope(partial.run.table.policy.key, partial.key), partial)
+            self._put(_scope(self.scopes[partial.run.table.policy.key], partial.key), partial)
 
     def add_repeat(self, partial: Partial, step: int, event: Event, weight: int) -> None:
         """Adds a repeat of a step to a partial's evidence, as far as that is kept."""
@@ -149,6 +145,7 @@ class Store:
         reached = partial.count(step, counted, self._limits.evidence_events)
         if self.holds(partial):
             self._heap.moved(partial)
+            self.wake_ns = min(self.wake_ns, partial.deadline_ns)
             self._weigh(partial)
         return reached
 
@@ -160,34 +157,40 @@ class Store:
             partial.tallies.pop(step, None)
             self._weigh(partial)
 
-    def begin(self, cohort: Cohort, members: int, key: Key, owner: Owner, begun: Begun) -> None:
+    def begin(self, cohort: Cohort, members: int, key: Key, begun: Begun) -> None:
         """Begins a sequence for each of some members of a cohort, in the stead of those that wait in that place."""
-        scope = self._scope(cohort.kind, key)
+        scope = cohort.scopes.get(key)
+        start = scope.starts.get(cohort) if scope is not None else None
+        if start is None or start.members != members or (cohort.further and not _apart(scope, cohort)):
+            self._begin_anew(cohort, members, key, begun)
+            return
+        # The common case where a first step is met over and over; what is awaited here stays as it is.
+        self.replaced += members.bit_count()
+        before, start.begun, start.exit_ns = start.begun, begun, NEVER
+        if before.weight == begun.weight and before.owner == begun.owner:
+            self._shares.renew(start)
+            cohort.starts.renew(start)
+        else:
+            self._reweigh(start, members)
+            self._keep_pool()
+
+    def _begin_anew(self, cohort: Cohort, members: int, key: Key, begun: Begun) -> None:
+        scope = _scope(cohort.scopes, key)
         start = scope.starts.get(cohort)
         if start is not None and start.members & ~members:
             # One that begins apart from the others has left the start by then, or is to stay as it is.
-            self._settle_all(start, start.members & ~members)
-            scope = self._scope(cohort.kind, key)
+            for run in cohort.runs_of(start.members & ~members):
+                self.settle(start.partial(run))
+            scope = _scope(cohort.scopes, key)
             start = scope.starts.get(cohort)
         if start is None:
-            start = scope.starts[cohort] = Start(cohort, key, owner, begun)
-        if scope.places:
+            start = scope.starts[cohort] = Start(cohort, key, begun)
+        if scope.places and cohort.further:
             self._displace(scope, cohort, members)
         older = start.members
-        weight = members.bit_count() * (key_weight(key) + begun.weight)
         self.replaced += older.bit_count()
         start.begun, start.exit_ns = begun, NEVER
-        if older == members and (start.owner, start.weight) == (owner, weight):
-            # The common case where a first step is met over and over; what is awaited here stays as it is.
-            self._shares.replace(start, start)
-            cohort.starts.replace(start, start)
-            return
-        if older:
-            self._shares.remove(start)
-            cohort.starts.remove(start)
-        start.members, start.owner, start.weight = members, owner, weight
-        self._shares.add(start)
-        cohort.starts.add(start)
+        self._reweigh(start, members)
         self._fill(scope, start, older)
         self._keep_starts(cohort)
 
@@ -196,14 +199,16 @@ class Store:
         scope = self.scopes[KeyKind.PROCESS].get(process)
         if scope is None:
             return
-        waiting: list[Partial | Start] = [
-            p for places in scope.places.values() for held in places.values() for p in held
-        ]
-        for item in (*waiting, *scope.starts.values()):
-            item.exit_ns = min(item.exit_ns, now_ns + self._limits.exit_grace_ns)
-            if item.exit_ns < item.deadline_ns:
-                item.deadline_ns = item.exit_ns
-                self._heap.moved(item)
+        until_ns = now_ns + self._limits.exit_grace_ns
+        for partial in [p for places in scope.places.values() for held in places.values() for p in held]:
+            partial.exit_ns = min(partial.exit_ns, until_ns)
+            if partial.exit_ns < partial.deadline_ns:
+                partial.deadline_ns = partial.exit_ns
+                self._heap.moved(partial)
+        self.wake_ns = min(self.wake_ns, until_ns)
+        for start in scope.starts.values():
+            start.exit_ns = min(start.exit_ns, until_ns)
+            self._agenda.add(start)
 
     def retire(self, gone: Sequence[PolicyRun]) -> int:
         """Removes the partials of policies that have gone. Returns how many."""
@@ -230,7 +235,7 @@ class Store:
                 opening = run.table.plain.opening
                 cohort = self._cohorts.get(opening)
                 if cohort is None:
-                    cohort = self._cohorts[opening] = Cohort(opening.kind, opening.limit)
+                    cohort = self._cohorts[opening] = Cohort(opening, self.scopes[opening.kind])
                 cohort.join(run)
         self._cohorts = {opening: cohort for opening, cohort in self._cohorts.items() if cohort.runs}
         for cohort in self._cohorts.values():
@@ -239,19 +244,13 @@ class Store:
             for scope in scopes.values():
                 _rebuild_mask(scope)
 
-    def _scope(self, kind: KeyKind, key: Key) -> Scope:
-        scopes = self.scopes[kind]
-        scope = scopes.get(key)
-        if scope is None:
-            scope = scopes[key] = Scope()
-        return scope
-
     def _put(self, scope: Scope, partial: Partial) -> None:
         run = partial.run
         scope.places.setdefault(run, {}).setdefault(partial.state, []).append(partial)
         scope.refresh(run)
         self._live += 1
         self._heap.add(partial)
+        self.wake_ns = min(self.wake_ns, partial.deadline_ns)
         self._shares.add(partial)
         run.shares.add(partial)
         if run.cohort is not None:
@@ -260,7 +259,7 @@ class Store:
 
     def _displace(self, scope: Scope, cohort: Cohort, members: int) -> None:
         # Partials of their own where these members are about to begin anew.
-        for run in scope.places.keys() & cohort.runs.keys():
+        for run in scope.places.keys() & cohort.further.keys():
             if run.member & members and run.table.plain is not None:
                 for partial in list(scope.places.get(run, {}).get(run.table.plain.target, ())):
                     self.replaced += 1
@@ -275,20 +274,34 @@ class Store:
                 run.holes -= 1
         else:
             cohort.count += 1
-            for run in cohort.runs_of(cohort.all & ~start.members):
-                run.holes += 1
+            if start.members != cohort.all:
+                for run in cohort.runs_of(cohort.all & ~start.members):
+                    run.holes += 1
         scope.mask |= cohort.awaits if start.members == cohort.all else _awaited(start)
-        if start.heap_index < 0:
-            start.deadline_ns = start.due_ns()
-            self._heap.add(start)
-        elif (due_ns := start.due_ns()) < start.deadline_ns:
-            start.deadline_ns = due_ns
-            self._heap.moved(start)
+        self._agenda.add(start)
+        self.wake_ns = min(self.wake_ns, start.agenda_ns)
+
+    def _reweigh(self, start: Start, members: int) -> None:
+        # It gets these members, its event's owner, and counts as the newest.
+        owner, weight = start.begun.owner, members.bit_count() * (start.key_weight + start.begun.weight)
+        both = (self._shares, start.cohort.starts)
+        if start.members and start.owner == owner:
+            for shares in both:
+                shares.reweigh(start, weight)
+                shares.renew(start)
+            start.members, start.weight = members, weight
+            return
+        if start.members:
+            for shares in both:
+                shares.remove(start)
+        start.members, start.owner, start.weight = members, owner, weight
+        for shares in both:
+            shares.add(start)
 
     def _clear(self, start: Start, gone: int) -> None:
         # Takes members out of a start, all of which are in it.
         cohort, left = start.cohort, start.members & ~gone
-        scopes = self.scopes[cohort.kind]
+        scopes = cohort.scopes
         scope = scopes[start.key]
         self._live -= gone.bit_count()
         if left:
@@ -300,24 +313,22 @@ class Store:
                 run.holes += 1
                 scope.refresh(run)
             return
-        self._heap.remove(start)
+        self._agenda.remove(start)
         self._shares.remove(start)
         cohort.starts.remove(start)
         start.members = 0
         cohort.count -= 1
-        for run in cohort.runs_of(cohort.all & ~gone):
-            run.holes -= 1
+        if gone != cohort.all:
+            for run in cohort.runs_of(cohort.all & ~gone):
+                run.holes -= 1
         del scope.starts[cohort]
         if not scope.places and not scope.starts:
             del scopes[start.key]
             return
         scope.mask &= ~cohort.bits
-        for run in scope.places.keys() & cohort.runs.keys():
-            scope.refresh(run)
-
-    def _settle_all(self, start: Start, members: int) -> None:
-        for run in start.cohort.runs_of(members):
-            self.settle(start.partial(run))
+        if scope.places and cohort.further:
+            for run in scope.places.keys() & cohort.further.keys():
+                scope.refresh(run)
 
     def _weigh(self, partial: Partial) -> None:
         measured = partial.measured
@@ -376,6 +387,18 @@ class Store:
         if not start.members & run.member:
             start = next(start for start in cohort.starts if start.members & run.member)
         self._evict_members(start, run.member)
+
+
+def _scope(scopes: dict[Key, Scope], key: Key) -> Scope:
+    scope = scopes.get(key)
+    if scope is None:
+        scope = scopes[key] = Scope()
+    return scope
+
+
+def _apart(scope: Scope | None, cohort: Cohort) -> bool:
+    # Whether no member has a partial of its own there.
+    return scope is None or scope.places.keys().isdisjoint(cohort.further.keys())
 
 
 def _awaited(start: Start) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from execray.schema.event import Event
-from policyd.engine.conditions import Bindings, fields_of
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF
+from execray.schema.event import Event, creator_field
+from policyd.engine.conditions import ANCESTOR, Bindings, fields_of
 from policyd.engine.doubt import Judged, is_unsure
-from policyd.engine.planning import plan_step
+from policyd.engine.planning import UNCACHED, plan_step
 from policyd.program import CompiledPolicy, Exemption, Expr, FieldRef, KeyKind, Overlap, State, Step, Transition
 
 
@@ -75,6 +76,17 @@ class PolicyTable:
     def rank(self, state: int) -> int:
         """Orders the places from the last to the first; counts towards a first step stand at the start, in text order."""
         return -state if state < len(self.policy.states) else state
+
+    def doubts_of_start(self) -> tuple[bool, tuple[int, ...]]:
+        """Returns what `Cohort.plain` and `Cohort.reads` say of the plain start, which there must be."""
+        assert self.plain is not None
+        step = self.plain.step
+        refs = {*fields_of(self.policy.steps[step].condition), *self._keys[step]}
+        fields = [ACTOR_FIELD_BY_NAME[ref.name] for ref in refs if ref.name in ACTOR_FIELD_BY_NAME]
+        reads = {ACTOR_SLOT_OF[field.derived or field.name] for field in fields if not field.optional}
+        of_others = any(creator_field(ref.name) or ref.name == ANCESTOR or ref.name in UNCACHED for ref in refs)
+        whole = all(plan.residual is None for (at, _), plan in self.plans.items() if at == step)
+        return whole and not of_others, tuple(sorted(reads))
 
     def window_after(self, state: int) -> int | None:
         """How long a sequence that reaches a place at its first step may wait there, in ns."""
