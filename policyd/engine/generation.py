@@ -152,7 +152,9 @@ class Generation:
             bit = 1 << (self.width + len(self._owners))
             self._owners.append(step)
             self._masks[code] = self._masks.get(code, 0) | bit
-            self._add_way(bit, way)
+            # What is looked at only when a step fires is of the step; where it has several ways, none of them has such a slot.
+            self._add_way(bit, {key: conditions for key, conditions in way.items() if key.slot not in UNCACHED})
+            self._add_way(step, {key: conditions for key, conditions in way.items() if key.slot in UNCACHED})
 
     def _add_way(self, bit: int, way: Way) -> None:
         for key, conditions in way.items():

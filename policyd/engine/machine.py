@@ -167,7 +167,7 @@ class Machine:
         outputs: list[Output] = []
         generation, store = self._generation, self._store
         plans, first, plain = generation.plans, generation.first, generation.plain
-        later = ~generation.plain_first
+        later = generation.plain & ~generation.plain_first
         tree_bits, field_bits = generation.tree_bits, generation.field_bits
         process_scopes, tree_scopes = store.scopes[KeyKind.PROCESS], store.scopes[KeyKind.TREE]
         strings, actors, resolver = batch.strings, batch.actors, Resolver(batch, self._actors)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from execray.schema.event import Event
 from policyd.engine.evidence import WEIGHT_BYTES, text_bytes
 from policyd.engine.keys import Key
+from policyd.engine.rows import CACHE_ENTRIES
 from policyd.engine.shares import Owner, Shares
 from policyd.engine.table import PolicyTable
 from policyd.engine.tally import Counted, Tally
@@ -32,7 +33,7 @@ class Limits:
     evidence_events: int = 16  # per partial; the events that met its steps are kept past it, the repeats are not
     evidence_bytes: int = 16 << 20  # of text in kept events; an event costs at least 256
     exit_grace_ns: int = 2_000_000_000  # how long a process's partials outlive it
-    row_entries: int = 65_536  # values remembered per slot
+    row_entries: int = CACHE_ENTRIES  # values remembered per slot
 
 
 @dataclass(frozen=True, slots=True)

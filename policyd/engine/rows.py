@@ -13,7 +13,7 @@ from policyd.engine.atoms import Effect, Ranges, View
 from policyd.program import And, Expr, Not, Op, Or, Quantified, Test
 
 #: Values remembered per slot, and bytes of them, before the cache is cleared as a whole.
-CACHE_ENTRIES: Final = 65_536
+CACHE_ENTRIES: Final = 32_768
 CACHE_BYTES: Final = 8 << 20
 
 _TYPES: Final[dict[Kind, type | tuple[type, ...]]] = {

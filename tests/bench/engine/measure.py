@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from execray.service import settle_memory
 from execray.wire.frames import Batch, Decoder, encode
 from policyd.engine.machine import Machine
 from tests.bench.engine.policies import policies
@@ -63,8 +64,10 @@ def run(rounds: int = SMALLER_ROUNDS, events: int = SMALLER_EVENTS) -> dict[str,
     for name, (count, busy) in SETS.items():
         runs[name] = _Run(Machine())
         runs[name].engine.load(policies(count, busy), 1)
-        runs[name].take(warm)
-        runs[name].before = runs[name].engine.stats()
+    settle_memory()  # as policyd does
+    for one in runs.values():
+        one.take(warm)
+        one.before = one.engine.stats()
     for _ in range(rounds):
         chunks = _part(scene, events)
         for one in runs.values():

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 COUNTS = (100, 1000)
-_BUSY = 20
-_EVENTS = 260_000
+_BUSY = 40
+_EVENTS = 160_000
 _PART_EVENTS = 5_000
 _READ_BYTES = 65_536
 _TIMEOUT_S = 600

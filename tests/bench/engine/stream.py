@@ -20,7 +20,7 @@ _AT_ONCE = 8  # processes that are running: the others wait
 _LIFE = 60  # events of a process, on average
 NEW_PATHS = 0.1  # of all paths, those never seen before
 _BUSY = 0.2  # of all events, opens below /srv/www
-_STORIES = 0.009  # of all events, those at which a process begins to do what a policy describes
+_STORIES = 0.0085  # of all events, those at which a process begins to do what a policy describes
 
 _LIBRARIES = [
     f"/usr/lib/x86_64-linux-gnu/lib{name}{n}.so" for name in ("c", "m", "ssl", "crypto", "z") for n in range(40)

@@ -143,3 +143,14 @@ def test_content_is_never_among_several_ways() -> None:
     assert mixed.ways == ({},) and mixed.residual is not None
     alone = plan_step(test("content", Op.CONTAINS, ("x",)), 5)
     assert [key.slot for way in alone.ways for key in way] == ["content"] and alone.residual is None
+
+
+def test_content_is_tested_also_where_other_events_of_the_step_ask_less_of_the_actor() -> None:
+    # An exec has no `path`, so there the second part asks nothing, and the step has a way for each kind of event.
+    quiet = And((Not(test("content", Op.CONTAINS, ("root",))), Or((Not(eq("path", "$exe")), eq("uid", 0)))))
+    engine = machine(policy("p", step("write|exec", quiet), within_s=None))
+    play = Play()
+    proc = play.process()
+    play.event("write", proc, path="/a", content="root")
+    wanted = play.event("write", proc, path="/a", content="x")
+    assert [match.event.id for match in matches(engine.feed(play.batch()))] == [wanted]
