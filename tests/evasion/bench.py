@@ -23,20 +23,9 @@ from tests.evasion.table import HOLD, NOTHING, ROOT, THEFT, Trick
 from tests.support.arena import Arena, eventually
 
 HERE: Final = Path(__file__).parent
-PROGRAMS: Final = (
-    "names",
-    "hands",
-    "ways",
-    "kin",
-    "runs",
-    "attach",
-    "root",
-    "innocent",
-    "login",
-    "payload",
-    "victim",
-    "become",
-)
+#: The families of tricks, and the programs that they need.
+FAMILIES: Final = ("names", "hands", "ways", "kin", "cover", "runs", "code", "attach", "root", "innocent")
+PARTS: Final = ("login", "payload", "victim", "become")
 #: Programs that load libraries.
 DYNAMIC: Final = ("reader",)
 LIBRARIES: Final = ("preload", "loaded")
@@ -171,7 +160,7 @@ class Bench:
         (self.root / "vault").mkdir(mode=0o700)
         bin_dir = self.root / "bin"
         compilers = [
-            *(_compiler(name, bin_dir / name, "-static", "-pthread") for name in PROGRAMS),
+            *(_compiler(name, bin_dir / name, "-static", "-pthread") for name in (*FAMILIES, *PARTS)),
             *(_compiler(name, bin_dir / name) for name in DYNAMIC),
             *(_compiler(name, bin_dir / f"{name}.so", "-shared", "-fPIC") for name in LIBRARIES),
         ]

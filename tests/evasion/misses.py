@@ -58,12 +58,12 @@ REASONS: Final = (
     ),
     (
         "The pool of partials is bounded, and who fills it pushes out a partial of its own. Alerts then say `degraded`.",
-        ("kin/crowd_of_logins",),
+        ("cover/crowd_of_logins",),
     ),
-    ("The policy's time is over: whoever waits longer than `within` evades it.", ("kin/slow_outside_window",)),
+    ("The policy's time is over: whoever waits longer than `within` evades it.", ("cover/slow_outside_window",)),
     (
         "What an interpreter runs is data to the kernel: here an argument, read from the file by somebody else.",
-        ("runs/script_as_text",),
+        ("code/script_as_text",),
     ),
 )
 
