@@ -73,7 +73,19 @@ def read_trusted(path: Path, owners: Collection[int], max_bytes: int) -> bytes:
             raise Untrusted(*doubt)
         if found.st_size > max_bytes:
             raise Untrusted(f"{found.st_size} bytes, and {max_bytes} are the limit", "split it")
-        with os.fdopen(fd, "rb", closefd=False) as file:
-            return file.read(max_bytes)
+        return _read(fd, found.st_size, max_bytes)
     finally:
         os.close(fd)
+
+
+def _read(fd: int, size: int, max_bytes: int) -> bytes:
+    """Reads to the end, which may have moved since the size was asked for. A file object would allocate all of max_bytes."""
+    parts: list[bytes] = []
+    left = max_bytes
+    while left > 0:
+        asked = min(left, max(size + 1, 4096))
+        parts.append(os.read(fd, asked))
+        left -= len(parts[-1])
+        if len(parts[-1]) < asked:
+            break
+    return b"".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +48,10 @@ def read_folders(folders: Iterable[Path], owners: frozenset[int]) -> tuple[list[
         if len(files) + len(names) > MAX_FILES:
             problems.append(FileProblem(folder, f"more than {MAX_FILES} policy files", "merge some"))
             break
-        for name in names:
+        for name, is_link in names:
+            path = folder / name
             try:
-                files.append((str(folder / name), _read(folder / name, owners)))
+                files.append((str(path), _read(path, owners, is_link=is_link)))
             except _Refused as refused:
                 problems.append(refused.problem)
             else:
@@ -68,10 +70,12 @@ class _Refused(Exception):
         self.problem = FileProblem(path, message, hint)
 
 
-def _names(folder: Path, owners: frozenset[int]) -> Sequence[str]:
+def _names(folder: Path, owners: frozenset[int]) -> Sequence[tuple[str, bool]]:
+    """The policy files of a folder in sorted order, and whether each is a link."""
     try:
         _check_way(folder, owners)
-        return sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIX))
+        with os.scandir(folder) as entries:
+            return sorted((entry.name, entry.is_symlink()) for entry in entries if entry.name.endswith(SUFFIX))
     except OSError as error:
         raise _Refused(
             folder, f"can't read the policy folder: {error.strerror}", "see `policyd.policy_dirs`"
@@ -84,9 +88,9 @@ def _check_way(path: Path, owners: frozenset[int]) -> None:
         raise _Refused(*doubt)
 
 
-def _read(path: Path, owners: frozenset[int]) -> bytes:
+def _read(path: Path, owners: frozenset[int], *, is_link: bool) -> bytes:
     try:
-        if path.is_symlink():  # its folder was looked at; what it leads through, not yet
+        if is_link:  # its folder was looked at; what it leads through, not yet
             _check_way(path, owners)
         return read_trusted(path, owners, MAX_FILE_BYTES)
     except OSError as error:

@@ -6,9 +6,10 @@ RE2 takes time linear in the text, so no policy can make the engine hang, and it
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import re2
+if TYPE_CHECKING:
+    import re2
 
 #: The most memory one pattern may take, in bytes: its program and the automata it builds while matching.
 MAX_PATTERN_MEMORY = 8 << 20
@@ -29,6 +30,8 @@ class PatternError(ValueError):
 
 def regex_options(ignore_case: bool = False) -> re2.Options:
     """Returns RE2's options: bytes, dot matches newline, `$` only at the very end, no capture groups, quiet."""
+    import re2  # noqa: PLC0415  # slow to load, and many policies have no pattern
+
     options = re2.Options()
     options.max_mem = MAX_PATTERN_MEMORY
     options.encoding = re2.Options.Encoding.LATIN1
@@ -43,6 +46,8 @@ def regex_options(ignore_case: bool = False) -> re2.Options:
 @lru_cache(maxsize=_CACHE_SIZE)
 def compile_pattern(pattern: bytes, ignore_case: bool = False) -> Pattern:
     """Compiles a pattern for an unanchored search in bytes; `(?i)` in it is obeyed too. Raises PatternError."""
+    import re2  # noqa: PLC0415
+
     try:
         compiled: Pattern = re2.compile(pattern, regex_options(ignore_case))
     except re2.error as error:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from execray.control_client import ControlClient
 from execray.ctl.context import Context, as_map, as_maps
 from execray.errors import OperatorError
 
@@ -36,6 +35,8 @@ def alert_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
 
 def _ask(ctx: click.Context, op: str, **args: object) -> Any:
     """Returns policyd's answer, None for any reason why there is none: a shell that completes has nowhere to show it."""
+    from execray.control_client import ControlClient  # noqa: PLC0415  # only for completion
+
     options = ctx.find_root().params
     context = Context(options.get("config_file"), options.get("runtime_dir"))
     try:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import click
 
-from execray.control_client import ControlClient, Unreachable
 from execray.errors import OperatorError
 from execray.terminal import MAX_TEXT, painter, safe, use_color
 
 if TYPE_CHECKING:
     from execray.config import Config, Layered
+    from execray.control_client import ControlClient
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,6 +56,8 @@ class Context:
 
     def client(self, daemon: str, timeout_s: float = 5.0) -> ControlClient:
         """Returns a client for one daemon's control socket; it connects at its first request."""
+        from execray.control_client import ControlClient  # noqa: PLC0415  # of no use to `policy check`
+
         return ControlClient(self.config.control_socket(daemon), timeout_s, self.config.group)
 
 
@@ -70,6 +72,8 @@ def command_errors(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except OperatorError as error:
+            from execray.control_client import Unreachable  # noqa: PLC0415
+
             if kwargs.get("as_json"):
                 print_json({"ok": False, "error": error.message, "hint": error.hint})
             show_error(error)

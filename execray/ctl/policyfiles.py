@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     from policyd.program import CompiledPolicy
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024  # the compiler has its own, lower limit, with a better message
+
+#: What policies may count with where no configuration says so: as `policyd.state_budget_mib` by default.
+BUDGET_BYTES: Final = 16 << 20
 
 #: The name of what is read from standard input.
 STDIN: Final = "<stdin>"
@@ -60,14 +62,14 @@ class HostSettings(NamedTuple):
 
 def host_settings(context: Context, files: Sequence[tuple[str, bytes]]) -> HostSettings:
     """Returns what this host's configuration says. Raises ConfigError for one that was named and can't be read."""
-    from execray.config import DEFAULT_PATH, PolicydConfig  # noqa: PLC0415
+    # Reading the configuration takes longer than checking a policy, so it is done only for those that it matters to.
+    if any(b"notify" in content or b"times" in content for _, content in files):
+        from execray.config import DEFAULT_PATH  # noqa: PLC0415
 
-    # Reading YAML takes longer than checking a policy, so it is done only for those that it matters to.
-    matters = any(b"notify" in content or b"times" in content for _, content in files)
-    if matters and (context.config_file is not None or os.access(DEFAULT_PATH, os.R_OK)):
-        own = context.config.policyd
-        return HostSettings(frozenset(own.actions), own.state_budget_mib << 20)
-    return HostSettings(None, PolicydConfig().state_budget_mib << 20)
+        if context.config_file is not None or os.access(DEFAULT_PATH, os.R_OK):
+            own = context.config.policyd
+            return HostSettings(frozenset(own.actions), own.state_budget_mib << 20)
+    return HostSettings(None, BUDGET_BYTES)
 
 
 def _expanded(given: Path) -> list[Path]:
@@ -94,6 +96,8 @@ def _read(file: Path) -> tuple[str, bytes]:
 
 def replace_file(file: Path, text: str) -> None:
     """Replaces a file's content, all or nothing, keeping its mode and owner. Raises OperatorError."""
+    import tempfile  # noqa: PLC0415  # slow to load
+
     try:
         found = file.stat()
         with tempfile.NamedTemporaryFile(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from policyd.compiler.records import record
 from policyd.compiler.source import Span
 
 # ---- operands
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text:
     """A string. body is as written between the quotes; verbatim ones have no escapes."""
 
@@ -19,7 +19,7 @@ class Text:
     verbatim: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Number:
     """A number, also a negative one; unit is "" or "duration" (value in ns)."""
 
@@ -28,7 +28,7 @@ class Number:
     unit: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Name:
     """A dotted name: a field, an earlier step's field, a constant or a list. index is that of `argv[1]`."""
 
@@ -38,7 +38,7 @@ class Name:
     negative: bool = False  # -EPERM
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """NAME(arguments)."""
 
@@ -47,7 +47,7 @@ class Call:
     arguments: tuple[Operand, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BitSet:
     """A|B, with or without parentheses."""
 
@@ -55,7 +55,7 @@ class BitSet:
     items: tuple[Operand, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Range:
     """FIRST..LAST in a list, both included."""
 
@@ -64,7 +64,7 @@ class Range:
     last: Number
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListOf:
     """[a, b]."""
 
@@ -72,7 +72,7 @@ class ListOf:
     items: tuple[Operand, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bad:
     """Stands where something was refused already: whatever is made of it is not reported again."""
 
@@ -84,7 +84,7 @@ Operand: TypeAlias = Text | Number | Name | Call | BitSet | Range | ListOf | Bad
 # ---- conditions
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compare:
     """left OP right. op is normalised: `=`, `!=`, `<`, ..., `=~`, `!~` or a word; negated for `not OP`."""
 
@@ -97,7 +97,7 @@ class Compare:
     quantifier: str = ""  # any, all
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bare:
     """An operand by itself."""
 
@@ -105,7 +105,7 @@ class Bare:
     operand: Operand
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NotExpr:
     """not item."""
 
@@ -113,7 +113,7 @@ class NotExpr:
     item: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AndExpr:
     """Every item."""
 
@@ -121,7 +121,7 @@ class AndExpr:
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OrExpr:
     """Some item. grouped: it stands in its own parentheses."""
 
@@ -130,7 +130,7 @@ class OrExpr:
     grouped: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Quantified:
     """any | all | none FIELD(item), in which `it` is an element of the field."""
 
@@ -145,7 +145,7 @@ Expr: TypeAlias = Compare | Bare | NotExpr | AndExpr | OrExpr | Quantified | Bad
 # ---- statements
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ident:
     """A word with its place."""
 
@@ -153,7 +153,7 @@ class Ident:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Keys:
     """What behind `key` or `by` names the fields that the steps of a partial share; nested parentheses are flattened."""
 
@@ -161,7 +161,7 @@ class Keys:
     parts: tuple[Operand, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Times:
     """times COUNT [ distinct FIELD ]."""
 
@@ -170,7 +170,7 @@ class Times:
     distinct: Operand | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """event|event { conditions } as alias by keys times N within DUR .."""
 
@@ -185,14 +185,14 @@ class Step:
     times: Times | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Empty:
     """`..` or `...` alone."""
 
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Block:
     """block "label" { ... }, or { ... } without a label."""
 
@@ -201,7 +201,7 @@ class Block:
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Conditional:
     """test ? then : other."""
 
@@ -211,7 +211,7 @@ class Conditional:
     other: Stmt | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Either:
     """either { ... } or { ... }: one block for each alternative."""
 
@@ -219,14 +219,14 @@ class Either:
     branches: tuple[Block, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Benign:
     """benign: the partial ends here, in silence."""
 
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Until:
     """until step: an event that meets it cancels."""
 
@@ -234,7 +234,7 @@ class Until:
     step: Step
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unsupported:
     """A construct that was reported as not supported yet; its parts are still checked for names."""
 
@@ -245,7 +245,7 @@ class Unsupported:
 Stmt: TypeAlias = Step | Empty | Block | Conditional | Either | Benign | Unsupported
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Argument:
     """key = value, of what `notify` hands over."""
 
@@ -253,7 +253,7 @@ class Argument:
     value: Operand
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Action:
     """One action of a handler. severity: of alert; plugin and arguments: of notify; span covers it whole."""
 
@@ -266,7 +266,7 @@ class Action:
     arguments: tuple[Argument, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Handler:
     """on match | on step ALIAS, if expr, actions."""
 
@@ -276,7 +276,7 @@ class Handler:
     actions: tuple[Action, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Body:
     """Statements, handlers and `until` between braces."""
 
@@ -286,7 +286,7 @@ class Body:
     untils: tuple[Until, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Except:
     """except "reason" { conditions }"""
 
@@ -298,7 +298,7 @@ class Except:
 # ---- members of a policy and of a file
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Option:
     """key, within, response, max_partials, throttle or mode."""
 
@@ -310,7 +310,7 @@ class Option:
     keys: Keys | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Declaration:
     """let NAME = value, list NAME = [...]."""
 
@@ -319,7 +319,7 @@ class Declaration:
     value: Operand
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Addition:
     """list NAME += [...]. span: up to the sign."""
 
@@ -328,7 +328,7 @@ class Addition:
     items: tuple[Operand, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Macro:
     """macro NAME(parameters) = condition."""
 
@@ -338,7 +338,7 @@ class Macro:
     body: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MetaItem:
     """One entry of meta: texts for a list, otherwise one."""
 
@@ -346,7 +346,7 @@ class MetaItem:
     value: Operand
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Policy:
     """path "name" ... { ... }. broken: something in it could not be read, so its meaning is not checked.
 
@@ -366,7 +366,7 @@ class Policy:
     additions: tuple[Addition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outside:
     """exception for "glob" "reason" until "date" { conditions }: holds for policies of any file. span: up to the brace."""
 
@@ -377,7 +377,7 @@ class Outside:
     condition: AndExpr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class File:
     """All of one file."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from execray.schema.kinds import Kind
 from policyd.compiler import ast
 from policyd.compiler.diagnostics import Level, quote
 from policyd.compiler.macros import ExpansionSink, MacroChecker
+from policyd.compiler.records import record
 from policyd.compiler.scope import Declared
 from policyd.compiler.source import Span
 from policyd.compiler.texts import WILDCARDS, basename_patterns, patterns_of, refused
@@ -36,7 +37,7 @@ _MAX_TEXT = 200
 _PATTERN_WORK = 10
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Right:
     """The right side: what was written, one by one, and the checker of the place where it was."""
 
@@ -46,7 +47,7 @@ class _Right:
     declared: Declared | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Comparison:
     """One comparison in hand. op is the operator without its case folding."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from policyd.compiler import ast
 from policyd.compiler.cursor import MAX_NESTING
 from policyd.compiler.diagnostics import Label, Level, Sink, quote
 from policyd.compiler.fields import is_element
 from policyd.compiler.names import Names
+from policyd.compiler.records import record
 from policyd.compiler.scope import Macro
 from policyd.compiler.source import Span
 from policyd.compiler.values import ValueChecker
@@ -68,7 +69,7 @@ class ExpansionSink(Sink):
         outer.report(code, self._use, message, help=help, notes=(*notes, where), level=level)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Argument:
     """What a parameter stands for, and the checker of the place where it was written."""
 

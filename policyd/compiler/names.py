@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice
 
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EVENT_BY_NAME, Field
 from execray.schema.kinds import CONSTANTS, Kind
+from policyd.compiler.records import record
 from policyd.compiler.scope import Scope
 from policyd.compiler.source import Span
 from policyd.program import IT, FieldRef
@@ -44,7 +43,7 @@ _LONGEST_SUGGESTED = 64
 _MOST_CANDIDATES = 500
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FieldInfo:
     """A field as some events have it. events: those that do; conflict: two of them that disagree on its kind."""
 
@@ -179,11 +178,13 @@ def near(name: str, candidates: Iterable[str]) -> str | None:
     """Returns the one candidate close enough to be what was meant, if any."""
     if len(name) > _LONGEST_SUGGESTED:
         return None
+    import difflib  # noqa: PLC0415  # only for whoever made a mistake
+
     close = difflib.get_close_matches(name, list(islice(candidates, _MOST_CANDIDATES)), n=1, cutoff=_CUTOFF)
     return close[0] if close else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AliasInfo:
     """An earlier step, by its alias: the events it may have been. current: it is the event at hand."""
 
@@ -191,7 +192,7 @@ class AliasInfo:
     current: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Names:
     """Everything a condition may refer to. bound: aliases of steps before it; aliases: all of the policy.
 

@@ -6,13 +6,14 @@ import datetime
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from policyd.compiler import ast
 from policyd.compiler.declarations import Additions, declare
 from policyd.compiler.diagnostics import Diagnostic, Sink, quote
 from policyd.compiler.literals import plain_text
+from policyd.compiler.records import record
 from policyd.compiler.scope import Scope
 from policyd.compiler.source import SourceFile, Span
 
@@ -22,7 +23,7 @@ _EXCEPTION_WORK = 10
 _DATE = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Facts:
     """What other files of a set need to know of one.
 
@@ -66,7 +67,7 @@ def _valued(item: ast.Operand, values: Mapping[str, ast.Operand]) -> ast.Operand
 # ---- exceptions
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """A file with exceptions, and what the set adds to its lists."""
 
@@ -74,7 +75,7 @@ class Source:
     added: Additions
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutsideException:
     """An exception that is about a policy; its mistakes go to sink, its names mean what scope says."""
 

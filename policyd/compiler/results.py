@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from policyd.compiler.diagnostics import Diagnostic, Level
 from policyd.compiler.outside import Facts
+from policyd.compiler.records import record
 from policyd.compiler.source import SourceFile
 from policyd.program import CompiledPolicy
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compilation:
     """What became of one file. policies is empty when any diagnostic is an error; not_shown counts what was left off."""
 
@@ -27,7 +28,7 @@ class Compilation:
         return not any(diagnostic.level is Level.ERROR for diagnostic in self.diagnostics)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FileCompilation:
     """What became of one file of a set. It holds as long as its content, and what reaches into it, stay the same."""
 
@@ -37,7 +38,7 @@ class FileCompilation:
     result: Compilation
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetCompilation:
     """What became of several files that are loaded together. policies is empty when any file has an error.
 

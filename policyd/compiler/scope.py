@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from policyd.compiler import ast
+from policyd.compiler.records import record
 from policyd.compiler.source import SourceFile, Span
 from policyd.program import Constant
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Declared:
     """A list or let: where, and what. typed: what the list has become before, by the kind of field it was compared with."""
 
@@ -19,7 +20,7 @@ class Declared:
     typed: dict[tuple[object, ...], tuple[Constant, ...]] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Macro:
     """A named condition. Its own names mean what they mean where it was written: in `scope`.
 
@@ -37,7 +38,7 @@ class Macro:
     of_policy: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Scope:
     """Names of one file or policy, over those around it."""
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from policyd.compiler import ast
+from policyd.compiler.records import record
 from policyd.compiler.source import Span
 from policyd.program import Exemption, FieldRef, Handler, KeyKind, Meta, Mode, Place, Response, Step
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class One:
     """One step by its number; repeat is "", ".." (one or more) or "..." (zero or more)."""
 
@@ -18,14 +19,14 @@ class One:
     repeat: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Seq:
     """One after the other; empty: nothing."""
 
     items: tuple[Shape, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Choice:
     """test, then `then`; or, where an event of `other` comes first, the rest of that."""
 
@@ -34,21 +35,21 @@ class Choice:
     other: Shape
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Either:
     """The branch whose first step comes first; of two that one event begins, the first in the text."""
 
     branches: tuple[Shape, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Benign:
     """The end of the partial, in silence. span: where the author says so."""
 
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Guarded:
     """A block in which an event that meets one of the steps in `untils` cancels the partial."""
 
@@ -131,7 +132,7 @@ def last_steps(shape: Shape) -> frozenset[int]:
     return frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TypedStep:
     """A checked step, and its source for what is reported later."""
 
@@ -139,7 +140,7 @@ class TypedStep:
     node: ast.Step
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TypedBlock:
     """A labelled block: its labels from the outermost, and the numbers of the steps in it."""
 
@@ -148,7 +149,7 @@ class TypedBlock:
     steps: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TypedUntil:
     """until step: the step's number, and where it stands."""
 
@@ -156,7 +157,7 @@ class TypedUntil:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TypedHandler:
     """A checked handler. block_steps: the steps of the innermost block around it, None at the top."""
 

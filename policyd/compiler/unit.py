@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from policyd.compiler import ast
 from policyd.compiler.binding import bind
@@ -13,13 +13,14 @@ from policyd.compiler.lexer import tokenize
 from policyd.compiler.outside import Facts, Source, check_outside, exceptions_for, facts_of
 from policyd.compiler.parser import parse
 from policyd.compiler.reactions import has_condition
+from policyd.compiler.records import record
 from policyd.compiler.results import Compilation
 from policyd.compiler.semantic import PolicyChecker
 from policyd.compiler.source import MAX_FILE_BYTES, SourceFile, Span
 from policyd.program import CompiledPolicy
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Parsed:
     """A file that was read: its tree (None where it isn't text at all), and the mistakes found so far."""
 
@@ -28,7 +29,7 @@ class Parsed:
     facts: Facts
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reach:
     """What the files of a set say about one of them. marks: equal where all of that is."""
 

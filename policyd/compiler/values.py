@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from execray.schema.kinds import CONSTANTS, Kind
 from policyd.compiler import ast
 from policyd.compiler.diagnostics import Label, quote
@@ -20,6 +18,7 @@ from policyd.compiler.names import (
     is_planned_field,
     near,
 )
+from policyd.compiler.records import record
 from policyd.compiler.source import SourceFile, Span
 from policyd.program import Constant, FieldRef, Network
 
@@ -41,7 +40,7 @@ def kind_words(kind: Kind) -> str:
     return _KIND_WORDS[kind]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Left:
     """The left side of a comparison: a field. basename: only its last component counts. source: where it was written."""
 

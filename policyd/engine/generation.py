@@ -50,13 +50,20 @@ class Needs:
 class Generation:
     """Immutable but for the caches of its rows."""
 
-    def __init__(self, policies: Sequence[CompiledPolicy], number: int, row_entries: int) -> None:
-        """Builds everything; raises PatternError, and then nothing has changed anywhere."""
+    def __init__(
+        self, policies: Sequence[CompiledPolicy], number: int, row_entries: int, before: Generation | None = None
+    ) -> None:
+        """Builds everything; raises PatternError, and then nothing has changed anywhere.
+
+        before: an earlier one, whose tables of the very same policies are taken over.
+        """
         self.number = number
         self.tables: list[PolicyTable] = []
         base = 0
+        known = {} if before is None else {id(table.policy): table for table in before.tables}
         for policy in policies:
-            self.tables.append(PolicyTable(policy, base))
+            same = known.get(id(policy))
+            self.tables.append(PolicyTable(policy, base) if same is None else same.at(base))
             base += len(policy.steps)
         self.width = base
         self.first = 0

@@ -77,7 +77,7 @@ class Machine:
 
         Raises PatternError.
         """
-        return Generation(policies, generation, self._limits.row_entries)
+        return Generation(policies, generation, self._limits.row_entries, self._generation)
 
     def swap(self, fresh: Generation) -> LoadReport:
         """Makes a prepared generation the running one, between two batches."""

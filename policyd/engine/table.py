@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -72,6 +73,16 @@ class PolicyTable:
         self.plain = _plain(policy, self)
         self._exemptions = tuple((exemption, Judged(exemption.condition)) for exemption in policy.exemptions)
         self._handlers = tuple(Judged(h.condition) for h in policy.handlers if h.condition is not None)
+
+    def at(self, base: int) -> PolicyTable:
+        """Returns the same table with its bits elsewhere. Most of a table is costly to make, and doesn't depend on that."""
+        if base == self.base:
+            return self
+        moved = copy.copy(self)
+        moved.base = base
+        moved.bits, moved.first = self.bits >> self.base << base, self.first >> self.base << base
+        moved.awaits = tuple(mask >> self.base << base for mask in self.awaits)
+        return moved
 
     def rank(self, state: int) -> int:
         """Orders the places from the last to the first; counts towards a first step stand at the start, in text order."""

@@ -8,13 +8,14 @@ import os
 import platform
 from pathlib import Path
 
-from tests.bench import bench_decode, bench_kill, bench_overhead, bench_reload, bench_stream, bench_tail
+from tests.bench import bench_compile, bench_decode, bench_kill, bench_overhead, bench_reload, bench_stream, bench_tail
 from tests.bench.engine import measure
 
 BENCHES = {
     "engine": (measure, "the engine alone; memory and a peer: python -m tests.bench.engine"),
     "kill": (bench_kill, "kill latency on the real kernel"),
     "reload": (bench_reload, "reloads, and how long events wait for them"),
+    "compile": (bench_compile, "compiling, and what `policy check` takes"),
     "decode": (bench_decode, "tracerd's decoding alone"),
     "stream": (bench_stream, "real events, kernel to engine"),
     "tail": (bench_tail, "what detection pays for those who follow events"),

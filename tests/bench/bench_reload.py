@@ -46,7 +46,8 @@ _KINDS = (
 )
 
 
-def _text(number: int, version: int) -> str:
+def policy_text(number: int, version: int) -> str:
+    """Returns a file of two policies."""
     return (
         _KINDS[number % len(_KINDS)].format(n=number, m=version + 1)
         + f' path "also{number}" {{ exec {{ uid = {4242 + version} }} }}'
@@ -79,7 +80,7 @@ async def _measure(size: int) -> dict[str, Any]:
         store = PolicyStore((Path(folder),), frozenset({0, os.geteuid()}))
         reloader = Reloader(machine, store, lambda: None, logging.getLogger("bench"))
         for number, path in enumerate(paths):
-            path.write_text(_text(number, 0))
+            path.write_text(policy_text(number, 0))
             path.chmod(0o644)
         cold = (await _reload(reloader))["ms"]
         events = _Events(machine, Scene().batches(20_000))
@@ -95,7 +96,7 @@ async def _measure(size: int) -> dict[str, Any]:
             for _ in range(ROUNDS):
                 fresh = next(version)
                 for path in changed:
-                    path.write_text(_text(int(path.stem), fresh))
+                    path.write_text(policy_text(int(path.stem), fresh))
                 await asyncio.sleep(0.05)
                 events.waits.clear()
                 took.append((await _reload(reloader))["ms"])

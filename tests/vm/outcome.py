@@ -8,7 +8,7 @@ from typing import Any, Final
 from tests.vm.guest import Report
 from tests.vm.kernels import Kernel
 
-OBJECTS: Final = ("proc", "sys", "uring", "scan", "counter")
+OBJECTS: Final = ("proc", "sys", "scan", "counter")
 _HEAD: Final = ("kernel", "objects", "kernel tests", "kill", "seconds")
 
 

@@ -72,12 +72,12 @@ static __always_inline void er_fill_namespaces(struct er_task *out, struct task_
 }
 
 /* Linux 6.3 (f122a08b197d) made one number of two halves, in the same order. */
-#define ER_CAPS(out, cred, field, direct)                                 \
-	do {                                                              \
-		if ((direct) && bpf_core_field_exists((cred)->field.val)) \
-			out = (cred)->field.val;                          \
-		else                                                      \
-			bpf_core_read(&out, sizeof(out), &(cred)->field); \
+#define ER_CAPS(out, cred, field, direct)                                               \
+	do {                                                                             \
+		if ((direct) && bpf_core_field_exists((cred)->field.val))                \
+			out = (cred)->field.val;                                         \
+		else                                                                     \
+			bpf_core_read(&out, sizeof(out), &(cred)->field);                \
 	} while (0)
 
 /* direct: a constant; whether the verifier knows the pointer for a task's. */
