@@ -18,6 +18,7 @@ class Owner(NamedTuple):
     group: Group
 
 
+_FEW: Final = 16
 #: Owners whose weights changed, before the rankings are told in any case: those of many have ended by then.
 _MAX_CHANGED: Final = 1024
 
@@ -38,10 +39,11 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Ranking(Generic[K]):
-    """Names by weight. To weigh is cheap; who is heaviest is kept track of from the first time that it is asked.
+    """Names by weight. To weigh is cheap; of a few, who is heaviest is found by looking at all.
 
-    A heap then has an upper bound for each name. A weight that grows past its bound doubles that, and one that is found below it
-    when the name comes to the top draws it down: so most changes leave the heap alone.
+    Of more it is kept track of from the first time that it is asked. A heap then has an upper bound for each name. A weight that
+    grows past its bound doubles that, and one that is found below it when the name comes to the top draws it down: so most
+    changes leave the heap alone.
     """
 
     __slots__ = ("_bounds", "_heap", "_pushed", "weights")
@@ -71,10 +73,13 @@ class Ranking(Generic[K]):
 
     def heaviest(self) -> tuple[int, K]:
         """Returns the most that one weighs, and who does. There must be one."""
-        if len(self.weights) == 1:
-            ((name, weight),) = self.weights.items()
-            return weight, name
         heap, bounds = self._heap, self._bounds
+        if len(self.weights) <= _FEW:
+            if heap:
+                heap.clear()
+                bounds.clear()
+            name = max(self.weights, key=self.weights.__getitem__)
+            return self.weights[name], name
         while True:
             if not heap or len(heap) > 2 * len(self.weights) + 16:
                 self._rebuild()
