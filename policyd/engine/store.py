@@ -129,9 +129,11 @@ class Store:
 
     def settle(self, partial: Partial) -> None:
         """Gives a partial of a Start a place of its own, since it is going to differ from the others."""
-        if partial.source is not None:
-            self.remove(partial)
+        source, partial.source = partial.source, None
+        if source is not None:
+            # In this order the scope stays: whoever is at it goes on with what waits there.
             self._put(_scope(self.scopes[partial.run.table.policy.key], partial.key), partial)
+            self._clear(source, partial.run.member)
 
     def add_repeat(self, partial: Partial, step: int, event: Event, weight: int) -> None:
         """Adds a repeat of a step to a partial's evidence, as far as that is kept."""

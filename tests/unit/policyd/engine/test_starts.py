@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from execray.schema.catalog import Flag
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import Finding, Match, Output
 from policyd.engine.partials import Limits
@@ -166,3 +167,13 @@ def test_shared_starts_of_a_process_that_ended_live_for_the_grace_only() -> None
     story.told_to(engine)
     engine.advance_clock(story.play.now_ns + 2_100_000_000)
     assert (engine.stats()["partials"], engine.stats()["expired"]) == (1, 2)
+
+
+def test_one_that_an_until_leaves_in_doubt_goes_on_by_the_same_event() -> None:
+    unsure = step("open", test("path", Op.STARTSWITH, ("/b",)))
+    engine = machine(policy("p", A, B, unsure, states=chain(2), untils=(Until(2, (1,)),)))
+    story = Story()
+    story.opens("a")
+    story.play.event("open", story.proc, path="/b", cut=Flag.PATH_TRUNCATED)
+    found = matches(story.told_to(engine))
+    assert [match.partial_evidence for match in found] == [True]
