@@ -192,7 +192,7 @@ HOSTILE = {
 def test_hostile_files_end_soon(text: str) -> None:
     began = time.process_time()
     check(compile_source(text, "x"))
-    assert time.process_time() - began < 15
+    assert time.process_time() - began < 45  # a bound, not a measure: machines that run tests are busy
 
 
 def test_at_most_twenty_are_shown_errors_first_and_the_rest_is_counted() -> None:
