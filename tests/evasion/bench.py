@@ -211,7 +211,8 @@ class Bench:
 
     def _lost_more(self) -> bool:
         """Whether events were lost since the last time."""
-        before, self._lost = self._lost, sum(self._arena.status("tracerd")["lost"].values())
+        with self._arena.stack.control("tracerd", timeout_s=TRICK_TIMEOUT_S) as control:
+            before, self._lost = self._lost, sum(control.call("status")["lost"].values())
         return self._lost > before
 
     @contextmanager
@@ -302,7 +303,7 @@ class Bench:
             found.extend(self._new_alerts())
             return any(alert.get("file", {}).get("path") == str(mark) for alert in found)
 
-        eventually(arrived)
+        eventually(arrived, TRICK_TIMEOUT_S)
         return found
 
     def _new_alerts(self) -> list[dict[str, Any]]:
