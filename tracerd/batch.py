@@ -12,6 +12,7 @@ from tracerd.processes import Process
 
 #: Where a record's er_task stands but for its end (the thread's id): equal bytes, equal actor.
 ACTOR_BYTES: Final = slice(HEADER.size, HEADER.size + TASK.size - 4)
+_ARGV_TRUNCATED: Final = int(Flag.ARGV_TRUNCATED)
 _ARGV: Final = 1 + ACTOR_SLOT_OF["argv"]
 #: The order in which _row() writes them.
 _ROW: Final = """proc.id uid euid suid fsuid gid egid sgid fsgid caps.effective caps.permitted cgroup.id comm exe argv cwd
@@ -114,8 +115,8 @@ class BatchBuilder:
         if process.argv is None:
             return None, 0
         args = process.argv.removesuffix(b"\0").split(b"\0", MAX_ARGS) if process.argv else []
-        cut = Flag.ARGV_TRUNCATED if len(args) > MAX_ARGS else Flag(0)
-        return tuple(self.text(arg) for arg in args[:MAX_ARGS]), int(cut)
+        cut = _ARGV_TRUNCATED if len(args) > MAX_ARGS else 0
+        return tuple(self.text(arg) for arg in args[:MAX_ARGS]), cut
 
     def _row(self, process: Process, parent: int | None, argv: tuple[int | None, ...] | None) -> int:
         text = self.text

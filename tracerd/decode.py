@@ -37,7 +37,11 @@ _AF_INET: Final = 2
 _AF_INET6: Final = 10
 _CALLS: Final = {number: name[8:].lower().encode() for name, number in ER_SETUID_CALL.items() if number}
 #: Flags that tell of the image, and stay with the process.
-_IMAGE: Final = PATH_UNSURE | Flag.ARGV_TRUNCATED | Flag.UNREADABLE | Flag.CWD_TRUNCATED
+_IMAGE: Final = int(PATH_UNSURE | Flag.ARGV_TRUNCATED | Flag.UNREADABLE | Flag.CWD_TRUNCATED)
+# as plain numbers: an operation on a Flag makes another Flag, which takes as long as half an event
+_HEARTBEAT: Final = int(Flag.HEARTBEAT)
+_UNREADABLE: Final = int(Flag.UNREADABLE)
+_OLD_CREDS_UNKNOWN: Final = int(Flag.OLD_CREDS_UNKNOWN)
 _FORK: Final = ER_EVENT["ER_EVENT_FORK"]
 _EXIT: Final = ER_EVENT["ER_EVENT_EXIT"]
 #: The header, and the thread's id at the end of er_task.
@@ -111,7 +115,7 @@ class Decoder:
         if known is None or size != length or length < known[0]:
             raise BadRecord(f"kind {code}, {size} of {length} bytes")
         self.heartbeats[code] = time_ns
-        if flags & Flag.HEARTBEAT:
+        if flags & _HEARTBEAT:
             return
         record = data[offset : offset + length]
         slots = known[1](record, flags)
@@ -148,7 +152,7 @@ class Decoder:
         if r.ret == 0:
             task = layout.Task._make(TASK.unpack_from(record, HEADER.size))
             process = self._table.get(task.pid, task.start_ns)
-            known = None if flags & Flag.UNREADABLE else argv
+            known = None if flags & _UNREADABLE else argv
             self._table.executed(process, walked_path(path, r.i_mode, r.ino), known, flags & _IMAGE, folder(cwd))
             self._table.contained(process, container(cgroup, v1), task.cgroup_id, by_id=not v1)
             self._table.parent_seen(process, (r.ppid, r.parent_start_ns))
@@ -187,7 +191,7 @@ class Decoder:
     def _open(self, record: memoryview, flags: int) -> Slots:
         r, walked, below, raw, _ = self._file(record)
         path, ident, fspath = self._file_slots(r, walked, below)
-        rawpath = None if flags & Flag.UNREADABLE and not raw else self._builder.text(raw)
+        rawpath = None if flags & _UNREADABLE and not raw else self._builder.text(raw)
         created = bool(r.f_mode & _FMODE_CREATED) or bool(r.ino and r.open_flags & _O_TMPFILE)
         return (path, rawpath, r.open_flags, r.mode, created, ident, fspath, result(r.ret))
 
@@ -272,5 +276,5 @@ class Decoder:
         call = _CALLS.get(r.call)
         if call is None:
             raise BadRecord(f"set*id call {r.call}")
-        old = (None, None) if flags & Flag.OLD_CREDS_UNKNOWN else (r.old_uid, r.old_euid)
+        old = (None, None) if flags & _OLD_CREDS_UNKNOWN else (r.old_uid, r.old_euid)
         return (self._builder.text(call), r.new_uid, r.new_euid, *old, r.ret)

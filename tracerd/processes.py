@@ -226,7 +226,7 @@ class ProcessTable:
     def _shorten_argv(process: Process) -> None:
         if process.argv is not None and len(process.argv) > DEAD_ARGV_BYTES:
             process.argv = process.argv[:DEAD_ARGV_BYTES]
-            process.flags |= Flag.ARGV_TRUNCATED
+            process.flags |= int(Flag.ARGV_TRUNCATED)
 
     def _remove(self, process: Process) -> None:
         del self._by_pid[process.pid]

@@ -19,12 +19,13 @@ class BadRecord(ValueError):
 
 def cut(record: memoryview, at: int, *lengths: int) -> tuple[bytes, ...]:
     """Returns the texts that lie back to back from `at` on. Raises BadRecord where the record is shorter."""
-    if at + sum(lengths) > len(record):
+    total = sum(lengths)
+    if at + total > len(record):
         raise BadRecord("tail longer than the record")
-    out = []
+    tail, out, begin = bytes(record[at : at + total]), [], 0  # copied once: a slice of a memoryview is an object more
     for length in lengths:
-        out.append(bytes(record[at : at + length]))
-        at += length
+        out.append(tail[begin : begin + length])
+        begin += length
     return tuple(out)
 
 
@@ -48,10 +49,12 @@ def path_in_filesystem(path: bytes, own_len: int, below: bytes) -> bytes | None:
     """Returns a walked path's form within its filesystem: what stands below its mount, and its end in that mount."""
     if not path.startswith(b"/"):
         return None
-    own = path[len(path) - own_len :] if own_len else b""
-    return below + own or b"/"
+    if own_len == len(path):
+        return below + path
+    return below + path[len(path) - own_len :] or b"/"
 
 
+@lru_cache(maxsize=4096)
 def file_id(dev: int, ino: int, generation: int) -> bytes | None:
     """Returns a file's identity as policies write it, None where there is no file."""
     return b"%d:%d:%d:%d" % (dev >> 20, dev & 0xFFFFF, ino, generation) if ino else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 6
+ER_ABI_VERSION: Final = 7
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -323,6 +323,7 @@ class Task(NamedTuple):
     cgroup_id: int
     cap_effective: int
     cap_permitted: int
+    comm: bytes
     pid: int
     uid: int
     euid: int
@@ -340,8 +341,7 @@ class Task(NamedTuple):
     ns_mnt: int
     ns_net: int
     ns_user: int
-    comm: bytes
     tid: int
 
 
-TASK: Final = Struct("<QQQQIIIIIIIIIIIIIIIII16sI")
+TASK: Final = Struct("<QQQQ16sIIIIIIIIIIIIIIIIII")

@@ -3,17 +3,22 @@
     python -m tests.bench.bench_decode --json decode.json
 
 Real records are taken once (a shell that starts programs, and programs that open and write), then decoded over and over in
-batches of the size that a busy tracerd makes. Needs root.
+batches of the size that a busy tracerd makes. Then 200,000 processes that live for one program each, made from one real one's
+records: what the table has grown by afterwards, and by how much at most while they ran. Needs root.
 """
 
 from __future__ import annotations
 
 import statistics
+import struct
 import subprocess
 import sys
 import time
-from typing import Any
+import tracemalloc
+from collections.abc import Sequence
+from typing import Any, Final
 
+from execray.schema.layout import ER_EVENT, HEADER, TASK, Task
 from execray.wire.frames import encode
 from tests.bench import command
 from tests.support.live import Live
@@ -62,8 +67,49 @@ def _decode(records: list[bytes]) -> float:
     return len(records) / took
 
 
+SHORT_LIVED: Final = 200_000
+#: Where a record has its kind, and its task's start time and pid; where a fork has its child's.
+_KIND: Final = struct.Struct("<4xH")
+_START, _PID = HEADER.size, HEADER.size + 8 * 4 + 16
+_CHILD: Final = HEADER.size + TASK.size
+_PIDS: Final = 32768
+
+
+def _short_lived(records: Sequence[bytes]) -> dict[str, Any]:
+    """Runs many processes through a table: a fork, an exec and an exit each, with pids that are used again."""
+    kinds = {_KIND.unpack_from(record)[0]: record for record in records}
+    fork, run, end = (bytearray(kinds[ER_EVENT[f"ER_EVENT_{name}"]]) for name in ("FORK", "EXEC", "EXIT"))
+    assert Task._make(TASK.unpack_from(run, HEADER.size)).pid == struct.unpack_from("<I", run, _PID)[0]
+    table, builder = ProcessTable(65536), BatchBuilder()
+    decoder = Decoder(table, builder)
+    tracemalloc.start()
+    before, start = tracemalloc.get_traced_memory()[0], time.process_time()
+    for number in range(SHORT_LIVED):
+        pid, started = 1000 + number % _PIDS, 10**12 + number
+        struct.pack_into("<QI", fork, _CHILD, started, pid)
+        for record in (run, end):
+            struct.pack_into("<Q", record, _START, started)
+            struct.pack_into("<I", record, _PID, pid)
+        for record in (fork, run, end):
+            decoder.decode(memoryview(record), 0, len(record))
+        if number % (BATCH // 3) == 0:
+            encode(builder.take())
+    took = time.process_time() - start
+    encode(builder.take())
+    now, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert decoder.refused == 0
+    return {
+        "processes": SHORT_LIVED,
+        "seconds": round(took, 1),
+        "kept": len(table),
+        "grown_kib": (now - before) // 1024,
+        "peak_kib": (peak - before) // 1024,
+    }
+
+
 def run() -> dict[str, Any]:
-    """Returns for each kind of work the events per second, and the bytes of a record."""
+    """Returns for each kind of work the events per second, and the bytes of a record; then what many processes leave behind."""
     result = {}
     for name, (wanted, script) in WORK.items():
         records = _capture(wanted, script)
@@ -74,6 +120,7 @@ def run() -> dict[str, Any]:
             "events_per_s": round(statistics.median(rates)),
             "best": round(max(rates)),
         }
+    result["short-lived"] = _short_lived(records)
     return result
 
 
@@ -83,7 +130,13 @@ def table(result: dict[str, Any]) -> str:
     lines += [
         f"{name:18} {r['events']:7} {r['record_bytes']:16} {r['events_per_s']:10} {r['best']:6}"
         for name, r in result.items()
+        if name in WORK
     ]
+    many = result["short-lived"]
+    lines.append(
+        f"\n{many['processes']:,} short-lived processes: {many['kept']} kept, memory grown by {many['grown_kib']} KiB,"
+        f" by {many['peak_kib']} KiB at most meanwhile"
+    )
     return "\n".join(lines)
 
 

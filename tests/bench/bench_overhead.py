@@ -1,41 +1,67 @@
-"""What the sensor costs the watched: system calls untraced, with the hook attached for something else, and recorded.
+"""What the sensor costs the watched: system calls and programs untraced, beside an empty program on the same hook, and traced.
 
     python -m tests.bench.bench_overhead --json overhead.json
 
-A small C program times its own calls, pinned to one processor; the sensor is attached and detached between runs, in turns, and
-ratios of medians are reported. Recorded events are drained on the other processor. Needs root and gcc.
+A small C program times its own calls, on one processor and at real-time priority (`chrt -f 1`, where that is permitted: other
+work on the machine drowns these figures otherwise). The ways take turns; ratios of medians are reported.
+
+| way | what it is |
+|---|---|
+| untraced | nothing of ours is attached |
+| empty | a program of two instructions on the raw tracepoint sys_exit |
+| other | the sensor, which wants another call |
+| traced | the call is traced and its path built, but the ring has no room: no record leaves |
+| recorded | a record of each call, drained on another processor |
+
+Needs root and gcc.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.bench import command
+from tests.bench.empty_program import attached as empty_program
 from tests.support.live import Live
 
-ROUNDS = 7
-CALLS = 100_000
-#: name -> (C statement, the event that records it)
-WORK = {
-    "open+close": ('close(open("/etc/hostname", 0));', "open"),
-    "write": ("if (write(null, page, 64) < 0) return 1;", "write"),
-    "close(-1)": ("close(-1);", "open"),
+ROUNDS: Final = 9
+CALLS: Final = 30_000
+PROGRAMS: Final = 200
+WAYS: Final = ("untraced", "empty", "other", "traced", "recorded")
+_ALWAYS: Final = ("er_exec", "er_fork", "er_exit")
+#: name -> (C statement, events that record it, how often)
+WORK: Final = {
+    "open+close": ('close(open("/etc/hostname", 0));', ["open"], CALLS),
+    "write 4 KiB": ("if (write(null, page, 4096) < 0) return 1;", ["write"], CALLS),
+    "close(-1)": ("close(-1);", [], CALLS),
+    "fork+exec": ("run();", ["exec", "fork", "exit"], PROGRAMS),
 }
 _SOURCE = """
+#define _GNU_SOURCE
 #include <fcntl.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 static char page[4096];
+static inline void run(void)
+{
+	char *argv[] = {"/bin/true", NULL};
+	pid_t pid = fork();
+	if (!pid) { execv(argv[0], argv); _exit(1); }
+	waitpid(pid, NULL, 0);
+}
 int main(int argc, char **argv)
 {
 	struct timespec a, b;
@@ -51,31 +77,30 @@ int main(int argc, char **argv)
 """
 
 
-def _build(folder: Path, name: str, statement: str) -> Path:
-    source = folder / f"{name.replace('(', '').replace(')', '')}.c"
+def _build(folder: Path, index: int, statement: str) -> Path:
+    source = folder / f"work{index}.c"
     source.write_text(_SOURCE % (statement, statement))
     program = source.with_suffix("")
     subprocess.run(["gcc", "-O2", "-w", "-o", program, source], check=True)
     return program
 
 
-def _time(program: Path) -> float:
-    out = subprocess.run(["taskset", "-c", "0", program, str(CALLS)], capture_output=True, text=True, check=True)
-    return float(out.stdout)
+def _priority() -> list[str]:
+    """The command that gives real-time priority, or nothing where that is refused."""
+    if shutil.which("chrt") and subprocess.run(["chrt", "-f", "1", "true"], check=False).returncode == 0:
+        return ["chrt", "-f", "1"]
+    return []
 
 
 @contextmanager
 def _drained(live: Live) -> Iterator[None]:
-    """Empties the ring in the background, on the other processor."""
+    """Empties the ring in the background, on another processor."""
     done = threading.Event()
 
     def drain() -> None:
-        os.sched_setaffinity(0, {1} & os.sched_getaffinity(0) or os.sched_getaffinity(0))
-        while not done.wait(0.005):
-            ring = live.sensor.ring
-            while ring.next() is not None:
-                pass
-            ring.release()
+        os.sched_setaffinity(0, os.sched_getaffinity(0) - {0} or {0})
+        while not done.wait(0.001):
+            _empty(live)
 
     thread = threading.Thread(target=drain)
     thread.start()
@@ -84,35 +109,89 @@ def _drained(live: Live) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+        _empty(live)
+
+
+def _empty(live: Live) -> None:
+    ring = live.sensor.ring
+    while ring.next() is not None:
+        pass
+    ring.release()
+
+
+class _Machine:
+    """The sensor, and how each way is set up."""
+
+    def __init__(self, live: Live, small: Live, prefix: list[str]) -> None:
+        self._live = live
+        self._small = small
+        self._prefix = prefix
+        self.dropped = 0
+        for sensor in (live.sensor, small.sensor):
+            _attach(sensor, False)
+
+    def time(self, way: str, program: Path, wanted: list[str], calls: int) -> float:
+        """Returns nanoseconds a call."""
+        live = self._small if way == "traced" else self._live
+        before = live.sensor.counter("DROPPED")
+        with ExitStack() as stack:
+            if way == "empty":
+                stack.enter_context(empty_program("sys_exit"))
+            elif way != "untraced":
+                _attach(live.sensor, True)
+                stack.callback(_attach, live.sensor, False)
+                live.want(wanted if way != "other" else ["setuid"])
+                stack.callback(live.want, [])
+                if way == "recorded":
+                    stack.enter_context(_drained(live))
+            argv: list[str | Path] = ["taskset", "-c", "0", *self._prefix, program, str(calls)]
+            out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        if way == "recorded":
+            self.dropped += live.sensor.counter("DROPPED") - before
+        return float(out)
+
+
+def _attach(sensor: Any, on: bool) -> None:
+    for name in _ALWAYS:
+        program = sensor._program(name)
+        (program.attach if on else program.detach)()
+
+
+def _measure(machine: _Machine, program: Path, wanted: list[str], calls: int) -> dict[str, float]:
+    ways = [way for way in WAYS if wanted or way not in ("traced", "recorded")]
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way in ways:
+            times[way].append(machine.time(way, program, wanted, calls))
+    return {way: statistics.median(values) for way, values in times.items()}
 
 
 def run() -> dict[str, Any]:
-    """Returns for each call the nanoseconds untraced, and the ratios to it."""
-    result: dict[str, Any] = {}
+    """Returns for each kind of work the nanoseconds untraced, and each way's ratio to that."""
+    result: dict[str, Any] = {"real-time priority": bool(_priority())}
     with tempfile.TemporaryDirectory(prefix="execray-bench-") as folder:
-        programs = {name: _build(Path(folder), name, statement) for name, (statement, _) in WORK.items()}
-        with Live([], ring_bytes=1 << 24) as live, _drained(live):
-            for name, (_, event) in WORK.items():
-                ways = {"untraced": [], "other": ["setuid"], "recorded": [event]}
-                times: dict[str, list[float]] = {way: [] for way in ways}
-                for _ in range(ROUNDS):
-                    for way, wanted in ways.items():
-                        live.want(wanted)
-                        times[way].append(_time(programs[name]))
-                median = {way: statistics.median(values) for way, values in times.items()}
-                result[name] = {
-                    "untraced_ns": round(median["untraced"], 1),
-                    "attached": round(median["other"] / median["untraced"], 2),
-                    "recorded": round(median["recorded"] / median["untraced"], 2),
-                }
+        programs = {n: _build(Path(folder), i, work[0]) for i, (n, work) in enumerate(WORK.items())}
+        # a ring that is full after a few records, and stays so
+        with Live([], ring_bytes=1 << 24) as live, Live([], ring_bytes=1 << 12) as small:
+            machine = _Machine(live, small, _priority())
+            for name, (_, wanted, calls) in WORK.items():
+                median = _measure(machine, programs[name], wanted, calls)
+                result[name] = {"untraced_ns": round(median["untraced"], 1)}
+                result[name] |= {way: round(ns / median["untraced"], 3) for way, ns in median.items()}
+            result["dropped"] = machine.dropped
     return result
 
 
 def table(result: dict[str, Any]) -> str:
     """Returns the result for people."""
-    lines = ["a system call                    untraced ns   hook attached, other call wanted   recorded"]
-    lines += [f"{n:32} {r['untraced_ns']:11.0f} {r['attached']:34.2f} {r['recorded']:10.2f}" for n, r in result.items()]
-    return "\n".join(lines)
+    show: Callable[[float | None], str] = lambda ratio: f"{ratio:9.2f}" if ratio is not None else " " * 9  # noqa: E731
+    lines = [f"{'':14}{'untraced ns':>12}" + "".join(f"{way:>9}" for way in WAYS[1:])]
+    lines += [
+        f"{name:14}{result[name]['untraced_ns']:12.0f}" + "".join(show(result[name].get(way)) for way in WAYS[1:])
+        for name in WORK
+    ]
+    priority = "at real-time priority" if result["real-time priority"] else "WITHOUT real-time priority: expect noise"
+    return "\n".join([*lines, f"{priority}; records lost while drained: {result['dropped']}"])
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ static __always_inline struct cgroup *er_v1_cgroup(struct css_set *set, struct c
 	return found == dfl ? NULL : found;
 }
 
-/* Writes the names from the walk's node up into walk->path, up to walk->pos. */
+/* Writes the names from the walk's node up into walk->names, up to walk->size. */
 __noinline int er_walk_cgroup(void)
 {
 	struct er_walk *walk = er_get_walk();
@@ -53,18 +53,18 @@ __noinline int er_walk_cgroup(void)
 
 	if (!walk)
 		return 0;
-	walk->pos = 0;
+	walk->size = 0;
 	for (i = 0; i < ER_CGROUP_DEPTH; i++) {
 		struct kernfs_node *kn = walk->kn, *parent = er_kernfs_parent(kn);
-		__u32 pos = walk->pos;
+		__u32 pos = walk->size;
 		long len;
 
 		if (!parent || pos >= ER_CGROUP_MAX - ER_NAME_MAX - 1)
 			break;
-		len = bpf_probe_read_kernel_str(&walk->path[pos], ER_NAME_MAX + 1, BPF_CORE_READ(kn, name));
+		len = bpf_probe_read_kernel_str(&walk->names[pos], ER_NAME_MAX + 1, BPF_CORE_READ(kn, name));
 		if (len <= 0)
 			break;
-		walk->pos = pos + len;
+		walk->size = pos + len;
 		walk->kn = parent;
 	}
 	return 0;
@@ -80,8 +80,8 @@ static __always_inline __u32 er_append_cgroup(char *tail, struct cgroup *cgroup)
 		return 0;
 	walk->kn = BPF_CORE_READ(cgroup, kn);
 	er_walk_cgroup();
-	len = walk->pos & (ER_CGROUP_MAX - 1);
-	bpf_probe_read_kernel(tail, len, walk->path);
+	len = walk->size & (ER_CGROUP_MAX - 1);
+	bpf_probe_read_kernel(tail, len, walk->names);
 	return len;
 }
 

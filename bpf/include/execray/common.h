@@ -19,15 +19,15 @@
 #include "execray/cgroup.h"
 
 /* What a file is, by whatever name. Into the fields of a record that has all of them. */
-#define ER_FILL_INODE(e, file)                                                     \
-	do {                                                                        \
-		struct file *er_file = ER_AS(struct file, file);                    \
+#define ER_FILL_INODE(e, file)                                                           \
+	do {                                                                             \
+		struct file *er_file = ER_AS(struct file, file);                         \
 		struct inode *er_inode = ER_AS(struct inode, ER_LOAD(er_file, f_inode)); \
-                                                                                    \
-		(e)->ino = ER_LOAD(er_inode, i_ino);                                \
-		(e)->dev = ER_LOAD(er_inode, i_sb, s_dev);                          \
-		(e)->generation = ER_LOAD(er_inode, i_generation);                  \
-		(e)->i_mode = ER_LOAD(er_inode, i_mode);                            \
+                                                                                         \
+		(e)->ino = ER_LOAD(er_inode, i_ino);                                     \
+		(e)->dev = ER_LOAD(er_inode, i_sb, s_dev);                               \
+		(e)->generation = ER_LOAD(er_inode, i_generation);                       \
+		(e)->i_mode = ER_LOAD(er_inode, i_mode);                                 \
 	} while (0)
 
 /* What a task brings along: its working directory and cgroups, behind what is in the tail already. Returns the new end.

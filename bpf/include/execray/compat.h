@@ -18,9 +18,8 @@ static __always_inline bool er_can_cast(void)
 }
 
 /* The pointer as one that ER_LOAD reads behind. */
-#define ER_AS(type, pointer)                                                                  \
-	(er_can_cast() ? (type *)bpf_rdonly_cast((pointer), bpf_core_type_id_kernel(type)) \
-		       : (type *)(pointer))
+#define ER_AS(type, pointer) \
+	(er_can_cast() ? (type *)bpf_rdonly_cast((pointer), bpf_core_type_id_kernel(type)) : (type *)(pointer))
 #define ER_LOAD(...) ER_READ(er_can_cast(), __VA_ARGS__)
 
 #endif

@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 6
+#define ER_ABI_VERSION 7
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -91,6 +91,7 @@ enum er_flag {
 /* A walked path with one of these may be another than it seems. */
 #define ER_F_PATH_UNSURE (ER_F_PATH_TRUNCATED | ER_F_PATH_TORN | ER_F_PATH_DETACHED)
 #define ER_TAIL_MAX	 (3 * ER_PATH_MAX + 2 * ER_CGROUP_MAX + ER_ARGV_MAX)
+#define ER_RECORD_MAX	 (512 + ER_TAIL_MAX)
 
 struct er_header {
 	__u32 len;     /* of the whole record */
@@ -108,7 +109,8 @@ struct er_task {
 	__u64 cgroup_id;
 	__u64 cap_effective; /* bit 1 << CAP_* */
 	__u64 cap_permitted;
-	__u32 pid; /* tgid */
+	char comm[16]; /* here for its alignment: it is copied by words */
+	__u32 pid;     /* tgid */
 	__u32 uid;
 	__u32 euid;
 	__u32 suid;
@@ -125,7 +127,6 @@ struct er_task {
 	__u32 ns_mnt;
 	__u32 ns_net;
 	__u32 ns_user;
-	char comm[16];
 	__u32 tid; /* last: what stands before is the same for all of a process's threads of one name and credentials */
 };
 

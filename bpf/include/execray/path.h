@@ -9,25 +9,36 @@
 
 /* Deeper than this is cut in front, and flagged. Each level is one round of a loop that the verifier walks through. */
 #define ER_PATH_DEPTH	 128
+#define ER_SHORT_NAME	 32
 #define ER_WALK_NAMELESS (1 << 16) /* no place in any tree: pipe, socket, memfd; beside enum er_flag */
 
-/* A walk and what it has come to, one per CPU. Apart from er_scratch: no per-CPU value may have more than 32 KiB. */
-struct er_walk {
-	char path[ER_PATH_MAX + ER_NAME_MAX + 1]; /* filled from its end; the rest is room that bounds checks need */
-	/*
-	 * Kept in memory and not in registers: what the verifier knows of it is then the same in each round of the
-	 * loop, whatever the round before did, and it has one case to look at instead of thousands.
-	 */
+/* A dentry whose name is in the path. */
+struct er_level {
 	struct dentry *dentry;
-	struct vfsmount *mnt;
+	const unsigned char *name;
+	__u32 seq; /* its rename counter when the name was looked at */
+	__u32 len;
+};
+
+/*
+ * A walk and what it has come to, one per CPU. Apart from er_scratch: no per-CPU value may have more than 32 KiB. In
+ * memory and not in registers: what the verifier knows of it is then the same in each round of the loop, whatever the
+ * round before did, and it has one case to look at instead of thousands.
+ */
+struct er_walk {
+	struct dentry *dentry;
+	struct vfsmount *mnt; /* NULL: to the filesystem's root, whatever is mounted where */
 	struct kernfs_node *kn;
 	struct dentry *below; /* the root of the file's own mount, where that isn't its filesystem's; NULL: it is */
-	__u32 pos;	      /* the path stands in path[pos .. ER_PATH_MAX - 1) */
-	__u32 own;	      /* where in it the file's own mount begins; ER_PATH_MAX: not come to */
+	__u32 at;	      /* where in the record the path begins */
+	__u32 end;	      /* of what is written of it */
+	__u32 size;	      /* of the path, so far */
+	__u32 own; /* how much of its end lies in the file's own mount; ER_PATH_MAX: not come to the others */
 	__u32 flags;
-	__u32 count;			       /* of those seen: */
-	__u32 seq[ER_PATH_DEPTH];	       /* what said that nothing is being renamed there */
-	struct dentry *seen[ER_PATH_DEPTH + 1]; /* whose names are in the path */
+	__u32 count;   /* of levels */
+	__u32 lengths; /* of all names, or-ed */
+	struct er_level level[ER_PATH_DEPTH];
+	char names[ER_CGROUP_MAX + ER_NAME_MAX + 1]; /* cgroup.h */
 };
 
 struct {
@@ -82,7 +93,7 @@ static __always_inline bool er_leave_mount(struct er_walk *walk, struct vfsmount
 	struct mount *above = ER_LOAD(mount, mnt_parent);
 
 	if (walk->own == ER_PATH_MAX) {
-		walk->own = walk->pos;
+		walk->own = walk->size;
 		walk->below = bound ? root : NULL;
 	}
 	if (mount == above) {
@@ -95,87 +106,141 @@ static __always_inline bool er_leave_mount(struct er_walk *walk, struct vfsmount
 	return false;
 }
 
-/* Puts a name in front of the path, behind a slash. Returns false where there is no room. */
-static __always_inline bool er_put_name(struct er_walk *walk, struct dentry *dentry, __u32 slash)
-{
-	__u32 len = ER_LOAD(dentry, d_name.len), pos = walk->pos;
-	const unsigned char *name = ER_LOAD(dentry, d_name.name);
-
-	if (len > ER_NAME_MAX)
-		len = ER_NAME_MAX;
-	if (pos < len + 1)
-		return false;
-	pos = (pos - len - slash) & (ER_PATH_MAX - 1);
-	if (slash)
-		walk->path[pos] = '/';
-	bpf_probe_read_kernel(&walk->path[pos + slash], len & ER_NAME_MAX, name);
-	walk->pos = pos;
-	return true;
-}
-
 /* One level up. Returns true at the end of the walk. */
 static __always_inline bool er_walk_up(struct er_walk *walk)
 {
 	struct dentry *dentry = ER_AS(struct dentry, walk->dentry);
-	struct vfsmount *mnt = ER_AS(struct vfsmount, walk->mnt);
-	__u32 seq = er_rename_seq(dentry), count = walk->count;
+	struct vfsmount *mnt = walk->mnt;
+	__u32 seq = er_rename_seq(dentry), count = walk->count, len;
 	struct dentry *parent = ER_LOAD(dentry, d_parent);
 	bool root = dentry == parent;
+	struct er_level *level;
 
-	if (dentry == ER_LOAD(mnt, mnt_root))
-		return er_leave_mount(walk, mnt, dentry, !root);
-	/* A root that isn't its mount's: a pipe, socket, memfd. Its name stands alone. */
-	if (!er_put_name(walk, dentry, !root)) {
+	if (mnt) {
+		mnt = ER_AS(struct vfsmount, mnt);
+		if (dentry == ER_LOAD(mnt, mnt_root))
+			return er_leave_mount(walk, mnt, dentry, !root);
+		/* A root that isn't its mount's: a pipe, socket, memfd. Its name stands alone. */
+		if (root)
+			walk->flags |= ER_WALK_NAMELESS;
+	} else if (root) {
+		return true;
+	}
+	len = ER_LOAD(dentry, d_name.len) & ER_NAME_MAX;
+	if (walk->size + len + 1 >= ER_PATH_MAX || count >= ER_PATH_DEPTH) {
 		walk->flags |= ER_F_PATH_TRUNCATED;
 		return true;
 	}
-	if (root) {
-		if (walk->path[walk->pos & (ER_PATH_MAX - 1)] == '/') /* namespaces, pidfds: the kernel's word for no name */
-			walk->pos = ER_PATH_MAX - 1;
-		walk->flags |= ER_WALK_NAMELESS;
-		return true;
-	}
-	if (count < ER_PATH_DEPTH) {
-		walk->seen[count] = dentry;
-		walk->seq[count] = seq;
-		walk->count = count + 1;
-	}
+	level = &walk->level[count];
+	level->dentry = dentry;
+	level->name = ER_LOAD(dentry, d_name.name);
+	level->seq = seq;
+	level->len = len;
+	walk->lengths |= len;
+	walk->count = count + 1;
+	walk->size += len + 1;
 	walk->dentry = parent;
-	return false;
+	return root;
 }
 
 /* Whether something was renamed while its name was read or since: the path may be one that never was. */
 static __always_inline bool er_is_torn(struct er_walk *walk)
 {
-	int i;
+	__u32 i;
 
 	for (i = 0; i < ER_PATH_DEPTH; i++) {
-		__u32 seq = walk->seq[i];
+		struct er_level *level = &walk->level[i];
 
-		if (i >= (int)walk->count)
+		if (i >= walk->count)
 			return false;
-		if ((seq & 1) || er_rename_seq(ER_AS(struct dentry, walk->seen[i])) != seq)
+		if ((level->seq & 1) || er_rename_seq(ER_AS(struct dentry, level->dentry)) != level->seq)
 			return true;
 	}
 	return false;
 }
 
+/* Where the next name goes: behind its slash. Negative where there is no more. */
+static __always_inline __s32 er_next_name(struct er_walk *walk, struct er_scratch *scratch, __u32 from, __u32 slash)
+{
+	__u32 at;
+
+	barrier(); /* or the compiler keeps the end in a register, where the verifier follows each of its values */
+	at = walk->end;
+	if (from >= ER_PATH_DEPTH || at > ER_RECORD_MAX - 2 * ER_NAME_MAX)
+		return -1;
+	scratch->record.bytes[at] = '/';
+	walk->end = at + (walk->level[from].len & ER_NAME_MAX) + 1;
+	return at + slash;
+}
+
 /*
- * Builds the path of the walk's dentry and mount in walk->path, from walk->pos on. Not static, and without arguments:
- * such a function is verified once, and not for each place that calls it.
+ * Writes the walk's names into the record, the last one first. Each with some bytes behind it, which what follows
+ * covers: in words that a plain load reads, since a helper takes as long as the rest of the level. timespec64 is two
+ * words in every kernel.
+ */
+static __always_inline void er_write_short_names(struct er_walk *walk, struct er_scratch *scratch, __u32 slash)
+{
+	__u32 i;
+
+	for (i = 0; i < ER_PATH_DEPTH; i++) {
+		__u32 from = walk->count - 1 - i;
+		__s32 at = er_next_name(walk, scratch, from, slash);
+		struct timespec64 *words;
+		__u64 *to;
+
+		if (at < 0)
+			return;
+		to = (__u64 *)&scratch->record.bytes[at];
+		words = ER_AS(struct timespec64, walk->level[from & (ER_PATH_DEPTH - 1)].name);
+		to[0] = words->tv_sec;
+		to[1] = words->tv_nsec;
+		words = ER_AS(struct timespec64, walk->level[from & (ER_PATH_DEPTH - 1)].name + 16);
+		to[2] = words->tv_sec;
+		to[3] = words->tv_nsec;
+	}
+}
+
+/* The same for names of any length, and for kernels without bpf_rdonly_cast. */
+static __always_inline void er_write_names(struct er_walk *walk, struct er_scratch *scratch, __u32 slash)
+{
+	__u32 i;
+
+	for (i = 0; i < ER_PATH_DEPTH; i++) {
+		__u32 from = walk->count - 1 - i;
+		__s32 at = er_next_name(walk, scratch, from, slash);
+		struct er_level *level = &walk->level[from & (ER_PATH_DEPTH - 1)];
+		__u32 len;
+
+		if (at < 0)
+			return;
+		len = level->len;
+		barrier_var(len); /* or it is kept on the stack, where Linux 6.1 forgets its bound */
+		bpf_probe_read_kernel(&scratch->record.bytes[at], len & ER_NAME_MAX, level->name);
+	}
+}
+
+/*
+ * Builds the path of the walk's dentry and mount in the record. Not static, and without arguments: such a function is
+ * verified once, and not for each place that calls it.
  */
 __noinline int er_walk(void)
 {
+	struct er_scratch *scratch = er_get_scratch();
 	struct er_walk *walk = er_get_walk();
-	int i;
+	bool mounts;
+	__u32 at, i;
 
-	if (!walk)
+	if (!walk || !scratch)
 		return 0;
-	walk->pos = ER_PATH_MAX - 1;
+	at = walk->at;
+	if (at > ER_RECORD_MAX - 2 * ER_PATH_MAX)
+		return 0;
+	mounts = walk->mnt;
+	walk->size = 0;
 	walk->own = ER_PATH_MAX;
-	walk->below = NULL;
 	walk->flags = 0;
 	walk->count = 0;
+	walk->lengths = 0;
 	for (i = 0; i < ER_PATH_DEPTH; i++) {
 		if (er_walk_up(walk))
 			goto done;
@@ -184,70 +249,55 @@ __noinline int er_walk(void)
 done:
 	if (er_is_torn(walk))
 		walk->flags |= ER_F_PATH_TORN;
-	if (walk->pos == ER_PATH_MAX - 1 && !(walk->flags & ER_WALK_NAMELESS)) {
-		walk->path[ER_PATH_MAX - 2] = '/';
-		walk->pos = ER_PATH_MAX - 2;
-	}
-	return 0;
-}
-
-/* Builds in walk->path the way from the filesystem's root to the root of the file's mount, which walk->below is. */
-__noinline int er_walk_below(void)
-{
-	struct er_walk *walk = er_get_walk();
-	int i;
-
-	if (!walk)
+	walk->end = at;
+	if (er_can_cast() && walk->lengths < ER_SHORT_NAME)
+		er_write_short_names(walk, scratch, walk->flags & ER_WALK_NAMELESS ? 0 : 1);
+	else
+		er_write_names(walk, scratch, walk->flags & ER_WALK_NAMELESS ? 0 : 1);
+	at = walk->at;
+	barrier_var(at); /* its bound, too, was on the stack */
+	if (at > ER_RECORD_MAX - 2 * ER_PATH_MAX)
 		return 0;
-	walk->pos = ER_PATH_MAX - 1;
-	for (i = 0; i < ER_PATH_DEPTH; i++) {
-		struct dentry *dentry = ER_AS(struct dentry, walk->below);
-		struct dentry *parent = ER_LOAD(dentry, d_parent);
-
-		if (dentry == parent)
-			return 0;
-		if (!er_put_name(walk, dentry, 1))
-			break;
-		walk->below = parent;
+	if (walk->flags & ER_WALK_NAMELESS) {
+		/* namespaces and pidfds have a slash for a name: the kernel's word for none */
+		if (scratch->record.bytes[at] == '/')
+			walk->size = 1;
+		walk->size -= 1;
+	} else if (!walk->size && mounts) {
+		scratch->record.bytes[at] = '/';
+		walk->size = 1;
 	}
-	walk->flags |= ER_F_PATH_TRUNCATED;
 	return 0;
-}
-
-/* Copies what a walk has built to the record's tail. Returns its length. */
-static __always_inline __u32 er_copy_walked(struct er_walk *walk, char *tail)
-{
-	__u32 pos = walk->pos & (ER_PATH_MAX - 1), len = (ER_PATH_MAX - 1 - pos) & (ER_PATH_MAX - 1);
-
-	bpf_probe_read_kernel(tail, len, &walk->path[pos]);
-	return len;
 }
 
 /* Appends a path to the record's tail. Returns its length. */
 static __always_inline __u32 er_append_path(struct er_scratch *scratch, char *tail, const struct path *path,
 					    __u16 *flags)
 {
-	struct path *at = ER_AS(struct path, path);
+	struct path *place = ER_AS(struct path, path);
 	struct er_walk *walk = er_get_walk();
 	struct dentry *dentry;
 
 	if (!walk)
 		return 0;
-	walk->dentry = ER_LOAD(at, dentry);
-	walk->mnt = ER_LOAD(at, mnt);
-	dentry = ER_AS(struct dentry, walk->dentry);
+	dentry = walk->dentry = ER_LOAD(place, dentry);
+	walk->mnt = ER_LOAD(place, mnt);
+	walk->at = tail - scratch->record.bytes;
+	walk->below = NULL;
 	er_walk();
-	if (!ER_LOAD(dentry, d_hash.pprev) && !(walk->flags & ER_WALK_NAMELESS) && walk->count)
+	dentry = ER_AS(struct dentry, dentry);
+	if (walk->count && !(walk->flags & ER_WALK_NAMELESS) && !ER_LOAD(dentry, d_hash.pprev))
 		*flags |= ER_F_DELETED;
 	*flags |= (__u16)walk->flags;
-	return er_copy_walked(walk, tail);
+	return walk->size & (ER_PATH_MAX - 1);
 }
 
 /*
  * After er_append_path: the same file within its filesystem, whatever is mounted where. Returns how long the path's end
  * is that holds for both; appends what stands before that end, if the file's mount shows only a part of its filesystem.
  */
-static __always_inline __u32 er_append_below(char *tail, __u32 path_len, __u16 *below_len, __u16 *flags)
+static __always_inline __u32 er_append_below(struct er_scratch *scratch, char *tail, __u32 path_len, __u16 *below_len,
+					     __u16 *flags)
 {
 	struct er_walk *walk = er_get_walk();
 	__u32 own;
@@ -255,12 +305,13 @@ static __always_inline __u32 er_append_below(char *tail, __u32 path_len, __u16 *
 	*below_len = 0;
 	if (!walk || walk->flags & ER_WALK_NAMELESS)
 		return 0;
-	if (walk->own == ER_PATH_MAX)
-		return path_len;
-	own = ER_PATH_MAX - 1 - walk->own;
+	own = walk->own == ER_PATH_MAX ? path_len : walk->own;
 	if (walk->below) {
-		er_walk_below();
-		*below_len = er_copy_walked(walk, tail);
+		walk->dentry = walk->below;
+		walk->mnt = NULL;
+		walk->at = tail - scratch->record.bytes;
+		er_walk();
+		*below_len = walk->size & (ER_PATH_MAX - 1);
 		*flags |= (__u16)walk->flags;
 	}
 	return own;
@@ -277,6 +328,8 @@ static __always_inline struct file *er_file_of(__s32 fd)
 	if (fd < 0 || (__u32)fd >= ER_LOAD(fdt, max_fds))
 		return NULL;
 	slots = ER_LOAD(fdt, fd);
+	if (er_can_cast())
+		return (struct file *)ER_AS(struct timespec64, &slots[fd])->tv_sec;
 	bpf_probe_read_kernel(&file, sizeof(file), &slots[fd]);
 	return file;
 }

@@ -35,7 +35,7 @@ struct er_scratch {
 		struct er_file file;
 		struct er_plain plain;
 		struct er_connect connect;
-		char bytes[512 + ER_TAIL_MAX];
+		char bytes[ER_RECORD_MAX];
 	} record;
 };
 

@@ -71,13 +71,30 @@ static __always_inline void er_fill_namespaces(struct er_task *out, struct task_
 	}
 }
 
+static __always_inline void er_fill_comm(struct er_task *out, struct task_struct *task)
+{
+	__u64 *to = (__u64 *)out->comm;
+
+	if (er_can_cast()) {
+		/* two words in every kernel; a plain load of the array itself would be one of a byte */
+		struct timespec64 *words = ER_AS(struct timespec64, (void *)task + bpf_core_field_offset(task->comm));
+
+		to[0] = words->tv_sec;
+		to[1] = words->tv_nsec;
+		return;
+	}
+	/* As a string: before Linux 5.17 the bytes behind its NUL are those of the name before. */
+	to[0] = to[1] = 0;
+	bpf_core_read_str(out->comm, sizeof(out->comm), &task->comm);
+}
+
 /* Linux 6.3 (f122a08b197d) made one number of two halves, in the same order. */
-#define ER_CAPS(out, cred, field, direct)                                               \
-	do {                                                                             \
-		if ((direct) && bpf_core_field_exists((cred)->field.val))                \
-			out = (cred)->field.val;                                         \
-		else                                                                     \
-			bpf_core_read(&out, sizeof(out), &(cred)->field);                \
+#define ER_CAPS(out, cred, field, direct)                                 \
+	do {                                                              \
+		if ((direct) && bpf_core_field_exists((cred)->field.val)) \
+			out = (cred)->field.val;                          \
+		else                                                      \
+			bpf_core_read(&out, sizeof(out), &(cred)->field); \
 	} while (0)
 
 /* direct: a constant; whether the verifier knows the pointer for a task's. */
@@ -110,9 +127,7 @@ static __always_inline void er_fill_task(struct er_task *out, struct task_struct
 	out->session = er_pid_nr(ER_READ(direct, signal, pids[PIDTYPE_SID]), direct);
 	out->pgrp = er_pid_nr(ER_READ(direct, signal, pids[PIDTYPE_PGID]), direct);
 	er_fill_namespaces(out, task, cred, direct);
-	/* As a string: before Linux 5.17 the bytes behind its NUL are those of the name before. */
-	__builtin_memset(out->comm, 0, sizeof(out->comm));
-	bpf_core_read_str(&out->comm, sizeof(out->comm), &task->comm);
+	er_fill_comm(out, task);
 }
 
 static __always_inline void er_fill_current(struct er_task *out)

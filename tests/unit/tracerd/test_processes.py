@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from execray.process import NS_PER_TICK
+from execray.schema.layout import Task
 from tracerd.processes import ProcessTable
 
 START_TICKS = 5000
@@ -43,3 +45,30 @@ def test_another_process_under_the_same_pid_is_not_taken_for_it(proc: Path) -> N
     (proc / "42" / "exe").symlink_to("/usr/bin/tool")
     found = ProcessTable(1024, proc).get(42, (START_TICKS - 1) * NS_PER_TICK)
     assert (found.exe, found.argv, found.parent) == (None, None, None)
+
+
+@pytest.mark.parametrize("exits", [True, False], ids=["ends are seen", "ends are lost"])
+def test_many_short_lived_processes_leave_nothing_but_the_bound(exits: bool) -> None:
+    table = ProcessTable(500, Path("/nonexistent"))
+    mother = table.scanned(1, 1, b"/sbin/init")
+    argv = b"x" * 4096 + b"\0"
+
+    def live(number: int) -> None:
+        child = table.forked(mother, 1000 + number % 5000, number)
+        table.executed(child, b"/bin/true", argv, 0)
+        table.acted(child, Task._make([0] * len(Task._fields))._replace(comm=b"true", session=1, pgrp=child.pid))
+        if exits:
+            table.exited(*child.id)
+
+    for number in range(2, 4000):
+        live(number)
+    tracemalloc.start()
+    try:
+        for number in range(4000, 24_000):
+            live(number)
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(table) == (1 if exits else 500)
+    # at most the 500 that are known, with what they hold
+    assert grown < (64 * 1024 if exits else 500 * 8192)

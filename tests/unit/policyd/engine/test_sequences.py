@@ -270,7 +270,16 @@ def test_loss_taints_what_was_open_and_is_reported() -> None:
     assert engine.stats()["lost"] == 7
 
 
-@pytest.mark.parametrize(("flag", "partial"), [(Flag.PATH_TRUNCATED, True), (Flag.CONTENT_TRUNCATED, False)])
+@pytest.mark.parametrize(
+    ("flag", "partial"),
+    [
+        (Flag.PATH_TRUNCATED, True),
+        (Flag.PATH_TORN, True),
+        (Flag.PATH_DETACHED, True),
+        (Flag.DELETED, False),
+        (Flag.CONTENT_TRUNCATED, False),
+    ],
+)
 def test_match_on_a_cut_value_says_so(flag: Flag, partial: bool) -> None:
     story = Story()
     story.play.event("open", story.proc, path="/a", cut=flag)
