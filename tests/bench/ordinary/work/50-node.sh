@@ -1,0 +1,10 @@
+# JavaScript: packages with scripts, a compiler, a small service.
+as_dev sh -c 'mkdir -p web && cd web && npm init --yes'
+as_dev sh -c 'cd web && npm install express'
+as_dev sh -c 'cd web && npm install --save-dev typescript esbuild prettier'
+as_dev sh -c 'cd web && printf "const n: number = 1;\nconsole.log(n);\n" > a.ts && npx tsc a.ts && node a.js'
+as_dev sh -c 'cd web && npx esbuild a.ts --bundle --outfile=b.js && npx prettier --write a.ts'
+as_dev sh -c 'cd web && npm pkg set scripts.build="tsc a.ts" scripts.start="node a.js" && npm run build && npm start'
+as_dev sh -c 'cd web && npm ls --all && npm outdated'
+as_dev sh -c 'cd web && npm uninstall prettier && npm ci'
+as_dev timeout 20 sh -c 'cd web && node -e "require(\"express\")().get(\"/\", (q, r) => r.send(\"x\")).listen(8098, \"127.0.0.1\")" & sleep 2; curl --silent http://127.0.0.1:8098/; kill $!'
