@@ -247,13 +247,14 @@ __noinline int er_walk(void)
 	}
 	walk->flags |= ER_F_PATH_TRUNCATED;
 done:
-	if (er_is_torn(walk))
-		walk->flags |= ER_F_PATH_TORN;
 	walk->end = at;
 	if (er_can_cast() && walk->lengths < ER_SHORT_NAME)
 		er_write_short_names(walk, scratch, walk->flags & ER_WALK_NAMELESS ? 0 : 1);
 	else
 		er_write_names(walk, scratch, walk->flags & ER_WALK_NAMELESS ? 0 : 1);
+	/* after the names were written: a rename puts another into the same bytes */
+	if (er_is_torn(walk))
+		walk->flags |= ER_F_PATH_TORN;
 	at = walk->at;
 	barrier_var(at); /* its bound, too, was on the stack */
 	if (at > ER_RECORD_MAX - 2 * ER_PATH_MAX)
