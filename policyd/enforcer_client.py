@@ -25,6 +25,9 @@ BACKOFF_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5)
 CONNECT_TIMEOUT_S: Final = 1.0
 #: A capture is answered when tcpdump records, for which the enforcer waits up to 2 s.
 CAPTURE_TIMEOUT_S: Final = 3.0
+#: How long a kill that found nobody any more waits to hear that it was the enforcer's doing. Within respond.OUTCOME_GRACE_S.
+LATE_S: Final = 0.5
+_SELF: Final = "policyd"  # in outcomes
 #: Well within what a socket holds unread by default (about 160 orders of usual length).
 MAX_UNDER_WAY: Final = 128
 
@@ -66,7 +69,7 @@ class EnforcerClient:
         self._own = own or OwnProcesses()
         self._on_captured = on_captured
         budget = Budget(config.enforcer.kills_per_minute, config.enforcer.kills_per_minute_per_policy)
-        self.fallback = Killer(settings_of(config), budget, self._own, "policyd")
+        self.fallback = Killer(settings_of(config), budget, self._own, _SELF)
         self._socket: socket.socket | None = None
         self._pending: dict[str, asyncio.Future[Outcome]] = {}
         self._capturing: set[str] = set()
@@ -115,12 +118,27 @@ class EnforcerClient:
 
     async def _killed(self, order: Order, asked: asyncio.Future[Outcome]) -> Outcome:
         try:
-            outcome = await self._first_outcome(order, asked, self._timeout_s)
+            outcome = await self._first_outcome(asked, self._timeout_s)
         except _NoOutcome as error:
-            return await self._strike(order, error)
-        if outcome.result is Result.KILLED:
+            outcome = await self._strike(order, error)
+            if outcome.result is Result.GONE:
+                outcome = await self._whose_kill(asked, outcome)
+            self.stats.late += asked.done() and asked.exception() is None
+        finally:
+            self._pending.pop(order.order_id, None)
+        if outcome.result is Result.KILLED and outcome.by != _SELF:
             self.fallback.charge(order)
         return outcome
+
+    @staticmethod
+    async def _whose_kill(asked: asyncio.Future[Outcome], gone: Outcome) -> Outcome:
+        """Returns the enforcer's outcome where it comes after all, and says that it killed whom the fallback found gone."""
+        try:
+            async with asyncio.timeout(LATE_S):
+                late = await asyncio.shield(asked)
+        except (TimeoutError, _NoOutcome):
+            return gone
+        return late if late.result is Result.KILLED else gone
 
     def _strike(self, order: Order, why: _NoOutcome) -> Coroutine[Any, Any, Outcome]:
         """Kills directly, at once; the coroutine waits for the end."""
@@ -134,13 +152,13 @@ class EnforcerClient:
     async def capture(self, order: Order) -> Outcome:
         """Has the enforcer capture, and returns when packets are being recorded, or why not. There is no fallback."""
         try:
-            return await self._first_outcome(order, self._send(order), CAPTURE_TIMEOUT_S)
+            return await self._first_outcome(self._send(order), CAPTURE_TIMEOUT_S)
         except _NoOutcome as error:
-            return Outcome(
-                order.order_id, Result.FAILED, Reason.NO_ENFORCER.value, str(error), "policyd", boottime_ns()
-            )
+            return Outcome(order.order_id, Result.FAILED, Reason.NO_ENFORCER.value, str(error), _SELF, boottime_ns())
+        finally:
+            self._pending.pop(order.order_id, None)
 
-    async def _first_outcome(self, order: Order, asked: asyncio.Future[Outcome], timeout_s: float) -> Outcome:
+    async def _first_outcome(self, asked: asyncio.Future[Outcome], timeout_s: float) -> Outcome:
         """Waits for an order's first outcome. Raises _NoOutcome."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -148,8 +166,6 @@ class EnforcerClient:
         except TimeoutError as error:
             self.stats.timeouts += 1
             raise _NoOutcome(f"no outcome from the enforcer within {timeout_s * 1000:g} ms") from error
-        finally:
-            self._pending.pop(order.order_id, None)
 
     def _send(self, order: Order) -> asyncio.Future[Outcome]:
         """Sends an order, unless it is under way already; returns its outcome to be. Raises _NoOutcome."""

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -195,6 +196,26 @@ async def test_stopped_enforcer_is_given_up_after_the_bound_and_its_late_outcome
             assert (await status_of(config))["orders"] == {"taken": 1, "gone": 1}
             with victim() as child:
                 assert (await client.kill(make_order(key_of(child.pid)))).by == "enforcer"
+
+
+async def test_a_kill_of_the_enforcer_that_it_tells_late_is_no_process_that_had_ended_before(run_dir: Path) -> None:
+    config = config_in(run_dir, timeout_ms=50)
+
+    async def slow_enforcer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        order = decode_order(await reader.readline())
+        os.kill(order.process.pid, signal.SIGKILL)
+        await until(lambda: client.stats.fallbacks == 1)
+        outcome = Outcome(order.order_id, Result.KILLED, "", "", "enforcer", time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        writer.write(encode_outcome(outcome))
+        await writer.drain()
+        writer.close()
+
+    config.order_socket.parent.mkdir(parents=True, exist_ok=True)
+    async with await asyncio.start_unix_server(slow_enforcer, config.order_socket), client_of(config) as client:
+        with victim() as child:
+            outcome = await client.kill(make_order(key_of(child.pid)))
+            assert (outcome.result, outcome.by) == (Result.KILLED, "enforcer")
+            assert died_of_sigkill(child) and client.stats.late == 1
 
 
 async def test_enforcer_itself_is_never_killed_by_the_fallback(run_dir: Path, tmp_path: Path) -> None:
