@@ -134,6 +134,9 @@ def _drop_ins(folder: Path) -> list[Path]:
 def _read(path: Path) -> str:
     try:
         return read_trusted(path, {0, os.geteuid()}, MAX_FILE_BYTES).decode("utf-8")
+    except PermissionError as error:
+        hint = "the daemons and the group read it too: chmod 644"
+        raise ConfigError(f"can't read {path}: {error.strerror}", hint) from error
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}", "name another file with --config") from error
     except Untrusted as error:

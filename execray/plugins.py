@@ -17,6 +17,8 @@ API_VERSION: Final = 1
 #: The groups of entry points.
 SINKS: Final = "execray.sinks"
 ACTIONS: Final = "execray.actions"
+#: Sinks that are policyd's own.
+BUILT_IN_SINKS: Final = ("file", "stdout", "journal")
 #: What an entry point, and so a plug-in, may be called.
 PLUGIN_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 

@@ -92,7 +92,8 @@ def prepare_dir(path: Path, mode: int, group: str = "", user: pwd.struct_passwd 
         try:
             found = os.fstat(fd)
             if found.st_uid not in (uid, os.geteuid()):
-                raise OperatorError(f"{path} is not a folder of ours", f"remove it, or chown {uid} {path}")
+                hint = f"does its service run, as another account? Else remove it, or chown {uid} {path}"
+                raise OperatorError(f"{path} is not a folder of ours", hint)
             if found.st_uid != uid or (gid is not None and found.st_gid != gid):
                 os.fchown(fd, uid, -1 if gid is None else gid)
             if stat.S_IMODE(found.st_mode) != mode:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from execray.config import PolicydConfig
 from execray.plugin_index import find
-from execray.plugins import ACTIONS, SINKS, ActionRequest
+from execray.plugins import ACTIONS, BUILT_IN_SINKS, SINKS, ActionRequest
 from policyd.plugin_facts import PluginOptions
 from policyd.plugin_lane import PluginLane
 from policyd.plugin_requests import DROPPED, NOT_ALLOWED, QUEUED
 from policyd.sinks.base import Alert
-
-#: Sinks that are no plug-ins.
-BUILT_IN: Final = ("file", "stdout", "journal")
 
 
 class Plugins:
@@ -39,9 +36,9 @@ class Plugins:
         Raises OperatorError for a name that isn't installed; then nothing is started.
         """
         config = self._config
-        sinks = [name for name in dict.fromkeys(config.sinks) if name not in BUILT_IN]
+        sinks = [name for name in dict.fromkeys(config.sinks) if name not in BUILT_IN_SINKS]
         actions = list(dict.fromkeys(config.actions))
-        found_sinks = [find(SINKS, name, config.plugin_dir, BUILT_IN) for name in sinks]
+        found_sinks = [find(SINKS, name, config.plugin_dir, BUILT_IN_SINKS) for name in sinks]
         found_actions = [find(ACTIONS, name, config.plugin_dir) for name in actions]
         self._sinks = {
             plugin.name: PluginLane(plugin, self._options(plugin.name), dict, self._log) for plugin in found_sinks

@@ -24,7 +24,7 @@ def install(places: Places) -> list[Path]:
         program.check_python()
         _check_links(places)
         final = places.on_disk(places.program)
-        fresh = final.with_name(f"{final.name}.new")
+        fresh = _unfinished(places)
         record.folder(final.parent)
         shutil.rmtree(fresh, ignore_errors=True)
         try:
@@ -40,7 +40,7 @@ def install(places: Places) -> list[Path]:
             record.write(target, text)
         for link, target in places.links():
             record.link(link, target)
-        kept = _configuration(places, record)
+        kept = _configuration(places, record, {path for path in former if path.is_relative_to(places.shipped)})
         _remove(places, [path for path in former if path not in record.paths])
         record.save()
     except OSError as error:
@@ -52,16 +52,23 @@ def uninstall(places: Places, *, purge: bool) -> None:
     """Removes what install made; purge: configuration and state too. Raises OperatorError where nothing is installed."""
     try:
         made = _read(places)
-        if not made and not purge:
+        if not made and not purge and not _unfinished(places).exists():
             raise OperatorError(f"nothing is installed in {places.on_disk(places.program)}", "was it another PREFIX?")
         if made:
             shutil.rmtree(places.on_disk(places.program))
+        shutil.rmtree(_unfinished(places), ignore_errors=True)
         if purge:
             for folder in (places.etc, places.state, places.run):
                 shutil.rmtree(places.on_disk(folder), ignore_errors=not places.on_disk(folder).exists())
         _remove(places, made)
     except OSError as error:
         raise OperatorError(f"can't uninstall: {error.filename}: {error.strerror}", "use sudo") from error
+
+
+def _unfinished(places: Places) -> Path:
+    """Where the program is built; an installation that is killed leaves it behind."""
+    final = places.on_disk(places.program)
+    return final.with_name(f"{final.name}.new")
 
 
 class _Record:
@@ -119,14 +126,16 @@ def _check_links(places: Places) -> None:
             raise OperatorError(f"{on_disk} is there already, and not ours", "move it away, or choose another PREFIX")
 
 
-def _configuration(places: Places, record: _Record) -> list[Path]:
+def _configuration(places: Places, record: _Record, known: set[Path]) -> list[Path]:
+    """Puts down the configuration that is new. known: what came before: of that, what is missing was removed on purpose."""
     kept = []
     record.folder(places.on_disk(places.drop_ins))
     for source, path in places.configuration():
         target = places.on_disk(path)
         text = source.read_text(encoding="utf-8")
         if not target.exists():
-            record.write(path, text, ours=False)
+            if places.shipped / path.relative_to(places.etc) not in known:
+                record.write(path, text, ours=False)
         elif target.read_bytes() != text.encode():
             kept.append(path)
     return kept

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import grp
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from execray.ctl.context import Context, command_errors, json_option, paint, print_json, table
+from execray.errors import OperatorError
 from execray.terminal import safe
 
 if TYPE_CHECKING:
-    from execray.config import Layered
+    from execray.config import Layered, PolicydConfig
 
 HIDDEN: Final = "…"
 
@@ -71,6 +73,7 @@ def notes_on(layers: Layered) -> list[str]:
         notes += [f"`{key}` names the account `{name}`, which doesn't exist: it permits nobody" for name in missing]
     if found.group and not _is_group(found.group):
         notes.append(f"there is no group `{found.group}`: only root may use execray-ctl")
+    notes += [*_file_notes(layers), *_plugin_notes(found.policyd)]
     notes += [
         f"`policyd.policy_dirs` names {d}, which is no folder" for d in found.policyd.policy_dirs if not d.is_dir()
     ]
@@ -81,6 +84,30 @@ def notes_on(layers: Layered) -> list[str]:
     if found.mode == "enforce" and not budget:
         notes.append("the mode is enforce, and the budget of kills is 0: nobody is killed")
     return notes
+
+
+def _file_notes(layers: Layered) -> Iterator[str]:
+    """Yields what is amiss with the files themselves: such that the daemons' accounts can't read, or that nobody reads."""
+    files = {Path(origin.rpartition(":")[0]) for origin in layers.origin.values() if ":" in origin}
+    for file in sorted(files):
+        if os.geteuid() == 0 and not file.stat().st_mode & 0o044:
+            yield f"only its owner can read {file}: daemons with accounts of their own don't start; chmod 644 {file}"
+    folders = {file.parent if file.parent.suffix == ".d" else file.with_suffix(".d") for file in files}
+    for file in sorted(file for folder in folders for file in folder.glob("*.yml")):
+        yield f"{file} is not read: the name of a drop-in ends in .yaml"
+
+
+def _plugin_notes(policyd: PolicydConfig) -> Iterator[str]:
+    """Yields the sinks and actions that nothing provides: policyd doesn't start with them."""
+    from execray.plugin_index import find  # noqa: PLC0415
+    from execray.plugins import ACTIONS, BUILT_IN_SINKS, SINKS  # noqa: PLC0415
+
+    wanted = [(SINKS, name) for name in policyd.sinks if name not in BUILT_IN_SINKS]
+    for group, name in [*wanted, *((ACTIONS, name) for name in policyd.actions)]:
+        try:
+            find(group, name, policyd.plugin_dir, BUILT_IN_SINKS if group == SINKS else ())
+        except OperatorError as error:
+            yield error.message
 
 
 def _is_group(name: str) -> bool:

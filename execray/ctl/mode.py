@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from execray.ctl.context import (
     paint,
     print_json,
 )
-from execray.ctl.dropin import write_drop_in
+from execray.ctl.dropin import check_root, write_drop_in
 from execray.errors import OperatorError
 from execray.terminal import safe
 
@@ -49,9 +48,10 @@ def mode(context: Context, wanted: str | None, yes: bool, as_json: bool) -> None
     if wanted is None:
         _show(context, as_json)
         return
+    check_root("set the mode")
     if wanted == "enforce" and not yes:
         _confirm("Policies that say `response enforce` will kill from now on. Go on?")
-    path = write_drop_in(context.config_file, "90-mode.yaml", f"mode: {wanted}\n", f"execray-ctl mode {wanted}")
+    path = write_drop_in(context.config_file, "90-mode.yaml", "mode", wanted, f"execray-ctl mode {wanted}")
     told = {daemon: _tell(context, daemon, "mode", mode=wanted) for daemon in _DAEMONS}
     _end(told, {"mode": wanted, "file": str(path)}, f"mode {wanted}, kept in {path}", as_json)
 
@@ -110,6 +110,7 @@ def enable(context: Context, names: tuple[str, ...], as_json: bool) -> None:
 
 
 def _switch(context: Context, names: Sequence[str], off: bool, as_json: bool) -> None:
+    check_root("switch policies on and off")
     before = list(context.config.policyd.disabled)
     with context.client("policyd") as client:
         known = {str(item.get("name")) for item in as_maps(as_map(client.call("policies")).get("policies"))}
@@ -120,8 +121,9 @@ def _switch(context: Context, names: Sequence[str], off: bool, as_json: bool) ->
     if off:
         after += [name for name in dict.fromkeys(names) if name not in before]
     word = "disable" if off else "enable"
-    text = json.dumps({"policyd": {"disabled": after}}) + "\n"  # which is YAML too
-    path = write_drop_in(context.config_file, "80-policies.yaml", text, f"execray-ctl policy {word}")
+    path = write_drop_in(
+        context.config_file, "80-policies.yaml", "policyd.disabled", after, f"execray-ctl policy {word}"
+    )
     told = {"policyd": _tell(context, "policyd", "disabled", names=after)}
     _end(
         told, {"disabled": after, "file": str(path)}, f"{word}d {', '.join(map(safe, names))}, kept in {path}", as_json

@@ -89,6 +89,8 @@ def record(
             f"{written} events{more}, {size / 1048576:.1f} MiB before compression: {safe(output)}",
             err=str(output) == "-",
         )
+    if lost and not as_json:
+        click.echo("note: a recording gets what detection leaves over: with --type it gets more of less", err=True)
     if full:
         click.echo(f"note: it ended at --max-mib {max_mib}", err=True)
         sys.exit(EXIT_FAILED)

@@ -62,12 +62,8 @@ def _binary(path: Path, mode: str) -> IO[bytes]:
 
 
 def _zstd(path: Path, mode: str) -> IO[bytes]:
-    try:
-        import zstandard  # noqa: PLC0415  # optional
-    except ImportError as error:
-        raise OperatorError(
-            f"can't open {path}: zstandard is not installed", "pip install zstandard, or use .gz"
-        ) from error
+    import zstandard  # noqa: PLC0415  # only for such files
+
     found: IO[bytes] = zstandard.open(path, mode)
     return found
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from execray.schema.event import Event
 from policyd.engine.conditions import Bindings, condition, conjuncts
 from policyd.program import And, CompiledPolicy, Expr, Not, Or, Quantified, Step, Test
+
+_NEGATED: Final = re.compile(r"\S+ (not |!~)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ def describe(expr: Expr) -> str:
     match expr:
         case Test():
             return expr.text or f"{expr.field.name} {expr.op.value}"
+        case Not(Test(text=text)) if _NEGATED.match(text):
+            return text  # written as one comparison: `x not in ...`
         case Not(item):
             return f"not ({describe(item)})"
         case And(items):

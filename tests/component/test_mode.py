@@ -116,12 +116,25 @@ def test_only_root_may_change_how_far_it_goes() -> None:
 
 def test_a_drop_in_that_breaks_the_configuration_is_taken_back(tmp_path: Path) -> None:
     file = config_file(tmp_path, tmp_path / "r")
-    path = write_drop_in(file, "90-mode.yaml", "mode: enforce\n", "test")
+    path = write_drop_in(file, "90-mode.yaml", "mode", "enforce", "test")
     before = path.read_bytes()
     assert before.startswith(b"# Written by `test` for ") and path.stat().st_mode & 0o777 == 0o644
     with pytest.raises(ConfigError):
-        write_drop_in(file, "90-mode.yaml", "mode: maybe\n", "test")
+        write_drop_in(file, "90-mode.yaml", "mode", "maybe", "test")
     assert path.read_bytes() == before
     with pytest.raises(ConfigError):
-        write_drop_in(file, "95-x.yaml", "what: 1\n", "test")
+        write_drop_in(file, "95-x.yaml", "what", "1", "test")
     assert [p.name for p in path.parent.iterdir()] == ["90-mode.yaml"]
+
+
+async def test_what_a_later_drop_in_would_undo_is_refused_and_named(tmp_path: Path) -> None:
+    with private_config(tmp_path, {"a.policy": THEFT}) as config:
+        file = config_file(tmp_path, config.runtime_dir)
+        later = tmp_path / "execray.d" / "95-z.yaml"
+        later.parent.mkdir()
+        later.write_text("mode: enforce\npolicyd: {disabled: []}\n")
+        async with policyd_here(config):
+            for command in (("mode", "audit"), ("policy", "disable", "theft")):
+                result = await ctl("--config", file, *command)
+                assert result.exit_code == 1 and f"set by {later}:" in result.stderr and "read later" in result.stderr
+                assert [p.name for p in later.parent.iterdir()] == [later.name]

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from execray.config import Config
 from execray.control_client import ControlClient
 from execray.errors import OperatorError
@@ -34,8 +36,12 @@ def run(*command: str, check: bool = True, timeout_s: float = 240.0) -> subproce
 
 
 def systemctl(*arguments: str, check: bool = True) -> str:
-    """Runs systemctl and returns what it printed."""
-    return run("systemctl", *arguments, check=check).stdout.strip()
+    """Runs systemctl and returns what it printed. A failure that isn't expected comes with the end of the journal."""
+    done = run("systemctl", *arguments, check=False)
+    if check and done.returncode:
+        journal = run("journalctl", "-n", "30", "-o", "cat", "--no-pager", check=False).stdout
+        pytest.fail(f"systemctl {' '.join(arguments)}: {done.returncode}\n{done.stderr}{journal}")
+    return done.stdout.strip()
 
 
 def prop(daemon: str, name: str) -> str:

@@ -200,6 +200,17 @@ def test_the_sensors_rights_do_not_lead_out_of_its_read_only_view() -> None:
     assert touch("bpf", "perfmon", "sys_ptrace") == ""  # which is why it has none
 
 
+def test_the_sensors_uid_reaches_nobody_who_believes_it() -> None:
+    within = ("nsenter", "--mount", "--target", str(pid("tracerd")), "--")
+    folder = "/run/execray"
+    there = ("/run/systemd/private", f"{folder}/enforcer/orders.sock", f"{folder}/policyd/ctl.sock")
+    assert all(Path(path).is_socket() for path in there)
+    assert run(*within, "test", "-S", f"{folder}/tracerd/ctl.sock", check=False).returncode == 0
+    assert [run(*within, "test", "-e", path, check=False).returncode for path in there] == [1] * len(there)
+    for written in ("/run/x", "/run/systemd/x", "/dev/shm/x"):
+        assert run(*within, "touch", written, check=False).returncode != 0, written
+
+
 def test_memory_is_kept_for_the_daemons_and_they_are_the_last_to_be_taken() -> None:
     group = Path("/sys/fs/cgroup/execray.slice")
     kept = {name: int((group / unit(name) / "memory.min").read_text()) for name in DAEMONS}

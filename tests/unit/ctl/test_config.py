@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,8 @@ def test_check_of_a_bad_one_says_where_and_ends_with_1(file: Path, text: str, wo
         ("group: no-such-group", "there is no group `no-such-group`"),
         ("policyd: {policy_dirs: [/nowhere]}", "`policyd.policy_dirs` names /nowhere"),
         ("protect_exe: [/no/such/exe]", "`protect_exe` names /no/such/exe"),
+        ("policyd: {sinks: [file, syslog]}", "there is no alert sink `syslog`"),
+        ("policyd: {actions: [page]}", "there is no action plug-in `page`"),
         ("enforcer: {kills_per_minute: 0}", "the mode is enforce, and the budget of kills is 0"),
     ],
 )
@@ -116,3 +119,12 @@ def test_check_notes_what_is_perhaps_not_meant(file: Path, text: str, note: str)
     write(file.with_name("x.d") / "50.yaml", text + "\n")
     result = ctl(file, "check")
     assert result.exit_code == 0 and f"note: {note}" in result.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="says what only root can't notice by itself")
+def test_check_notes_files_that_the_daemons_can_not_read_or_nobody_does(file: Path) -> None:
+    closed = write(file.with_name("x.d") / "50.yaml", "mode: audit\n")
+    closed.chmod(0o600)
+    write(file.with_name("x.d") / "60.yml", "mode: enforce\n")
+    said = ctl(file, "check").stdout
+    assert f"only its owner can read {closed}" in said and "60.yml is not read" in said
