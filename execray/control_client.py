@@ -91,7 +91,10 @@ class ControlClient:
             sock.connect(os.fspath(self.path))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             sock.close()
-            raise Unreachable(f"{self._daemon} is not running ({self.path})", f"start {self._daemon}") from error
+            raise Unreachable(
+                f"{self._daemon} is not running ({self.path})",
+                f"start {self._daemon}: systemctl start execray-{self._daemon}, where it is a service",
+            ) from error
         except PermissionError as error:
             sock.close()
             raise self._not_permitted() from error

@@ -271,7 +271,7 @@ except Unreachable as error:
 def test_client_says_when_the_daemon_is_not_running(run_dir: Path) -> None:
     with pytest.raises(Unreachable, match="tracerd is not running") as caught:
         ControlClient(run_dir / "tracerd" / "ctl.sock").call("status")
-    assert caught.value.hint == "start tracerd"
+    assert caught.value.hint == "start tracerd: systemctl start execray-tracerd, where it is a service"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(os.fspath(run_dir / "tracerd" / "ctl.sock"))
     with pytest.raises(Unreachable, match="tracerd is not running"):
