@@ -49,7 +49,7 @@ def check(context: Context, as_json: bool) -> None:
     """
     layers = context.layers()
     files = list(dict.fromkeys(origin.rpartition(":")[0] for origin in layers.origin.values() if ":" in origin))
-    notes = notes_on(layers)
+    notes = notes_on(layers, context.config_file)
     if as_json:
         print_json({"ok": True, "files": files, "notes": notes})
         return
@@ -58,7 +58,7 @@ def check(context: Context, as_json: bool) -> None:
     click.echo(f"ok: values from {', '.join(safe(file, 300) for file in files)}" if files else "ok: all defaults")
 
 
-def notes_on(layers: Layered) -> list[str]:
+def notes_on(layers: Layered, main: Path | None) -> list[str]:
     """Returns what can be used, and is perhaps not what was meant: accounts, groups and folders that aren't there."""
     from execray.config import uids_of  # noqa: PLC0415  # with the rest of the configuration
 
@@ -73,7 +73,7 @@ def notes_on(layers: Layered) -> list[str]:
         notes += [f"`{key}` names the account `{name}`, which doesn't exist: it permits nobody" for name in missing]
     if found.group and not _is_group(found.group):
         notes.append(f"there is no group `{found.group}`: only root may use execray-ctl")
-    notes += [*_file_notes(layers), *_plugin_notes(found.policyd)]
+    notes += [*_file_notes(main), *_plugin_notes(found.policyd)]
     notes += [
         f"`policyd.policy_dirs` names {d}, which is no folder" for d in found.policyd.policy_dirs if not d.is_dir()
     ]
@@ -86,21 +86,23 @@ def notes_on(layers: Layered) -> list[str]:
     return notes
 
 
-def _file_notes(layers: Layered) -> Iterator[str]:
+def _file_notes(main: Path | None) -> Iterator[str]:
     """Yields what is amiss with the files themselves: such that the daemons' accounts can't read, or that nobody reads."""
-    files = {Path(origin.rpartition(":")[0]) for origin in layers.origin.values() if ":" in origin}
-    for file in sorted(files):
-        if os.geteuid() == 0 and not file.stat().st_mode & 0o044:
-            yield f"only its owner can read {file}: daemons with accounts of their own don't start; chmod 644 {file}"
-    folders = {file.parent if file.parent.suffix == ".d" else file.with_suffix(".d") for file in files}
-    for file in sorted(file for folder in folders for file in folder.glob("*.yml")):
+    from execray.config import DEFAULT_PATH  # noqa: PLC0415  # with the rest of the configuration
+    from execray.ctl.dropin import drop_in  # noqa: PLC0415  # likewise
+
+    folder = drop_in(main, "")
+    for file in [path for path in (main or DEFAULT_PATH, *sorted(folder.glob("*.yaml"))) if path.is_file()]:
+        if os.geteuid() == 0 and not file.stat().st_mode & 0o004:
+            yield f"not everybody can read {file}: daemons with accounts of their own may not start; chmod 644 {file}"
+    for file in sorted(folder.glob("*.yml")):
         yield f"{file} is not read: the name of a drop-in ends in .yaml"
 
 
 def _plugin_notes(policyd: PolicydConfig) -> Iterator[str]:
     """Yields the sinks and actions that nothing provides: policyd doesn't start with them."""
-    from execray.plugin_index import find  # noqa: PLC0415
-    from execray.plugins import ACTIONS, BUILT_IN_SINKS, SINKS  # noqa: PLC0415
+    from execray.plugin_index import find  # noqa: PLC0415  # of no use where only defaults are shown
+    from execray.plugins import ACTIONS, BUILT_IN_SINKS, SINKS  # noqa: PLC0415  # likewise
 
     wanted = [(SINKS, name) for name in policyd.sinks if name not in BUILT_IN_SINKS]
     for group, name in [*wanted, *((ACTIONS, name) for name in policyd.actions)]:

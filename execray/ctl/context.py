@@ -44,7 +44,7 @@ class Context:
     def layers(self) -> Layered:
         """Returns the configuration with where each value came from. Raises ConfigError."""
         # Imported here: it brings YAML, which help, completion and `policy check` can do without.
-        from execray.config import Layered, load_layers  # noqa: PLC0415
+        from execray.config import Layered, load_layers  # noqa: PLC0415  # for the reason above
 
         if self._layers is None:
             found = load_layers(self.config_file)
@@ -72,7 +72,7 @@ def command_errors(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except OperatorError as error:
-            from execray.control_client import Unreachable  # noqa: PLC0415
+            from execray.control_client import Unreachable  # noqa: PLC0415  # of no use to what succeeds
 
             if kwargs.get("as_json"):
                 print_json({"ok": False, "error": error.message, "hint": error.hint})

@@ -144,9 +144,9 @@ def _tcpdump(name: str) -> Check:
     return Check("tcpdump", State.OK, found)
 
 
-def configuration_checks(layers: Layered) -> list[Check]:
+def configuration_checks(layers: Layered, main: Path | None) -> list[Check]:
     """Returns a check for each thing in the configuration that is perhaps not what was meant, or one that all is well."""
-    checks = [Check("configuration", State.NOTE, note) for note in notes_on(layers)]
+    checks = [Check("configuration", State.NOTE, note) for note in notes_on(layers, main)]
     return checks or [Check("configuration", State.OK, "accounts, groups and folders are there")]
 
 
@@ -165,7 +165,10 @@ def doctor(context: Context, as_json: bool) -> None:
       sudo execray-ctl doctor --json
       execray-ctl doctor --json | jq '.host[] | select(.state != "ok")'
     """
-    checks = [*static_checks(context.config.enforcer.tcpdump), *configuration_checks(context.layers())]
+    checks = [
+        *static_checks(context.config.enforcer.tcpdump),
+        *configuration_checks(context.layers(), context.config_file),
+    ]
     sensor: dict[str, Any] = {}
     failure: Unreachable | OperationFailed | None = None
     try:

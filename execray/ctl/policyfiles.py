@@ -64,7 +64,7 @@ def host_settings(context: Context, files: Sequence[tuple[str, bytes]]) -> HostS
     """Returns what this host's configuration says. Raises ConfigError for one that was named and can't be read."""
     # Reading the configuration takes longer than checking a policy, so it is done only for those that it matters to.
     if any(b"notify" in content or b"times" in content for _, content in files):
-        from execray.config import DEFAULT_PATH  # noqa: PLC0415
+        from execray.config import DEFAULT_PATH  # noqa: PLC0415  # it brings YAML
 
         if context.config_file is not None or os.access(DEFAULT_PATH, os.R_OK):
             own = context.config.policyd

@@ -123,8 +123,9 @@ def test_check_notes_what_is_perhaps_not_meant(file: Path, text: str, note: str)
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="says what only root can't notice by itself")
 def test_check_notes_files_that_the_daemons_can_not_read_or_nobody_does(file: Path) -> None:
-    closed = write(file.with_name("x.d") / "50.yaml", "mode: audit\n")
+    closed = write(file.with_name("x.d") / "50.yaml", "# nothing\n")
     closed.chmod(0o600)
     write(file.with_name("x.d") / "60.yml", "mode: enforce\n")
+    file.write_text("# all defaults\n")
     said = ctl(file, "check").stdout
-    assert f"only its owner can read {closed}" in said and "60.yml is not read" in said
+    assert f"not everybody can read {closed}" in said and "60.yml is not read" in said
