@@ -51,8 +51,9 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	if (!config || !scratch)
 		return 0;
 	e = &scratch->record.exec;
-	if (!er_begin(&e->hdr, &e->task, config, ER_EVENT_EXEC, sizeof(*e)))
+	if (!er_begin(&e->hdr, config, ER_EVENT_EXEC))
 		return 0;
+	er_sign(&e->hdr, &e->task);
 	file = BPF_CORE_READ(task, mm, exe_file);
 	ER_FILL_INODE(e, file);
 	er_fill_parent(e, task);
@@ -141,11 +142,13 @@ int BPF_PROG(er_exit, struct task_struct *task)
 	if (!config || BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0;
 	__builtin_memset(&e, 0, sizeof(e));
-	send = er_begin(&e.hdr, &e.task, config, ER_EVENT_EXIT, sizeof(e));
+	e.hdr.len = sizeof(e);
+	send = er_begin(&e.hdr, config, ER_EVENT_EXIT);
 	if (map)
 		bpf_map_delete_elem(map, &pid);
 	if (!send)
 		return 0;
+	er_sign(&e.hdr, &e.task);
 	/* a group exit (exit_group, a fatal signal) keeps its code in signal_struct, a lone thread's in the task */
 	e.code = BPF_CORE_READ(task, signal, group_exit_code);
 	if (!e.code)

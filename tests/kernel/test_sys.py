@@ -25,6 +25,19 @@ def test_only_wanted_events_leave_the_kernel() -> None:
         assert not live.python("open('/dev/null').close()").of("open")
 
 
+def test_a_call_that_is_followed_and_not_wanted_leaves_no_record() -> None:
+    """As setuid is for its "before": looked at, its path built, and decided against."""
+    with Live(["open", "exec"]) as live:
+        wanted = live.sensor._config[:8]
+        live.sensor._config[:8] = bytes(8)
+        sent = live.sensor.counter("SENT")
+        run = live.python("open('/dev/null').close()")
+        assert not run.of("open")
+        assert live.sensor.counter("SENT") > sent  # exec, fork and exit are not its to decide
+        live.sensor._config[:8] = wanted
+        assert live.python("open('/dev/null').close()").of("open", rawpath=b"/dev/null")
+
+
 def test_a_flood_past_the_ring_is_counted_exactly() -> None:
     with Live(["open"], ring_bytes=1 << 16) as live:
         live.drain()

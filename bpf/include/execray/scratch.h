@@ -26,6 +26,8 @@ struct er_call {
 		__u64 value[8]; /* the same, by the positions of er_shape */
 	};
 	struct file *file; /* what the call's descriptor referred to when the hook began; NULL for none */
+	__u32 path_at;	   /* where in the record's bytes the path of the event is; gate.h */
+	__u32 path_len;	   /* 0: it has none, or one that the kernel doesn't know */
 };
 
 struct er_scratch {
@@ -35,6 +37,8 @@ struct er_scratch {
 		struct er_file file;
 		struct er_plain plain;
 		struct er_connect connect;
+		struct er_ptrace ptrace;
+		struct er_setuid setuid;
 		char bytes[ER_RECORD_MAX];
 	} record;
 };

@@ -154,28 +154,43 @@ static __always_inline bool er_is_heartbeat(const struct er_config *config, __u6
 	return (__u32)pid_tgid == config->heartbeat_tid && pid_tgid >> 32 == config->heartbeat_tgid;
 }
 
-/*
- * Begins a record of the current task. Returns false for an event that must not leave the kernel: one of ExecRay's own,
- * which would make each batch that is written an event in the next.
- */
-static __always_inline bool er_begin(struct er_header *hdr, struct er_task *out, const struct er_config *config,
-				     enum er_event kind, __u32 len)
+/* The exact start of the current process. */
+static __always_inline __u64 er_current_start_ns(void)
 {
-	__u32 self;
+	struct task_struct *task;
 
-	er_fill_current(out);
-	self = er_self_flags(out->pid, out->start_ns);
+	if (er_can_load()) {
+		task = bpf_get_current_task_btf();
+		return task->group_leader->start_boottime;
+	}
+	return er_start_ns((void *)bpf_get_current_task());
+}
+
+/*
+ * Begins a record of the current task with what can be told of it at once. Returns false for an event that must not
+ * leave the kernel: one of ExecRay's own, which would make each batch that is written an event in the next.
+ */
+static __always_inline bool er_begin(struct er_header *hdr, const struct er_config *config, enum er_event kind)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 self = er_self_flags(pid_tgid >> 32, er_current_start_ns());
+
 	hdr->flags = 0;
-	if (er_is_heartbeat(config, (__u64)out->pid << 32 | out->tid) || (self & ER_SELF_HEARTBEAT)) {
+	if (er_is_heartbeat(config, pid_tgid) || (self & ER_SELF_HEARTBEAT)) {
 		hdr->flags = ER_F_HEARTBEAT;
 	} else if (self & ER_SELF_DROP) {
 		er_count(ER_COUNT_SELF);
 		return false;
 	}
-	hdr->len = len;
 	hdr->kind = kind;
-	hdr->time_ns = bpf_ktime_get_boot_ns();
 	return true;
+}
+
+/* The rest of what begins each record: who it was, and when. */
+static __always_inline void er_sign(struct er_header *hdr, struct er_task *out)
+{
+	er_fill_current(out);
+	hdr->time_ns = bpf_ktime_get_boot_ns();
 }
 
 static __always_inline void er_remember_creds(struct task_struct *task)

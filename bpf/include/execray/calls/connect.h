@@ -3,6 +3,8 @@
 #ifndef EXECRAY_CALLS_CONNECT_H
 #define EXECRAY_CALLS_CONNECT_H
 
+#include "execray/calls/record.h"
+
 #define S_IFMT	    0170000
 #define S_IFSOCK    0140000
 #define AF_UNSPEC   0
@@ -142,6 +144,10 @@ static __noinline int er_connect(struct er_scratch *scratch, struct er_call *cal
 	} else if (e->family == AF_UNIX && file) {
 		e->path_len = er_unix_name(e, file);
 	}
+	call->path_at = e->tail - scratch->record.bytes;
+	call->path_len = e->path_len;
+	if (!er_admit())
+		return 0;
 	/* from memory: a length that was kept on the stack has lost its bound by now */
 	total = sizeof(*e) + er_bounded(e->path_len);
 	e->hdr.len = total;

@@ -3,18 +3,22 @@
 #ifndef EXECRAY_CALLS_CREDS_H
 #define EXECRAY_CALLS_CREDS_H
 
-/* The ids asked for by a call that failed; (uid_t)-1 leaves one as it is. */
+#include "execray/calls/record.h"
+
+/* The ids asked for by a call that failed; (uid_t)-1 leaves one as it is, as it stands there already. */
 static __always_inline void er_asked_uids(struct er_setuid *e, struct er_call *call)
 {
 	__u32 real = call->arg[0], effective = call->nr == NR_SETUID ? call->arg[0] : call->arg[1];
 
-	e->new_uid = real == (__u32)-1 ? e->task.uid : real;
-	e->new_euid = effective == (__u32)-1 ? e->task.euid : effective;
+	if (real != (__u32)-1)
+		e->new_uid = real;
+	if (effective != (__u32)-1)
+		e->new_euid = effective;
 }
 
-static __noinline int er_setuid(struct er_scratch *scratch, struct er_call *call, __u32 wanted)
+static __noinline int er_setuid(struct er_scratch *scratch, struct er_call *call)
 {
-	struct er_setuid e = {};
+	struct er_setuid *e;
 	struct er_creds *old;
 	void *map = er_slot(&er_creds_slot);
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -22,29 +26,27 @@ static __noinline int er_setuid(struct er_scratch *scratch, struct er_call *call
 
 	if (!scratch || !call)
 		return 0;
-	e.hdr = scratch->record.exec.hdr;
-	e.task = scratch->record.exec.task;
-	e.hdr.len = sizeof(e);
-	e.ret = call->ret;
-	e.call = call->nr == NR_SETUID	   ? ER_CALL_SETUID
-		 : call->nr == NR_SETREUID ? ER_CALL_SETREUID
-					   : ER_CALL_SETRESUID;
+	e = &scratch->record.setuid;
+	e->hdr.len = sizeof(*e);
+	e->ret = call->ret;
+	e->call = call->nr == NR_SETUID	    ? ER_CALL_SETUID
+		  : call->nr == NR_SETREUID ? ER_CALL_SETREUID
+					    : ER_CALL_SETRESUID;
 	old = map ? bpf_map_lookup_elem(map, &tid) : NULL;
-	if (old && old->start_ns == e.task.start_ns) {
-		e.old_uid = old->uid;
-		e.old_euid = old->euid;
+	if (old && old->start_ns == er_current_start_ns()) {
+		e->old_uid = old->uid;
+		e->old_euid = old->euid;
 	} else {
-		e.hdr.flags |= ER_F_OLD_CREDS_UNKNOWN;
+		e->old_uid = e->old_euid = 0;
+		e->hdr.flags |= ER_F_OLD_CREDS_UNKNOWN;
 	}
-	if (call->ret < 0) {
-		er_asked_uids(&e, call);
-	} else {
-		e.new_uid = e.task.uid;
-		e.new_euid = e.task.euid;
-	}
+	e->new_uid = BPF_CORE_READ(task, real_cred, uid.val);
+	e->new_euid = BPF_CORE_READ(task, real_cred, euid.val);
+	if (call->ret < 0)
+		er_asked_uids(e, call);
 	er_remember_creds(task);
-	if (wanted)
-		er_send(&e, sizeof(e));
+	if (er_admit())
+		er_send(e, sizeof(*e));
 	return 0;
 }
 

@@ -24,8 +24,9 @@ __noinline int er_record(void)
 	/* most writes are to something else than a process's memory */
 	if (call->event == ER_EVENT_PROCMEM && call->nr != NR_PROCESS_VM_WRITEV && !er_is_proc_mem(call->file))
 		return 0;
-	if (!er_begin(&scratch->record.exec.hdr, &scratch->record.exec.task, config, call->event, 0))
+	if (!er_begin(&scratch->record.exec.hdr, config, call->event))
 		return 0;
+	call->path_at = call->path_len = 0;
 	if (call->compat)
 		scratch->record.exec.hdr.flags |= ER_F_COMPAT_ABI;
 	if (call->uring)
@@ -44,7 +45,7 @@ __noinline int er_record(void)
 	case ER_EVENT_PTRACE:
 	case ER_EVENT_KILL:
 	case ER_EVENT_PROCMEM: return er_ptrace(scratch, call);
-	case ER_EVENT_SETUID: return er_setuid(scratch, call, er_wanted(config, call->event));
+	case ER_EVENT_SETUID: return er_setuid(scratch, call);
 	default: return er_plain(scratch, call);
 	}
 }

@@ -14,6 +14,8 @@ static __noinline int er_exec_failed(struct er_scratch *scratch, struct er_call 
 	if (!scratch || !call || call->ret >= 0)
 		return 0;
 	e = &scratch->record.exec;
+	if (!er_admit())
+		return 0;
 	er_fill_parent(e, (void *)bpf_get_current_task());
 	e->ino = 0;
 	e->dev = 0;

@@ -23,6 +23,8 @@ static __always_inline __u32 er_append_file(struct er_scratch *scratch, struct e
 	e->path_len = len;
 	e->own_len = er_append_below(scratch, &e->tail[len], len, &below_len, &e->hdr.flags);
 	e->below_len = below_len;
+	scratch->call.path_at = e->tail - scratch->record.bytes;
+	scratch->call.path_len = len;
 	return len + (below_len & (ER_PATH_MAX - 1));
 }
 
@@ -100,6 +102,8 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 				(ER_LOAD(file, f_flags) & ~(O_OPEN_ONLY | O_LARGEFILE));
 		at = er_append_file(scratch, e, call->file);
 	}
+	if (!er_admit())
+		return 0;
 	at &= 2 * ER_PATH_MAX - 1;
 	e->raw_len = er_append_user_str(&e->tail[at], raw, &e->hdr);
 	at += e->raw_len & (ER_PATH_MAX - 1);
@@ -187,13 +191,15 @@ static __noinline int er_write(struct er_scratch *scratch, struct er_call *call,
 	e->fd = zero_copy && call->nr != NR_SENDFILE ? call->arg[2] : call->arg[0];
 	er_buffer(call, &from, &len, &asked);
 	e->asked = asked;
-	if (content && zero_copy)
-		e->hdr.flags |= ER_F_UNREADABLE;
 	/* What was written for certain can be read; the rest of the buffer may lie past its mapping's end. */
 	if (call->ret > 0 && (__u64)call->ret < len && call->nr != NR_SENDMMSG) /* whose result counts messages */
 		len = call->ret;
 	if (call->file)
 		at = er_append_file(scratch, e, call->file);
+	if (!er_admit())
+		return 0;
+	if (content && zero_copy)
+		e->hdr.flags |= ER_F_UNREADABLE;
 	at &= 2 * ER_PATH_MAX - 1;
 	if (content && len) {
 		take = len;

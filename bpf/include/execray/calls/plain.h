@@ -89,17 +89,22 @@ static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 	e->i_mode = 0;
 	e->nr = shape->nr;
 	e->len0 = e->len1 = e->len2 = e->len3 = 0;
-	if (shape->name) {
-		e->len0 = er_append_start(scratch, 0, shape->dir, shape->name);
-		at += e->len0 & (ER_PATH_MAX - 1);
-		e->len1 = er_append_text(scratch, at, shape->name);
-		at += e->len1 & (ER_PATH_MAX - 1);
-	} else if (call->file) {
+	if (!shape->name && call->file) {
 		struct file *file = call->file; /* a local: see er_walk_up() */
 
 		ER_FILL_INODE(e, file);
 		e->len0 = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
 		at += e->len0 & (ER_PATH_MAX - 1);
+		call->path_at = e->tail - scratch->record.bytes;
+		call->path_len = at;
+	}
+	if (!er_admit())
+		return 0;
+	if (shape->name) {
+		e->len0 = er_append_start(scratch, 0, shape->dir, shape->name);
+		at += e->len0 & (ER_PATH_MAX - 1);
+		e->len1 = er_append_text(scratch, at, shape->name);
+		at += e->len1 & (ER_PATH_MAX - 1);
 	}
 	if (shape->name2) {
 		e->len2 = er_append_start(scratch, at, shape->dir2, shape->name2);

@@ -3,6 +3,8 @@
 #ifndef EXECRAY_CALLS_PTRACE_H
 #define EXECRAY_CALLS_PTRACE_H
 
+#include "execray/calls/record.h"
+
 #define XA_CHUNK_SHIFT_BITS 6
 #define XA_NODE_TAG	    2UL
 #define PIDTYPE_PID_INDEX   0
@@ -120,28 +122,31 @@ static __always_inline struct task_struct *er_target(struct er_ptrace *e, struct
 
 static __noinline int er_ptrace(struct er_scratch *scratch, struct er_call *call)
 {
-	struct er_ptrace e = {};
+	struct er_ptrace *e;
 	struct task_struct *target;
 
 	if (!scratch || !call)
 		return 0;
-	e.hdr = scratch->record.exec.hdr;
-	e.task = scratch->record.exec.task;
-	e.hdr.len = sizeof(e);
-	e.nr = call->nr;
-	e.ret = call->ret;
-	target = er_target(&e, call);
+	e = &scratch->record.ptrace;
+	e->hdr.len = sizeof(*e);
+	e->request = e->target_start_ns = e->target_parent_start_ns = 0;
+	e->target_pid = e->target_tid = e->target_uid = e->target_ppid = e->target_nr = 0;
+	e->nr = call->nr;
+	e->_pad = 0;
+	e->ret = call->ret;
+	target = er_target(e, call);
 	if (target) {
 		struct task_struct *parent = BPF_CORE_READ(target, real_parent);
 
-		e.target_pid = BPF_CORE_READ(target, tgid);
-		e.target_tid = BPF_CORE_READ(target, pid);
-		e.target_start_ns = er_start_ns(target);
-		e.target_uid = BPF_CORE_READ(target, real_cred, uid.val);
-		e.target_ppid = BPF_CORE_READ(parent, tgid);
-		e.target_parent_start_ns = er_start_ns(parent);
+		e->target_pid = BPF_CORE_READ(target, tgid);
+		e->target_tid = BPF_CORE_READ(target, pid);
+		e->target_start_ns = er_start_ns(target);
+		e->target_uid = BPF_CORE_READ(target, real_cred, uid.val);
+		e->target_ppid = BPF_CORE_READ(parent, tgid);
+		e->target_parent_start_ns = er_start_ns(parent);
 	}
-	er_send(&e, sizeof(e));
+	if (er_admit())
+		er_send(e, sizeof(*e));
 	return 0;
 }
 

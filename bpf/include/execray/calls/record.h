@@ -3,6 +3,27 @@
 #ifndef EXECRAY_CALLS_RECORD_H
 #define EXECRAY_CALLS_RECORD_H
 
+#include "execray/gate.h"
+
+/*
+ * Asked by each handler when what can be tested is in the record, and before what takes time and can't be: who did it,
+ * the caller's spelling, what was written. Returns 0 for an event that stays in the kernel; else the record has its
+ * actor and time. Not static, so that it is verified once.
+ */
+__noinline int er_admit(void)
+{
+	struct er_config *config = er_get_config();
+	struct er_scratch *scratch = er_get_scratch();
+
+	if (!config || !scratch)
+		return 0;
+	/* a probe is asked whether it arrives, and by nobody what it is */
+	if (!(scratch->record.exec.hdr.flags & ER_F_HEARTBEAT) && !er_gate_pass(config, scratch))
+		return 0;
+	er_sign(&scratch->record.exec.hdr, &scratch->record.exec.task);
+	return 1;
+}
+
 /* Appends text of the caller; returns its length without the NUL. */
 static __always_inline __u32 er_append_user_str(char *tail, __u64 from, struct er_header *hdr)
 {
