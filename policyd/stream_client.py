@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from execray.errors import PeerError
+from execray.gate.encoding import MAX_PLAN_BYTES
 from execray.process import boot_id
 from execray.schema.catalog import LOST
 from execray.service import close_writer, peer_of
@@ -24,7 +25,7 @@ HELLO_TIMEOUT_S: Final = 2.0
 MISSED_HEARTBEATS: Final = 3  # until the sensor counts as not live
 SILENT_HEARTBEATS: Final = 10  # until the connection is given up
 MAX_WATCH_S: Final = 1.0  # between two looks at whether it is silent
-MAX_UNSENT_BYTES: Final = 256 * 1024
+MAX_UNSENT_BYTES: Final = MAX_PLAN_BYTES + 256 * 1024
 _READ_BYTES: Final = 256 * 1024
 
 

@@ -5,7 +5,7 @@ A frame is a 4-byte big-endian length and a msgpack array whose first element sa
 | frame | from | elements |
 |---|---|---|
 | HELLO | both | protocol, catalogue version, role, facts (map) |
-| SUBSCRIBE | policyd | event codes, wants write content |
+| SUBSCRIBE | policyd | event codes, wants write content, numbers of calls that are `syscall`, the gate's plan (bin) |
 | BATCH | tracerd | seq, id of the first event, strings, actors, events |
 | ACK | policyd | the last seq whose events are done with |
 | HEARTBEAT | tracerd | time_ns, statistics (map) |
@@ -34,7 +34,7 @@ from execray.schema.catalog import ACTOR_SLOTS, CATALOG_VERSION, EVENT_BY_CODE, 
 from execray.schema.event import Actor, Event, Value
 from execray.schema.kinds import Kind
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 
@@ -67,11 +67,15 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """What the subscriber needs: event codes, whether the bytes of writes are among it, and which calls are `syscall`."""
+    """What the subscriber needs: event codes, whether the bytes of writes are among it, and which calls are `syscall`.
+
+    plan: by which of these events are worth sending (execray.gate.encoding); empty: all.
+    """
 
     codes: tuple[int, ...]
     content: bool
     numbers: tuple[int, ...] = ()
+    plan: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +160,8 @@ def encode(frame: Frame) -> bytes:
     match frame:
         case Hello(role, facts, protocol, catalog):
             body = [Tag.HELLO, protocol, catalog, role, facts]
-        case Subscribe(codes, content, numbers):
-            body = [Tag.SUBSCRIBE, codes, content, numbers]
+        case Subscribe(codes, content, numbers, plan):
+            body = [Tag.SUBSCRIBE, codes, content, numbers, plan]
         case Batch(seq, first_id, strings, actors, events):
             body = [Tag.BATCH, seq, first_id, strings, actors, events]
         case Ack(seq):
@@ -175,7 +179,7 @@ def encode(frame: Frame) -> bytes:
 #: What each frame's elements must be, after the tag.
 _SHAPES: dict[int, tuple[type, ...]] = {
     Tag.HELLO: (int, int, str, dict),
-    Tag.SUBSCRIBE: (tuple, bool, tuple),
+    Tag.SUBSCRIBE: (tuple, bool, tuple, bytes),
     Tag.BATCH: (int, int, tuple, tuple, tuple),
     Tag.ACK: (int,),
     Tag.HEARTBEAT: (int, dict),

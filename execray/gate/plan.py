@@ -1,0 +1,109 @@
+"""The gate's plan: what the kernel compares events with before it sends them. policyd makes it, tracerd puts it into maps.
+
+A bit is one way in which an event of one code may meet a step. A row is a set of bits. Every test is one that the event must
+pass for the bit to be possible; what is left after all tests are the bits that the event may meet, and with none it is dropped.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+MAX_BITS: Final = 4096
+WORD_BITS: Final = 64
+MAX_WORDS: Final = MAX_BITS // WORD_BITS
+MAX_ROWS: Final = 4096
+MAX_KEYS: Final = 8192
+MAX_NAMES: Final = 1024
+MAX_CODES: Final = 64
+MAX_NUMBERS: Final = 6  # tests of numbers, for one code
+MAX_BOUNDS: Final = 16  # of one of them
+MAX_MASKS: Final = 8
+MAX_SUFFIXES: Final = 8  # different lengths
+
+#: The rows that every plan begins with.
+ROW_NONE: Final = 0
+ROW_ALL: Final = 1
+ALL_BITS: Final = (1 << MAX_BITS) - 1
+
+
+class Input(enum.IntEnum):
+    """A number that the kernel has of an event. An event without it, or whose number is not known, passes the test."""
+
+    RET = 1  # of every event, as the decoder tells it: -4 for the kernel's own -512 to -516
+    UID = 2  # of the acting thread
+    EUID = 3
+    FLAGS = 4  # of open, as passed
+    MODE = 5  # of open, as passed
+    FAMILY = 6  # of sockets; unknown where nothing is told of one
+    PORT = 7  # the destination's of connect and sendto, where the family has ports
+    REQUEST = 8  # ptrace: the request; kill: the signal
+    NEW_UID = 9  # of setuid
+    NEW_EUID = 10
+    CREATED = 11  # of open: 1 where the call made the file, else 0
+
+
+class NumberKind(enum.IntEnum):
+    """How a number chooses rows."""
+
+    RANGES = 1  # the row at `rows + how many bounds are <= the number`; numbers are signed, 64 bits
+    BITS = 2  # for each mask, the row at `rows + 2 * its index + (1 if the number has a bit of the mask else 0)`
+
+
+@dataclass(frozen=True, slots=True)
+class NumberTest:
+    """A test of one number of an event: bounds, or masks, and the first of its rows, which lie one after the other."""
+
+    input: Input
+    kind: NumberKind
+    bounds: tuple[int, ...]
+    rows: int
+
+    @property
+    def row_count(self) -> int:
+        """How many rows it has."""
+        return len(self.bounds) + 1 if self.kind is NumberKind.RANGES else 2 * len(self.bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class CodeTest:
+    """What is tested of the events of one code. Rows are given by their numbers.
+
+    first_word, end_word: where its bits lie. path_free: the bits that ask for none of the keys of a path; path_nameless: that a
+    pipe or socket may meet; path_missing: that an event without a file may meet, and are among both; comm_free: that ask nothing
+    of the thread's name. Where a path is not known, all bits are possible.
+    """
+
+    code: int
+    first_word: int
+    end_word: int
+    all: int
+    path_free: int
+    path_nameless: int
+    path_missing: int
+    comm_free: int
+    numbers: tuple[NumberTest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GatePlan:
+    """A plan. Codes that are neither open nor tested can meet nothing: their events are dropped.
+
+    rows: sets of bits as numbers. keys: hash (execray.gate.hashes) to the row of the bits that ask for it. names: the same for
+    files that are meant whatever leads to them, by one of their paths. first: the row of the bits that are always awaited; the
+    others are only where one of those with `opens` fired before: in the same process, or, for the bits in the row `host`,
+    anywhere. window_ns: for how long, after the last one; None: without end.
+    """
+
+    codes: tuple[CodeTest, ...] = ()
+    open_codes: frozenset[int] = frozenset()
+    rows: tuple[int, ...] = (0, ALL_BITS)
+    keys: Mapping[int, int] = field(default_factory=dict)
+    names: Mapping[bytes, int] = field(default_factory=dict)
+    suffixes: tuple[int, ...] = ()  # lengths that are looked at
+    opens: Mapping[int, int] = field(default_factory=dict)  # bit -> row
+    first: int = ROW_ALL
+    host: int = ROW_NONE
+    window_ns: int | None = 0
