@@ -17,6 +17,7 @@ struct er_self er_keep_self;
 struct er_creds er_keep_creds;
 enum er_event er_keep_event;
 enum er_flag er_keep_flag;
+enum er_armed_event er_keep_armed_event;
 enum er_self_flag er_keep_self_flag;
 enum er_setuid_call er_keep_setuid_call;
 enum er_counter er_keep_counter;

@@ -146,6 +146,7 @@ int BPF_PROG(er_exit, struct task_struct *task)
 	send = er_begin(&e.hdr, config, ER_EVENT_EXIT);
 	if (map)
 		bpf_map_delete_elem(map, &pid);
+	er_disarm(pid);
 	if (!send)
 		return 0;
 	er_sign(&e.hdr, &e.task);

@@ -15,10 +15,11 @@ int BPF_PROG(er_sys_exit, struct pt_regs *regs, long ret)
 	struct er_scratch *scratch;
 	struct er_call *call;
 	bool compat = false;
+	__u8 skip = 0;
 
 	if (!shapes)
 		return 0;
-	shape = er_shape_of(shapes, regs->orig_ax, &compat);
+	shape = er_shape_of(shapes, regs->orig_ax, &compat, &skip);
 	if (!shape)
 		return 0;
 	scratch = er_get_scratch();
@@ -26,6 +27,7 @@ int BPF_PROG(er_sys_exit, struct pt_regs *regs, long ret)
 		return 0;
 	call = &scratch->call;
 	call->compat = compat;
+	call->skip = skip;
 	call->uring = false;
 	call->none = -1;
 	call->ret = ret;
@@ -33,6 +35,9 @@ int BPF_PROG(er_sys_exit, struct pt_regs *regs, long ret)
 	if (compat && regs->orig_ax == NR_I386_SOCKETCALL) {
 		shape = er_socketcall(call, shapes);
 		if (!shape)
+			return 0;
+		call->skip = er_skipped(shapes, shape, er_this_task());
+		if (call->skip & ER_ARMED_WHOLE)
 			return 0;
 	}
 	/*

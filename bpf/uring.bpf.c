@@ -115,7 +115,7 @@ int BPF_PROG(er_uring, void *ring, __u64 request)
 	struct er_shape *shape;
 	struct er_scratch *scratch;
 	struct er_call *call;
-	__u8 opcode;
+	__u8 opcode, skip;
 
 	if (!bpf_core_field_exists(req->cqe.res) || !req) /* one more completion of a request that goes on has none */
 		return 0;
@@ -126,11 +126,15 @@ int BPF_PROG(er_uring, void *ring, __u64 request)
 	shape = &shapes->shape[ER_SHAPES_URING + (opcode & (ER_URING_OPS - 1))];
 	if (!shape->event)
 		return 0;
+	skip = er_skipped(shapes, shape, er_this_task());
+	if (skip & ER_ARMED_WHOLE)
+		return 0;
 	scratch = er_get_scratch();
 	if (!scratch)
 		return 0;
 	call = &scratch->call;
 	call->compat = false;
+	call->skip = skip;
 	call->uring = true;
 	call->none = -1;
 	call->ret = BPF_CORE_READ(req, cqe.res);

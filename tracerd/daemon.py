@@ -120,6 +120,7 @@ class Tracerd:
         me = self._table.find(os.getpid())
         if me is not None:
             self._sensor.hide(me.pid, me.start_ns)
+            self._sensor.armed.arm(me.pid, me.start_ns)  # for the probes; what else we do is hidden
         self._heartbeat.start()
         self._heartbeat.started_as.wait(5)
         self._sensor.set_heartbeat_thread(os.getpid(), self._heartbeat.tid)

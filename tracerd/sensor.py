@@ -17,6 +17,7 @@ from execray.schema import layout
 from execray.schema.catalog import EVENTS
 from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, EXEC, HEADER, SELF, TASK
 from tracerd import bpf
+from tracerd.armed import FILTER_BYTES, KEY_BYTES, MAX_ARMED, VALUE_BYTES, ArmedProcesses
 from tracerd.bpf import Map, MapType
 from tracerd.loader import BpfObject, LoadError, Program, attach_iterator, load
 from tracerd.objects import OBJECT_DIR
@@ -66,6 +67,7 @@ class Sensor:
         self.wanted: frozenset[int] = frozenset()
         self._content = False
         self._numbers: frozenset[int] = frozenset()
+        self._from_armed: frozenset[int] = frozenset()
         self._heartbeat = (0, 0)  # tgid, tid
         self._scan_link = -1
         bpf.lift_memory_lock()
@@ -76,14 +78,16 @@ class Sensor:
                 "er_counter": Map.create(
                     MapType.ARRAY, "er_counter", 4, 8, ER_COUNTER["ER_COUNT_MAX"], bpf.MAP_MMAPABLE
                 ),
-                "er_shapes": Map.create(MapType.ARRAY, "er_shapes", 4, TABLE_BYTES, 1, bpf.MAP_MMAPABLE),
+                "er_shapes": Map.create(MapType.ARRAY, "er_shapes", 4, TABLE_BYTES + FILTER_BYTES, 1, bpf.MAP_MMAPABLE),
                 "er_self": Map.create(MapType.HASH, "er_self", 4, SELF.size, _SELF_MAX),
                 "er_creds": Map.create(MapType.HASH, "er_creds", 4, CREDS.size, _CREDS_MAX),
+                "er_armed": Map.create(MapType.HASH, "er_armed", KEY_BYTES, VALUE_BYTES, MAX_ARMED),
             }
         except OSError as error:
             raise OperatorError(f"the kernel refuses a BPF map: {error.strerror}", _hint(error.errno or 0)) from error
         self._config = self._maps["er_config"].view()
         self._shapes = self._maps["er_shapes"].view()
+        self.armed = ArmedProcesses(self._maps["er_armed"], self._shapes)
         self._counters = memoryview(self._maps["er_counter"].view()).cast("Q")
         self.ring = RingReader(self._maps["er_ring"].fd, ring_bytes)
         for name in ("proc", "sys", "uring", *(("counter",) if counter else ())):
@@ -164,12 +168,16 @@ class Sensor:
             if error.errno != errno.E2BIG:
                 raise
 
-    def want(self, codes: Iterable[int], content: bool, numbers: Iterable[int] = ()) -> list[str]:
+    def want(
+        self, codes: Iterable[int], content: bool, numbers: Iterable[int] = (), from_armed: Iterable[int] = ()
+    ) -> list[str]:
         """Attaches the hooks these events need and detaches the rest; returns what the kernel refused of it.
 
-        content: whether the bytes of writes are needed. numbers: the calls that are the event `syscall`.
+        content: whether the bytes of writes are needed. numbers: the calls that are the event `syscall`. from_armed: those of
+        the events that are recorded only in processes that `armed` has; exec, fork and exit always are, in all.
         """
         self.wanted, self._content, self._numbers = frozenset(codes), content, frozenset(numbers)
+        self._from_armed = frozenset(from_armed)
         refused = []
         need_syscalls = any("er_sys_exit" in HOOKS[event.name] for event in EVENTS if event.code in self.wanted)
         if "sys" in self._objects:
@@ -213,7 +221,7 @@ class Sensor:
         self._write_config()
 
     def _write_config(self) -> None:
-        write_table(self._shapes, table_of(self.wanted, self._numbers))
+        write_table(self._shapes, table_of(self.wanted, self._numbers, self._from_armed))
         mask = sum(1 << code for code in self.wanted)
         self._config[: CONFIG.size] = CONFIG.pack(mask, self._content, *self._heartbeat)
 

@@ -9,6 +9,7 @@ from typing import Final
 from execray.schema.calls import Call
 from execray.schema.catalog import EVENT_BY_NAME, EVENTS
 from execray.schema.layout import (
+    ER_ARMED_EVENT,
     ER_SHAPES,
     ER_SHAPES_COMPAT,
     ER_SHAPES_NATIVE,
@@ -21,6 +22,7 @@ from execray.schema.numbers import MAX_NUMBER, compat_numbers
 
 TABLE_BYTES: Final = ER_SHAPES * SHAPE.size
 _SOCKETCALL: Final = ER_SHAPES_COMPAT + 102
+_EVENT, _ALSO, _THIRD, _WHOLE = (ER_ARMED_EVENT[f"ER_ARMED_{name}"] for name in ("EVENT", "ALSO", "THIRD", "WHOLE"))
 _SYSCALL: Final = EVENT_BY_NAME["syscall"].code
 #: Followed also where nobody asks: what these leave behind is the next one's "before".
 _FOLLOWED: Final = frozenset({EVENT_BY_NAME["setuid"].code})
@@ -40,10 +42,11 @@ def places_of(call: Call) -> Iterator[int]:
         yield ER_SHAPES_URING + number
 
 
-def table_of(codes: Iterable[int], numbers: Iterable[int] = ()) -> bytes:
+def table_of(codes: Iterable[int], numbers: Iterable[int] = (), armed: Iterable[int] = ()) -> bytes:
     """Returns the table for the events that are wanted. Raises ValueError where four of them are one call.
 
     numbers: of the calls that are the event `syscall`, in 64-bit numbering. What can be no call's is left out.
+    armed: the events that are wanted from armed processes only.
     """
     wanted = frozenset(codes)
     shapes: dict[int, Shape] = {}
@@ -56,6 +59,8 @@ def table_of(codes: Iterable[int], numbers: Iterable[int] = ()) -> bytes:
             shape = Shape(_SYSCALL, *(0,) * (len(Shape._fields) - 1))._replace(nr=number)
             for place in (ER_SHAPES_NATIVE + number, *(ER_SHAPES_COMPAT + n for n in compat_numbers(number))):
                 shapes[place] = _with(shapes.get(place), shape)
+    only = frozenset(armed)
+    shapes = {place: _armed(shape, only) for place, shape in shapes.items()}
     first = next((shapes[place] for place in shapes if ER_SHAPES_SOCKETCALL <= place < ER_SHAPES_URING), None)
     if first is not None:
         shapes[_SOCKETCALL] = Shape(first.event, *(0,) * (len(first) - 1))
@@ -90,6 +95,7 @@ def _shape(code: int, call: Call) -> Shape:
         text=text,
         text2=text2,
         need=need,
+        armed=0,
         nr=call.number,
         bits=bits,
     )
@@ -103,3 +109,11 @@ def _with(known: Shape | None, more: Shape) -> Shape:
         raise ValueError(f"call {more.nr} is four events")
     merged = Shape(*(a or b for a, b in zip(known, more, strict=True)))._replace(also=known.also, third=known.third)
     return merged._replace(third=more.event) if known.also else merged._replace(also=more.event)
+
+
+def _armed(shape: Shape, codes: frozenset[int]) -> Shape:
+    """Returns the shape with what it says of the events that are wanted from armed processes only."""
+    bits = ((shape.event, _EVENT), (shape.also, _ALSO), (shape.third, _THIRD))
+    armed = sum(bit for code, bit in bits if code in codes)
+    whole = bool(armed) and all(code in codes for code, _ in bits if code)
+    return shape._replace(armed=armed | _WHOLE if whole else armed)

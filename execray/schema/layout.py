@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 7
+ER_ABI_VERSION: Final = 8
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -15,6 +15,14 @@ ER_SHAPES_COMPAT: Final = 1024
 ER_SHAPES_SOCKETCALL: Final = 1536
 ER_SHAPES_URING: Final = 1600
 ER_SHAPES: Final = 2048
+ER_ARMED_SLOTS: Final = 4096
+
+ER_ARMED_EVENT: Final = {
+    "ER_ARMED_EVENT": 1,
+    "ER_ARMED_ALSO": 2,
+    "ER_ARMED_THIRD": 4,
+    "ER_ARMED_WHOLE": 8,
+}
 
 ER_COUNTER: Final = {
     "ER_COUNT_SENT": 0,
@@ -309,11 +317,12 @@ class Shape(NamedTuple):
     text: int
     text2: int
     need: int
+    armed: int
     nr: int
     bits: int
 
 
-SHAPE: Final = Struct("<BBBBBBBBBBB1xH2xI")
+SHAPE: Final = Struct("<BBBBBBBBBBBBH2xI")
 
 
 class Task(NamedTuple):

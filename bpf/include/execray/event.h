@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 7
+#define ER_ABI_VERSION 8
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -287,9 +287,9 @@ struct er_shape {
 	__u8 name2;
 	__u8 text;
 	__u8 text2;
-	__u8 need; /* an argument that must have one of ... */
-	__u8 _pad;
-	__u16 nr; /* the 64-bit number, whatever ABI it came through */
+	__u8 need;  /* an argument that must have one of ... */
+	__u8 armed; /* enum er_armed_event: which of its events are wanted from armed processes only */
+	__u16 nr;   /* the 64-bit number, whatever ABI it came through */
 	__u16 _pad2;
 	__u32 bits; /* ... these bits, or it isn't the first of its events */
 };
@@ -302,8 +302,23 @@ struct er_shape {
 #define ER_SHAPES_URING	     1600
 #define ER_SHAPES	     2048
 
+enum er_armed_event {
+	ER_ARMED_EVENT = 1 << 0,
+	ER_ARMED_ALSO = 1 << 1,
+	ER_ARMED_THIRD = 1 << 2,
+	ER_ARMED_WHOLE = 1 << 3, /* all that it has: for others than armed processes it is no call of interest */
+};
+
+/*
+ * Which processes may be armed, by their tgid: not 0 where er_armed may have one of that slot. A look-up in that map
+ * costs more than all the rest for a call that isn't wanted after all. Two filters side by side, of which one is whole
+ * while the other is made anew.
+ */
+#define ER_ARMED_SLOTS 4096
+
 struct er_shapes {
 	struct er_shape shape[ER_SHAPES];
+	__u16 armed[ER_ARMED_SLOTS];
 };
 
 /* Shared maps. tracerd makes them and puts them into each object's er_*_slot (maps.h). */

@@ -11,6 +11,7 @@
 #define ER_RING_PATTERN 4096
 #define ER_SELF_MAX	1024
 #define ER_CREDS_MAX	65536
+#define ER_ARMED_MAX	8192
 
 #define ER_SLOT(slot, inner)                              \
 	struct {                                          \
@@ -64,12 +65,20 @@ struct er_creds_map {
 	__uint(value_size, sizeof(struct er_creds));
 };
 
+struct er_armed_map {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ER_ARMED_MAX);
+	__uint(key_size, sizeof(__u32));   /* tgid */
+	__uint(value_size, sizeof(__u64)); /* its start_ns */
+};
+
 ER_SLOT(er_ring_slot, struct er_ring_map);
 ER_SLOT(er_config_slot, struct er_config_map);
 ER_SLOT(er_counter_slot, struct er_counter_map);
 ER_SLOT(er_shapes_slot, struct er_shapes_map);
 ER_SLOT(er_self_slot, struct er_self_map);
 ER_SLOT(er_creds_slot, struct er_creds_map);
+ER_SLOT(er_armed_slot, struct er_armed_map);
 
 static __always_inline void *er_slot(void *slot)
 {
@@ -94,6 +103,14 @@ static __always_inline struct er_config *er_get_config(void)
 	__u32 zero = 0;
 
 	return config ? bpf_map_lookup_elem(config, &zero) : NULL;
+}
+
+static __always_inline struct er_shapes *er_get_shapes(void)
+{
+	void *shapes = er_slot(&er_shapes_slot);
+	__u32 zero = 0;
+
+	return shapes ? bpf_map_lookup_elem(shapes, &zero) : NULL;
 }
 
 static __always_inline bool er_wanted(const struct er_config *config, enum er_event event)

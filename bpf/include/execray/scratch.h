@@ -15,6 +15,7 @@ struct er_call {
 	int nr;		     /* enum er_nr */
 	enum er_event event; /* of this record: a call may be two */
 	bool compat;
+	__u8 skip;  /* enum er_armed_event: what this process's call is to nobody */
 	bool uring; /* no system call, but an operation of an io_uring with the same arguments */
 	struct er_shape shape;
 	union {

@@ -49,31 +49,15 @@ static __always_inline bool er_is_zero_copy(int nr)
 	return nr == NR_SENDFILE || nr == NR_SPLICE || nr == NR_COPY_FILE_RANGE;
 }
 
-static __always_inline bool er_is_compat(void)
-{
-	struct task_struct *task;
-
-	if (er_can_load()) {
-		task = bpf_get_current_task_btf();
-		return task->thread_info.status & ER_TS_COMPAT;
-	}
-	task = (void *)bpf_get_current_task();
-	return BPF_CORE_READ(task, thread_info.status) & ER_TS_COMPAT;
-}
-
-static __always_inline struct er_shapes *er_get_shapes(void)
-{
-	void *shapes = er_slot(&er_shapes_slot);
-	__u32 zero = 0;
-
-	return shapes ? bpf_map_lookup_elem(shapes, &zero) : NULL;
-}
-
-/* The shape of the call that returns, or NULL for one that nobody wants: most calls, so this is kept short. */
-static __always_inline struct er_shape *er_shape_of(struct er_shapes *shapes, __u32 orig_ax, bool *compat)
+/*
+ * The shape of the call that returns, or NULL for one that nobody wants: most calls, so this is kept short. skip: which
+ * of its events are wanted from others only.
+ */
+static __always_inline struct er_shape *er_shape_of(struct er_shapes *shapes, __u32 orig_ax, bool *compat, __u8 *skip)
 {
 	__u32 number = orig_ax & ~ER_X32_BIT;
-	struct er_shape *native, *narrow;
+	struct er_shape *native, *narrow, *found;
+	struct task_struct *task;
 
 	if (number >= ER_SHAPES_COMPAT)
 		return NULL;
@@ -82,10 +66,13 @@ static __always_inline struct er_shape *er_shape_of(struct er_shapes *shapes, __
 	/* the task is asked for its entry only where the number means something to somebody in one of the two */
 	if (!native->event && !narrow->event)
 		return NULL;
-	*compat = er_is_compat();
-	if (!*compat)
-		return native->event ? native : NULL;
-	return orig_ax < 512 && narrow->event ? narrow : NULL;
+	task = er_this_task();
+	*compat = ER_READ(er_can_load(), task, thread_info.status) & ER_TS_COMPAT;
+	if (*compat && orig_ax >= 512)
+		return NULL;
+	found = *compat ? narrow : native;
+	*skip = er_skipped(shapes, found, task);
+	return found->event && !(*skip & ER_ARMED_WHOLE) ? found : NULL;
 }
 
 /* The registers still hold the arguments when the call returns; only rax is gone, kept in orig_ax. */

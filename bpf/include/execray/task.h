@@ -15,6 +15,12 @@ static __always_inline bool er_can_load(void)
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
 }
 
+/* The current task, for ER_READ(er_can_load(), ...). */
+static __always_inline struct task_struct *er_this_task(void)
+{
+	return er_can_load() ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
+}
+
 static __always_inline __u64 er_start_ns(struct task_struct *task)
 {
 	/* Linux 5.5 (cf25e24db61c) renamed real_start_time; nothing older has the ring buffer. */
@@ -157,13 +163,36 @@ static __always_inline bool er_is_heartbeat(const struct er_config *config, __u6
 /* The exact start of the current process. */
 static __always_inline __u64 er_current_start_ns(void)
 {
-	struct task_struct *task;
+	struct task_struct *task = er_this_task();
 
-	if (er_can_load()) {
-		task = bpf_get_current_task_btf();
-		return task->group_leader->start_boottime;
-	}
-	return er_start_ns((void *)bpf_get_current_task());
+	return ER_READ(er_can_load(), task, group_leader, start_boottime);
+}
+
+/* Which events of a call are not wanted from this process, because it isn't armed: 0, or enum er_armed_event. */
+static __always_inline __u8 er_skipped(struct er_shapes *shapes, struct er_shape *shape, struct task_struct *task)
+{
+	__u32 tgid;
+	__u64 *start_ns;
+	void *map;
+
+	if (!shape->armed)
+		return 0;
+	tgid = ER_READ(er_can_load(), task, tgid);
+	if (!shapes->armed[tgid & (ER_ARMED_SLOTS - 1)])
+		return shape->armed;
+	map = er_slot(&er_armed_slot);
+	start_ns = map ? bpf_map_lookup_elem(map, &tgid) : NULL;
+	return start_ns && *start_ns == ER_READ(er_can_load(), task, group_leader, start_boottime) ? 0 : shape->armed;
+}
+
+/* At the end of a process. */
+static __always_inline void er_disarm(__u32 tgid)
+{
+	struct er_shapes *shapes = er_get_shapes();
+	void *map = er_slot(&er_armed_slot);
+
+	if (map && shapes && shapes->armed[tgid & (ER_ARMED_SLOTS - 1)])
+		bpf_map_delete_elem(map, &tgid);
 }
 
 /*

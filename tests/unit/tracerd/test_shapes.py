@@ -56,6 +56,21 @@ def test_numbers_are_armed_in_both_numberings_and_impossible_ones_in_none() -> N
     assert not [s for s in armed(numbers=(95,)).values() if s.event == code("syscall")]
 
 
+def test_an_event_wanted_from_armed_processes_only_says_so_in_every_call_that_it_is() -> None:
+    table = table_of([code("write"), code("procmem"), code("sendto"), code("open")], armed=[code("write")])
+    shapes = {at // SHAPE.size: Shape._make(SHAPE.unpack_from(table, at)) for at in range(0, TABLE_BYTES, SHAPE.size)}
+    names = ("event", "also", "third")
+    del shapes[ER_SHAPES_COMPAT + 102]  # socketcall: which call it is stands elsewhere
+    for shape in shapes.values():
+        mine = [getattr(shape, name) for name in names]
+        expected = sum(1 << at for at, event in enumerate(mine) if event == code("write"))
+        whole = bool(expected) and set(mine) == {code("write"), 0}
+        assert shape.armed == expected | whole << 3
+    assert shapes[1].armed and shapes[44].armed and not shapes[257].armed
+    only = table_of([code("write")], armed=[code("write")])
+    assert Shape._make(SHAPE.unpack_from(only, SHAPE.size)).armed == 0b1001
+
+
 def test_the_table_in_the_kernel_becomes_what_it_should_be() -> None:
     with mmap.mmap(-1, TABLE_BYTES) as view:
         for names in (["open", "write"], ["unlink"], []):

@@ -59,15 +59,15 @@ static __always_inline void er_send_call(struct er_call *call, struct er_shape *
 		first = false;
 	call->shape = *shape;
 	call->nr = shape->nr;
-	if (first) {
+	if (first && !(call->skip & ER_ARMED_EVENT)) {
 		call->event = shape->event;
 		er_record();
 	}
-	if (call->shape.also) {
+	if (call->shape.also && !(call->skip & ER_ARMED_ALSO)) {
 		call->event = call->shape.also;
 		er_record();
 	}
-	if (call->shape.third) {
+	if (call->shape.third && !(call->skip & ER_ARMED_THIRD)) {
 		call->event = call->shape.third;
 		er_record();
 	}
