@@ -19,7 +19,8 @@ WEIGHT_BYTES: Final = 256
 _UID: Final = ACTOR_SLOT_OF["uid"]
 _CGROUP: Final = ACTOR_SLOT_OF["cgroup.id"]
 _CONTAINER: Final = ACTOR_SLOT_OF["container.id"]
-_ACTOR_ENTRIES: Final = 4096
+#: In each half of the cache: when the newer is full, the older is forgotten.
+_ACTOR_ENTRIES: Final = 512
 _HEAD: Final = 5  # elements of a row before the values
 _ACTOR_TEXTS: Final = tuple(at for at, field in enumerate(ACTOR_SLOTS) if field.kind.is_text)
 _ACTOR_ARGV: Final = ACTOR_SLOT_OF["argv"]
@@ -41,28 +42,32 @@ class ActorCache:
 
     def __init__(self) -> None:
         self._actors: dict[tuple[tuple[Value, ...], int], Known] = {}
+        self._older: dict[tuple[tuple[Value, ...], int], Known] = {}
 
     def get(self, slots: tuple[Value, ...], parent: Known | None) -> Known:
         """Returns the actor with these slots and this very parent object. Raises PeerError where they can't be an actor's."""
         # The id of the parent is safe as a key: the entry's actor keeps the parent alive.
-        creator = None if parent is None else parent.actor
-        key = (slots, id(creator))
+        key = (slots, id(None if parent is None else parent.actor))
         known = self._actors.get(key)
         if known is None:
-            # Once for each: a chain of parents is the same in batch after batch, and to check it is most of its cost.
-            for field, value in zip(ACTOR_SLOTS, slots, strict=True):
-                check_value(field.kind, value)
-            if slots[0] is None:
-                raise PeerError("an actor without identity")
+            known = self._older.pop(key, None) or _known(slots, parent)
             if len(self._actors) >= _ACTOR_ENTRIES:
-                self._actors.clear()
-            actor = Actor(slots, creator)
-            texts = text_bytes(slots) + (0 if parent is None else parent.texts)
-            known = self._actors[key] = Known(actor, texts, owner_of(actor))
+                self._older, self._actors = self._actors, {}
+            self._actors[key] = known
         return known
 
     def __len__(self) -> int:
-        return len(self._actors)
+        return len(self._actors) + len(self._older)
+
+
+def _known(slots: tuple[Value, ...], parent: Known | None) -> Known:
+    # A chain of parents is the same in batch after batch, and to check it is most of its cost: so it is done once for each.
+    for field, value in zip(ACTOR_SLOTS, slots, strict=True):
+        check_value(field.kind, value)
+    if slots[0] is None:
+        raise PeerError("an actor without identity")
+    actor = Actor(slots, None if parent is None else parent.actor)
+    return Known(actor, text_bytes(slots) + (0 if parent is None else parent.texts), owner_of(actor))
 
 
 class Sighting:
@@ -72,23 +77,25 @@ class Sighting:
     actor and its creators included.
     """
 
-    __slots__ = ("_event", "_facts", "known", "weight")
+    __slots__ = ("_event", "_number", "_row", "_texts", "known", "weight")
 
-    def __init__(
-        self, facts: tuple[int, int, EventType, int, int, tuple[Value, ...]], known: Known, texts: int
-    ) -> None:
-        """facts: id, time_ns, type, tid, flags and values. texts: the bytes of its texts."""
-        self._facts = facts
+    def __init__(self, number: int, row: tuple[Any, ...], texts: list[Any], size: int, known: Known) -> None:
+        """number: the event's. texts: those of the row in the order of its layout, and their bytes."""
+        self._number = number
+        self._row = row
+        self._texts = texts
         self._event: Event | None = None
         self.known = known
-        self.weight = -(-(texts + known.texts) // WEIGHT_BYTES)
+        self.weight = -(-(size + known.texts) // WEIGHT_BYTES)
 
     @property
     def event(self) -> Event:
         """The event; the same object each time."""
         if self._event is None:
-            number, time_ns, kind, tid, flags, values = self._facts
-            self._event = Event(number, time_ns, kind, self.known.actor, tid, _flag(flags), values)
+            code, time_ns, _, tid, flags, *_ = self._row
+            layout, actor = _LAYOUTS[code], self.known.actor
+            values = layout.values(self._row, self._texts)
+            self._event = Event(self._number, time_ns, layout.kind, actor, tid, _flag(flags), values)
         return self._event
 
 
@@ -99,14 +106,24 @@ def _flag(flags: int) -> Flag:
 
 
 class _Layout:
-    """Of one type of event: where its texts stand among the values."""
+    """Of one type of event: where its texts stand, in a row and among the values."""
 
     def __init__(self, kind: EventType) -> None:
         self.kind = kind
-        self.texts = tuple(at for at, field in enumerate(kind.slots) if field.kind.is_text)
-        self.lists = tuple(at for at, field in enumerate(kind.slots) if field.kind is Kind.TEXTS)
+        texts = [at for at, field in enumerate(kind.slots) if field.kind.is_text]
+        lists = [at for at, field in enumerate(kind.slots) if field.kind is Kind.TEXTS]
+        self.at = (*texts, *lists)
+        self.texts = tuple(_HEAD + at for at in texts)
+        self.lists = tuple(_HEAD + at for at in lists)
         #: The Python types of rows that were found to be well-formed: most rows of a type have the same.
         self.shapes: set[tuple[type, ...]] = set()
+
+    def values(self, row: tuple[Any, ...], texts: list[Any]) -> tuple[Any, ...]:
+        """Returns a row's values, with its texts in the stead of their indexes."""
+        values = list(row[_HEAD:])
+        for at, text in zip(self.at, texts, strict=True):
+            values[at] = text
+        return tuple(values)
 
 
 _LAYOUTS: Final = {code: _Layout(kind) for code, kind in EVENT_BY_CODE.items()}
@@ -126,20 +143,24 @@ class Resolver:
         batch, strings = self._batch, self._batch.strings
         row = batch.events[position]
         layout = _LAYOUTS[row[0]]
-        shape = tuple(map(type, row))
-        values, texts = list(row[_HEAD:]), 0
+        texts: list[Any] = []
+        size = 0
         for at in layout.texts:
-            if values[at] is not None:
-                values[at] = found = strings[values[at]]
-                texts += len(found)
+            if (index := row[at]) is None:
+                texts.append(None)
+            else:
+                texts.append(found := strings[index])
+                size += len(found)
         for at in layout.lists:
-            if values[at] is not None:
-                values[at] = many = tuple([strings[index] for index in values[at]])
-                texts += sum(map(len, many))
-        if shape not in layout.shapes:
-            _check(layout, row, values)
+            if row[at] is None:
+                texts.append(None)
+            else:
+                texts.append(many := tuple([strings[index] for index in row[at]]))
+                size += sum(map(len, many))
+        if tuple(map(type, row)) not in layout.shapes:
+            _check(layout, row, texts)
         known = self._actors.get(row[2]) or self.known(row[2])
-        return Sighting((batch.first_id + position, row[1], layout.kind, row[3], row[4], tuple(values)), known, texts)
+        return Sighting(batch.first_id + position, row, texts, size, known)
 
     def event(self, position: int) -> Event:
         """Returns a row as an Event. Raises as sight does."""
@@ -165,10 +186,10 @@ class Resolver:
         return parent
 
 
-def _check(layout: _Layout, row: tuple[Any, ...], values: list[Any]) -> None:
+def _check(layout: _Layout, row: tuple[Any, ...], texts: list[Any]) -> None:
     if type(row[3]) is not int or type(row[4]) is not int:
         raise PeerError("malformed tid or flags")
-    for field, value in zip(layout.kind.slots, values, strict=True):
+    for field, value in zip(layout.kind.slots, layout.values(row, texts), strict=True):
         check_value(field.kind, value)
     if len(layout.shapes) < _MAX_SHAPES:
         layout.shapes.add(tuple(map(type, row)))

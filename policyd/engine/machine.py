@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from execray.errors import PeerError
 from execray.schema.catalog import EVENT_BY_NAME, LOST
@@ -16,8 +16,8 @@ from policyd.engine.moment import Keyed, Moment
 from policyd.engine.outputs import Output, SensorLoss, loss_id
 from policyd.engine.partials import Limits, PolicyRun
 from policyd.engine.scopes import Scope
-from policyd.engine.sequence import Opened, Sequencer
-from policyd.engine.starts import Cohort
+from policyd.engine.sequence import Sequencer
+from policyd.engine.starts import Cohort, Opened
 from policyd.engine.store import Store
 from policyd.program import CompiledPolicy, KeyKind
 
@@ -37,6 +37,13 @@ class LoadReport:
     unchanged: tuple[str, ...]
     partials_kept: int
     partials_retired: int
+
+
+class _Openings(NamedTuple):
+    """Whom some first steps belong to, and which of their policies. reads: the slots of the actor that may not be missing."""
+
+    cohorts: tuple[tuple[Cohort, int], ...]
+    reads: tuple[int, ...]
 
 
 class Machine:
@@ -61,7 +68,7 @@ class Machine:
         self._misses_before = 0  # in row caches of generations that are gone
         self._clears_before = 0
         #: Bits of first steps -> whom they belong to: the same come together over and over.
-        self._openings: dict[int, tuple[tuple[Cohort, int], ...]] = {}
+        self._openings: dict[int, _Openings] = {}
         self._generation = Generation((), 0, self._limits.row_entries)
 
     def load(self, policies: Sequence[CompiledPolicy], generation: int) -> LoadReport:
@@ -151,7 +158,7 @@ class Machine:
             "late": self._late,
             "lost": self._lost,
             "malformed": self._malformed,
-            "row_cache_entries": sum(len(row.cache) for row in rows),
+            "row_cache_entries": sum(map(len, rows)),
             "row_cache_misses": self._misses_before + sum(row.stats.misses for row in rows),
             "row_cache_clears": self._clears_before + sum(row.stats.clears for row in rows),
             "actor_cache_entries": len(self._actors),
@@ -259,18 +266,18 @@ class Machine:
 
         Returns False where it does not decide that by itself; then nothing has changed. Raises as Resolver.sight does.
         """
-        cohorts = self._openings.get(bits)
-        if cohorts is None:
-            cohorts = self._cohorts_of(bits)
-        if not cohorts:
+        openings = self._openings.get(bits)
+        if openings is None:
+            openings = self._openings_of(bits)
+        if not openings.cohorts:
             return False
         row, sighting = batch.events[position], resolver.sight(position)
         slots = sighting.known.actor.slots
+        for at in openings.reads:
+            if slots[at] is None:
+                return False
         opened: list[Opened] = []
-        for cohort, members in cohorts:
-            for at in cohort.reads:
-                if slots[at] is None:
-                    return False
+        for cohort, members in openings.cohorts:
             key: Any = slots[0] if cohort.key is None else cohort.key.key(batch, row)
             if key is not None:
                 opened.append((cohort, members, key))
@@ -279,8 +286,8 @@ class Machine:
             self._sequencer.begin(opened, sighting, now_ns, self._gaps, doubtful=False)
         return True
 
-    def _cohorts_of(self, first: int) -> tuple[tuple[Cohort, int], ...]:
-        """Returns whom first steps belong to, and which of their policies; nobody where more than the event decides."""
+    def _openings_of(self, first: int) -> _Openings:
+        """Returns whom first steps belong to; nobody where more than the event decides."""
         found: list[tuple[Cohort, int]] = []
         left = first
         while left:
@@ -288,11 +295,12 @@ class Machine:
             assert cohort is not None
             found.append((cohort, cohort.members_of(left & cohort.first)))
             left &= ~cohort.first
-        cohorts = tuple(found) if all(cohort.plain for cohort, _ in found) else ()
+        plain = tuple(found) if all(cohort.plain for cohort, _ in found) else ()
+        openings = _Openings(plain, tuple({at for cohort, _ in plain for at in cohort.reads}))
         if len(self._openings) >= _MAX_OPENINGS:
             self._openings.clear()
-        self._openings[first] = cohorts
-        return cohorts
+        self._openings[first] = openings
+        return openings
 
     def _keyed(self, batch: Batch, row: tuple[Any, ...], bits: int) -> tuple[int, list[Keyed]]:
         """Returns the event's keys over fields, and the bits without those of steps for which it has none."""

@@ -131,6 +131,11 @@ class Partial:
         self.source: Start | None = None  # which it is one of, while it has no place of its own
 
     @property
+    def number(self) -> int:
+        """In the order of all that began."""
+        return self.begun
+
+    @property
     def bindings(self) -> dict[str, Event]:
         """The events that met the steps so far, by alias; of a step only repeated, the first."""
         steps = self.run.table.policy.steps

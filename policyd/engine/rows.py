@@ -12,8 +12,8 @@ from execray.schema.kinds import Kind
 from policyd.engine.atoms import Effect, Ranges, View
 from policyd.program import And, Expr, Not, Op, Or, Quantified, Test
 
-#: Values remembered per slot, and bytes of them, before the cache is cleared as a whole.
-CACHE_ENTRIES: Final = 32_768
+#: Values remembered per slot, and bytes of them: when the newer half of the cache is full, the older one is forgotten.
+CACHE_ENTRIES: Final = 16_384
 CACHE_BYTES: Final = 8 << 20
 
 _TYPES: Final[dict[Kind, type | tuple[type, ...]]] = {
@@ -39,7 +39,7 @@ def check_value(kind: Kind, value: object) -> None:
 
 @dataclass(slots=True)
 class CacheStats:
-    """What the row caches of one slot did."""
+    """What the row cache of one slot did: rows that it did not have, and how often its older half was forgotten."""
 
     misses: int = 0
     clears: int = 0
@@ -62,11 +62,12 @@ class SlotRows:
     def __init__(self, kind: Kind, derived: Callable[[str], bool], entries: int = CACHE_ENTRIES) -> None:
         self.kind = kind
         self.cache: dict[Value, int] = {}
+        self._older: dict[Value, int] = {}
         self.stats = CacheStats()
         self.constrained = 0  # the bits of steps that test this slot
         self._type = _TYPES[kind]
         self._derived = derived
-        self._entries = entries
+        self._half = max(1, entries // 2)
         self._bytes = 0
         self._views: dict[tuple[str, int | None, bool], View] = {}
         self._ranges: dict[tuple[View, bool], Ranges] = {}
@@ -83,6 +84,10 @@ class SlotRows:
         self._collects: tuple[Callable[[Value, list[Effect]], None], ...] = ()
         self._fails: list[tuple[View, Ranges]] = []
         self._rows: dict[int, int] = {}  # equal rows are one object
+
+    def __len__(self) -> int:
+        """Returns how many values' rows are remembered."""
+        return len(self.cache) + len(self._older)
 
     def add(self, bit: int, conditions: list[Expr]) -> None:
         """Adds what one step asks of this slot. Raises PatternError."""
@@ -117,13 +122,16 @@ class SlotRows:
         return row
 
     def miss(self, value: Value) -> int:
-        """Computes a value's row and remembers it. Raises PeerError as row does."""
-        row = self.row(value)
-        if row is not self._none:
-            row = self._rows.setdefault(row, row)
-        self.stats.misses += 1
+        """Returns the row of a value that isn't in `cache`, and puts it there. Raises PeerError as row does."""
+        known = self._older.pop(value, None)
+        if known is None:
+            known = self.row(value)
+            self.stats.misses += 1
+        row = known if known is self._none else self._rows.setdefault(known, known)
         size = _size(value)
-        if len(self.cache) >= self._entries or self._bytes + size > CACHE_BYTES:
+        if len(self.cache) >= self._half or self._bytes + size > CACHE_BYTES // 2:
+            # What was asked for since the last time stays at hand, so that what is new all the time doesn't push out the rest.
+            self._older = self.cache.copy()
             self.cache.clear()
             self._rows.clear()
             self._bytes = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from execray.schema.event import Event
@@ -14,7 +14,7 @@ from policyd.engine.moment import Moment
 from policyd.engine.outputs import Output
 from policyd.engine.partials import Partial, PolicyRun
 from policyd.engine.scopes import Scope
-from policyd.engine.starts import Begun, Cohort
+from policyd.engine.starts import Begun, Cohort, Opened
 from policyd.engine.store import Store
 from policyd.engine.table import PolicyTable
 from policyd.engine.tally import Counted, Gaps
@@ -22,9 +22,6 @@ from policyd.program import Exemption, KeyKind, State, Transition
 
 #: Partials in one place, with the steps of each that the event may meet, in the order in which they are tried: it takes one.
 Candidates: TypeAlias = "list[tuple[Partial, int]]"
-
-#: Policies that begin alike: which of them an event begins a sequence of, and under what key.
-Opened: TypeAlias = "tuple[Cohort, int, Key]"
 
 #: Who counted the event: the key, and the place in which it waited then.
 CountedAt: TypeAlias = "list[tuple[Key, int]]"
@@ -95,15 +92,11 @@ class Sequencer:
                 self._store.add_repeat(partial, step, moment.event, moment.weight)
         self._start(run, fired, moment, Taken(counted, decided, {partial for partial, _ in repeats}), outputs)
 
-    def begin(self, openings: Iterable[Opened], sighting: Sighting, now_ns: int, losses: int, doubtful: bool) -> None:
+    def begin(self, openings: Sequence[Opened], sighting: Sighting, now_ns: int, losses: int, doubtful: bool) -> None:
         """Begins sequences of policies that begin alike, by one event. doubtful: whether it met their first steps isn't sure."""
-        store, begun = self._store, None
-        for cohort, members, key in openings:
+        for _, members, _ in openings:
             self.started += members.bit_count()
-            if begun is None or begun.evictions != store.evicted:
-                begun = Begun(sighting, now_ns, losses, store.evicted, self.started)
-                begun.doubtful = doubtful
-            store.begin(cohort, members, key, begun)
+        self._store.begin(openings, Begun(sighting, now_ns, losses, self.started, doubtful))
 
     def begin_if(self, cohort: Cohort, first: int, moment: Moment) -> None:
         """The same for one cohort, where more than the rows decides. first: the bits of its first steps."""

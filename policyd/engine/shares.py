@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
+from itertools import islice
 from typing import Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 #: The container in which processes are; outside of any, their cgroup.
@@ -19,18 +20,25 @@ class Owner(NamedTuple):
 
 
 _FEW: Final = 16
+#: Of what one owner holds, the part that goes at once: an eighth.
+_PART: Final = 8
 #: Owners whose weights changed, before the rankings are told in any case: those of many have ended by then.
 _MAX_CHANGED: Final = 1024
 
 
 class Held(Protocol):
-    """What is counted. Neither may change while it is held."""
+    """What is counted. Neither owner nor weight may change while it is held."""
 
     @property
     def owner(self) -> Owner: ...
 
     @property
     def weight(self) -> int: ...
+
+    @property
+    def number(self) -> int:
+        """Another one than before where it has been renewed."""
+        ...
 
 
 H = TypeVar("H", bound=Held)
@@ -112,15 +120,29 @@ class _Holding(Generic[H]):
 
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
-        # Ordered, since a plain dict takes ever longer to find its first entry while others leave from the front.
-        self.entries: OrderedDict[H, None] = OrderedDict()
+        # Each with the number that it had when it came to its place. Ordered, since a plain dict takes ever longer to find its
+        # first entry while others leave from the front.
+        self.entries: OrderedDict[H, int] = OrderedDict()
         self.weight = 0
         self.ranked = 0
         self.changed = False
 
+    def oldest(self, most: int) -> list[H]:
+        """Returns a number of the first entries. There must be one.
+
+        To be renewed costs an entry nothing: those that have been go to the end when they are come upon here.
+        """
+        entries = self.entries
+        first = next(iter(entries))
+        while first.number != entries[first]:
+            entries[first] = first.number
+            entries.move_to_end(first)
+            first = next(iter(entries))
+        return [item for item, number in islice(entries.items(), most) if item.number == number]
+
 
 class Shares(Generic[H]):
-    """Entries by who caused them, the one longest unchanged first; and users and groups by weight.
+    """Entries by who caused them, those first that have not been renewed for long; and users and groups by weight.
 
     Both count, since neither alone is fair: the host and every container have a user 0, and a container's root may use as many
     users as it likes, while somebody who may make cgroups may spread over those. Most of the time nobody asks who holds most, so
@@ -146,7 +168,7 @@ class Shares(Generic[H]):
         holding = self._held.get(item.owner)
         if holding is None:
             holding = self._held[item.owner] = _Holding(item.owner)
-        holding.entries[item] = None
+        holding.entries[item] = item.number
         self.count += 1
         self._weigh(holding, item.weight)
 
@@ -157,16 +179,12 @@ class Shares(Generic[H]):
         self.count -= 1
         self._weigh(holding, -item.weight)
 
-    def renew(self, item: H) -> None:
-        """Lets an entry count as the newest."""
-        self._held[item.owner].entries.move_to_end(item)
-
     def replace(self, old: H, new: H) -> None:
         """Puts an entry in the stead of another; it counts as the newest."""
         if (old.owner, old.weight) == (new.owner, new.weight):
             entries = self._held[old.owner].entries
             del entries[old]
-            entries[new] = None
+            entries[new] = new.number
         else:
             self.remove(old)
             self.add(new)
@@ -176,11 +194,16 @@ class Shares(Generic[H]):
         self._weigh(self._held[item.owner], weight - item.weight)
 
     def victim(self) -> H:
-        """Returns the entry longest unchanged of who holds most. There must be an entry.
+        """Returns the oldest entry of who holds most. There must be an entry."""
+        return self._heaviest().oldest(1)[0]
 
-        That is the heaviest user or group; of a user what it holds in its heaviest group, of a group what its heaviest user
-        holds there.
-        """
+    def victims(self, most: int) -> list[H]:
+        """Returns some such entries of one owner: an eighth of what that one has, or fewer, or a given number; at least one."""
+        holding = self._heaviest()
+        return holding.oldest(max(1, min(most, len(holding.entries) // _PART)))
+
+    def _heaviest(self) -> _Holding[H]:
+        # The heaviest user or group; of a user what it holds in its heaviest group, of a group what its heaviest user has there.
         self._rank()
         of_user, uid = self._uids.heaviest()
         of_group, group = self._groups.heaviest()
@@ -188,7 +211,7 @@ class Shares(Generic[H]):
             _, group = self._groups_of[uid].heaviest()
         else:
             _, uid = self._uids_of[group].heaviest()
-        return next(iter(self._held[Owner(uid, group)].entries))
+        return self._held[Owner(uid, group)]
 
     def _weigh(self, holding: _Holding[H], change: int) -> None:
         holding.weight += change

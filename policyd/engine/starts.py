@@ -12,7 +12,7 @@ It is what `mode latest` says: of the sequences in one place the newest stays. S
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from policyd.engine.evidence import Sighting
 from policyd.engine.heap import NOWHERE
@@ -25,31 +25,43 @@ if TYPE_CHECKING:
     from policyd.engine.scopes import Scope
     from policyd.engine.table import Opening, PolicyTable
 
+#: Policies that begin alike: which of them an event begins a sequence of, and under what key.
+Opened: TypeAlias = "tuple[Cohort, int, Key]"
+
 
 class Begun:
-    """What a Start knows of the event that began it. Times are the engine's clock.
+    """What Starts know of the event that began them. Times are the engine's clock.
 
-    number: in the order of all that began. losses, evictions: how many there had been. doubtful: whether it met the step isn't
-    sure.
+    number: in the order of all that began. losses: how many there had been. doubtful: whether it met the step isn't sure.
     """
 
-    __slots__ = ("doubtful", "evictions", "losses", "now_ns", "number", "owner", "sighting", "weight")
+    __slots__ = ("doubtful", "losses", "now_ns", "number", "owner", "sighting", "weight")
 
-    def __init__(self, sighting: Sighting, now_ns: int, losses: int, evictions: int, number: int) -> None:
+    def __init__(self, sighting: Sighting, now_ns: int, losses: int, number: int, doubtful: bool) -> None:
         self.sighting = sighting
         self.weight = sighting.weight
         self.owner = sighting.known.owner
         self.now_ns = now_ns
         self.losses = losses
-        self.evictions = evictions
         self.number = number
-        self.doubtful = False
+        self.doubtful = doubtful
 
 
 class Start:
-    """What waits behind the first step of a cohort's policies, under one key."""
+    """What waits behind the first step of a cohort's policies, under one key. evictions: how many there had been."""
 
-    __slots__ = ("agenda_ns", "begun", "cohort", "exit_ns", "key", "key_weight", "members", "owner", "weight")
+    __slots__ = (
+        "agenda_ns",
+        "begun",
+        "cohort",
+        "evictions",
+        "exit_ns",
+        "key",
+        "key_weight",
+        "members",
+        "owner",
+        "weight",
+    )
 
     def __init__(self, cohort: Cohort, key: Key, begun: Begun) -> None:
         self.cohort = cohort
@@ -59,8 +71,14 @@ class Start:
         self.members = 0
         self.owner = begun.owner
         self.weight = 0
+        self.evictions = 0
         self.exit_ns = NEVER
         self.agenda_ns = NOWHERE
+
+    @property
+    def number(self) -> int:
+        """That of the event which began it."""
+        return self.begun.number
 
     @property
     def deadline_ns(self) -> int:
@@ -84,7 +102,7 @@ class Start:
         """Returns a member's partial. It is in no place while its `source` is this one."""
         begun = self.begun
         partial = Partial(run, self.key, self.owner, begun.now_ns, begun.number, begun.losses)
-        if run.evicted > begun.evictions:
+        if run.evicted > self.evictions:
             partial.evicted_before = -1
         table = run.table
         assert table.plain is not None

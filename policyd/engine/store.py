@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from execray.schema.event import Event, ProcessId
 from policyd.engine.evidence import WEIGHT_BYTES
@@ -11,10 +12,13 @@ from policyd.engine.keys import Key
 from policyd.engine.partials import NEVER, Limits, Partial, PolicyRun
 from policyd.engine.scopes import Scope
 from policyd.engine.shares import Shares
-from policyd.engine.starts import Begun, Cohort, Start
+from policyd.engine.starts import Begun, Cohort, Opened, Start
 from policyd.engine.table import Opening
 from policyd.engine.tally import Counted
 from policyd.program import KeyKind, Overlap
+
+#: Where a bound of at least as many is reached, one part in so many of it goes.
+_AT_ONCE: Final = 64
 
 
 class Store:
@@ -159,22 +163,21 @@ class Store:
             partial.tallies.pop(step, None)
             self._weigh(partial)
 
-    def begin(self, cohort: Cohort, members: int, key: Key, begun: Begun) -> None:
-        """Begins a sequence for each of some members of a cohort, in the stead of those that wait in that place."""
-        scope = cohort.scopes.get(key)
-        start = scope.starts.get(cohort) if scope is not None else None
-        if start is None or start.members != members or (cohort.further and not _apart(scope, cohort)):
-            self._begin_anew(cohort, members, key, begun)
-            return
-        # The common case where a first step is met over and over; what is awaited here stays as it is.
-        self.replaced += members.bit_count()
-        before, start.begun, start.exit_ns = start.begun, begun, NEVER
-        if before.weight == begun.weight and before.owner == begun.owner:
-            self._shares.renew(start)
-            cohort.starts.renew(start)
-        else:
-            self._reweigh(start, members)
-            self._keep_pool()
+    def begin(self, openings: Iterable[Opened], begun: Begun) -> None:
+        """Begins, by one event, a sequence for each of some members of cohorts, in the stead of those that wait in that place."""
+        weight, owner = begun.weight, begun.owner
+        for cohort, members, key in openings:
+            scope = cohort.scopes.get(key)
+            start = scope.starts.get(cohort) if scope is not None else None
+            if start is None or start.members != members or (cohort.further and not _apart(scope, cohort)):
+                self._begin_anew(cohort, members, key, begun)
+                continue
+            # The common case where a first step is met over and over; what is awaited here stays as it is.
+            self.replaced += members.bit_count()
+            before, start.begun, start.exit_ns, start.evictions = start.begun, begun, NEVER, self.evicted
+            if before.weight != weight or before.owner != owner:
+                self._reweigh(start, members)
+                self._keep_pool()
 
     def _begin_anew(self, cohort: Cohort, members: int, key: Key, begun: Begun) -> None:
         scope = _scope(cohort.scopes, key)
@@ -191,10 +194,12 @@ class Store:
             self._displace(scope, cohort, members)
         older = start.members
         self.replaced += older.bit_count()
-        start.begun, start.exit_ns = begun, NEVER
+        start.begun, start.exit_ns, start.evictions = begun, NEVER, self.evicted
         self._reweigh(start, members)
         self._fill(scope, start, older)
-        self._keep_starts(cohort)
+        if cohort.count + cohort.own > cohort.limit:
+            self._keep_starts(cohort)
+        self._keep_pool()
 
     def end_process(self, process: ProcessId, now_ns: int) -> None:
         """Lets the partials of a process that ended wait for the grace only. Those of other keys live on."""
@@ -285,18 +290,18 @@ class Store:
 
     def _reweigh(self, start: Start, members: int) -> None:
         # It gets these members, its event's owner, and counts as the newest.
-        owner, weight = start.begun.owner, members.bit_count() * (start.key_weight + start.begun.weight)
+        begun = start.begun
+        weight = members.bit_count() * (start.key_weight + begun.weight)
         both = (self._shares, start.cohort.starts)
-        if start.members and start.owner == owner:
+        if start.members and start.owner == begun.owner:
             for shares in both:
                 shares.reweigh(start, weight)
-                shares.renew(start)
             start.members, start.weight = members, weight
             return
         if start.members:
             for shares in both:
                 shares.remove(start)
-        start.members, start.owner, start.weight = members, owner, weight
+        start.members, start.owner, start.weight = members, begun.owner, weight
         for shares in both:
             shares.add(start)
 
@@ -354,17 +359,25 @@ class Store:
         self._keep_pool()
 
     def _keep_starts(self, cohort: Cohort) -> None:
-        while cohort.count > cohort.limit:
-            self._evict(cohort.starts.victim())
+        if cohort.count > cohort.limit:
+            low = _low(cohort.limit)
+            while cohort.count > low:
+                for start in cohort.starts.victims(cohort.count - low):
+                    self._evict(start)
         if cohort.count + cohort.own > cohort.limit:
             for run in list(cohort.further):
                 while run.count > cohort.limit:
                     self._evict_of(run)
-        self._keep_pool()
 
     def _keep_pool(self) -> None:
-        while self._live > self._limits.max_partials or self._shares.weight > self._max_weight:
-            self._evict(self._shares.victim())
+        most, heaviest = self._limits.max_partials, self._max_weight
+        if self._live > most or self._shares.weight > heaviest:
+            most, heaviest = _low(most), _low(heaviest)
+            while self._live > most or self._shares.weight > heaviest:
+                for item in self._shares.victims(_AT_ONCE):
+                    self._evict(item)
+                    if self._live <= most and self._shares.weight <= heaviest:
+                        break
 
     def _evict(self, item: Partial | Start) -> None:
         if isinstance(item, Start):
@@ -389,6 +402,11 @@ class Store:
         if not start.members & run.member:
             start = next(start for start in cohort.starts if start.members & run.member)
         self._evict_members(start, run.member)
+
+
+def _low(limit: int) -> int:
+    # To find out who holds most takes longer than to take something from them: so where there is much, some go together.
+    return limit - limit // _AT_ONCE
 
 
 def _scope(scopes: dict[Key, Scope], key: Key) -> Scope:

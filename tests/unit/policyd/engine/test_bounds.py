@@ -137,7 +137,7 @@ def test_every_partial_gone_leaves_nothing_behind() -> None:
     assert (stats["partials"], stats["expired"], stats["evidence_bytes"]) == (0, 1000, 0)
 
 
-def test_row_cache_is_cleared_when_full_and_counted() -> None:
+def test_row_cache_forgets_the_older_half_when_full_and_counts_that() -> None:
     engine = machine(Limits(row_entries=10))
     play = Play()
     proc = play.process()
@@ -148,7 +148,18 @@ def test_row_cache_is_cleared_when_full_and_counted() -> None:
     assert len(engine.feed(play.batch())) == 1
     stats = engine.stats()
     assert stats["row_cache_entries"] <= 10
-    assert (stats["row_cache_misses"], stats["row_cache_clears"]) == (37, 3)
+    assert (stats["row_cache_misses"], stats["row_cache_clears"]) == (37, 7)
+
+
+def test_row_cache_keeps_what_is_asked_for_while_new_values_come() -> None:
+    rows = SlotRows(ref("path").kind, lambda name: False, entries=10)
+    rows.add(1, [test("path", Op.EQ, "/a")])
+    rows.build(1)
+    for number in range(100):
+        assert rows.cache.get(b"/a") or rows.miss(b"/a")
+        assert not rows.miss(b"/%d" % number)
+    assert (rows.stats.misses, rows.stats.clears) == (101, 24)
+    assert len(rows) <= 10
 
 
 def test_row_cache_is_bounded_in_bytes_too() -> None:
@@ -157,7 +168,7 @@ def test_row_cache_is_bounded_in_bytes_too() -> None:
     rows.build(1)
     for number in range(40):
         rows.miss(b"%d" % number + bytes(1 << 20))
-    assert len(rows.cache) <= 8
+    assert len(rows) <= 8
     assert rows.stats.clears >= 4
 
 
@@ -212,6 +223,7 @@ class _Item:
     owner: Owner = _NOBODY
     weight: int = 1
     heap_index: int = -1
+    number: int = 0
 
 
 @given(
