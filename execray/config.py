@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from execray.places import CONFIG_FILE, PLUGIN_DIR
 from execray.plugins import Settings
 
-DEFAULT_PATH = Path("/etc/execray/execray.yaml")
+DEFAULT_PATH = CONFIG_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class PolicydConfig:
     sinks: tuple[str, ...] = ("file", "stdout")  # file, stdout, journal, and installed plug-ins
     actions: tuple[str, ...] = ()  # action plug-ins that policies may `notify`
     plugins: Mapping[str, Settings] = field(default_factory=dict)  # settings, by plug-in; merged by name
-    plugin_dir: Path = Path("/usr/local/lib/execray-plugins")  # where plug-ins are, beside ExecRay's own environment
+    plugin_dir: Path = PLUGIN_DIR  # where plug-ins are, beside ExecRay's own environment
     plugin_timeout_s: float = 5.0  # for one alert or request; past it the plug-in's process is killed
     plugin_memory_mib: int = 256  # of address space, for each plug-in's process
     alerts_max_mib: int = 16  # size at which the alert file is rotated

@@ -14,6 +14,7 @@ import click
 
 from execray.config import Config, load
 from execray.errors import OperatorError
+from execray.extensions import extend_catalogue, log_outcomes
 from execray.guard import OwnProcesses
 from execray.logs import give_up, setup_logging
 from execray.version import VERSION
@@ -86,6 +87,7 @@ def _run(config: Config) -> None:
     sys.setswitchinterval(SWITCH_S)
 
     log = setup_logging("policyd", config.log_level)
+    log_outcomes(extend_catalogue(config.policyd.plugin_dir), log)
     user = account(config.policyd.user) if config.policyd.user and os.geteuid() == 0 else None
     own = OwnProcesses()
     enforcer = EnforcerClient(config, log, own, on_captured=partial(_captured, log))

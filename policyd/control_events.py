@@ -11,7 +11,7 @@ from execray.control import Handler, argument, require_root
 from execray.errors import OperatorError
 from execray.service import Peer
 from execray.wire.control import Request
-from policyd.tap_filter import USUAL, Spec, codes_of
+from policyd.tap_filter import Spec, codes_of, usual
 from policyd.taps import Taps
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def _spec(request: Request) -> Spec:
     if not all(isinstance(name, str) for name in types):
         raise OperatorError("`types` holds something that is no name", "see docs/wire.md")
     return Spec(
-        codes=codes_of(types) if types else USUAL,
+        codes=codes_of(types) if types else usual(),
         pid=_given(request, "pid", int),
         uid=_given(request, "uid", int),
         exe=_given(request, "exe", str),

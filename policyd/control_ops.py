@@ -138,7 +138,8 @@ class ControlOps:
                 EVENT_BY_NAME[name].code: str(hook["refused"])
                 for name, hook in known
                 if name in EVENT_BY_NAME and isinstance(hook, dict) and hook.get("refused")
-            },
+            }
+            | parts.stream.missing,
         )
 
     async def _enforcer_mode(self) -> str:

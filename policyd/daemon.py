@@ -206,7 +206,9 @@ class Daemon:
         """What the loaded policies need, and whoever follows events."""
         needs, taps = self._needs, self._taps
         return Subscribe(
-            tuple(sorted(needs.codes | taps.codes)), needs.content or taps.content, tuple(sorted(needs.numbers))
+            tuple(sorted((needs.codes | taps.codes) - self._stream.missing.keys())),
+            needs.content or taps.content,
+            tuple(sorted(needs.numbers)),
         )
 
     async def batch(self, batch: Batch, stream_id: str) -> None:

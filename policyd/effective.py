@@ -5,9 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from execray.schema.catalog import EVENT_BY_CODE
+from execray.schema.catalog import EVENT_BY_CODE, FIRST_ADDED
 from policyd.program import Alert, CompiledPolicy, Handler, Kill, Log, Notify, Response
+
+#: Of an event of ours, and of one that a package adds.
+_WORDS: Final = ("refused by the kernel", "not seen")
 
 
 class Effect(enum.Enum):
@@ -110,4 +114,4 @@ def _unseen(policy: CompiledPolicy, refused: Mapping[int, str]) -> list[str]:
     if any(policy.states[state].accepting for state in reached):
         return []
     codes = sorted({code for step in lost for code in policy.steps[step].codes})
-    return [f"`{EVENT_BY_CODE[code].name}` is refused by the kernel: {refused[code]}" for code in codes]
+    return [f"`{EVENT_BY_CODE[code].name}` is {_WORDS[code >= FIRST_ADDED]}: {refused[code]}" for code in codes]

@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 from execray.errors import PeerError
 from execray.gate.encoding import MAX_PLAN_BYTES
 from execray.process import boot_id
-from execray.schema.catalog import LOST
+from execray.schema.catalog import EVENT_BY_NAME, FIRST_ADDED, LOST
+from execray.schema.extension import digests, disagreements
 from execray.service import close_writer, peer_of
 from execray.version import VERSION
 from execray.wire.frames import Ack, Batch, Decoder, Error, Frame, Heartbeat, Hello, Subscribe, check_hello, encode
@@ -99,6 +100,7 @@ class StreamClient:
         self._log = log
         self._writer: asyncio.StreamWriter | None = None
         self._was_live = True
+        self._differing: dict[str, str] = {}
         #: Signs of life, which only grow: frames that were done with, and rounds of the loops that watch and reconnect.
         self.taken = 0
         self.turns = 0
@@ -109,6 +111,13 @@ class StreamClient:
         """Whether a heartbeat came lately enough."""
         age = time.monotonic() - self.link.heartbeat_at
         return self.link.connected and age < MISSED_HEARTBEATS * self._heartbeat_s
+
+    @property
+    def missing(self) -> dict[int, str]:
+        """By code of an added event, why it can't come from the tracerd that is connected."""
+        codes = {name: EVENT_BY_NAME[name].code for name in self._differing if name in EVENT_BY_NAME}
+        # of an event of ours only the calls may differ, and what comes is read as ever
+        return {code: self._differing[name] for name, code in codes.items() if code >= FIRST_ADDED}
 
     async def run(self) -> None:
         """Stays subscribed until cancelled. Lets bugs through; everything the peer does wrong is counted and survived."""
@@ -176,7 +185,7 @@ class StreamClient:
             await close_writer(writer)
 
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"version": VERSION, "pid": os.getpid()}
+        facts: dict[str, Any] = {"version": VERSION, "pid": os.getpid(), "extensions": digests()}
         if self.position.stream_id:
             # Not fed_seq: tracerd forgets what we name here, and the alerts of what is fed may not be on disk yet.
             facts["resume"] = [self.position.stream_id, self.position.written_seq]
@@ -212,9 +221,18 @@ class StreamClient:
             self.stats.restarts += again
             self.position = Position(stream_id, restarted=again, time_ns=before.time_ns)
         self.stats.connects += 1
+        self._compare(facts.get("extensions"))
         now = time.monotonic()
         self.link = Link(True, "", facts, heartbeat_at=now, frame_at=now)
         self._log.info("event stream connected", extra={"kv": {"stream": stream_id, "tracerd": facts.get("pid")}})
+
+    def _compare(self, theirs: object) -> None:
+        """Finds the events that packages add at one end only, or otherwise: tracerd isn't asked for those."""
+        found = disagreements(theirs)
+        for name, reason in found.items():
+            if self._differing.get(name) != reason:
+                self._log.error("events differ", extra={"kv": {"of": name, "reason": reason}})
+        self._differing = found
 
     async def _read(self, reader: asyncio.StreamReader, decoder: Decoder, frames: list[Frame]) -> None:
         while True:

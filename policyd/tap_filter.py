@@ -6,7 +6,8 @@ import dataclasses
 import fnmatch
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 from execray.errors import OperatorError
@@ -15,15 +16,8 @@ from execray.wire.frames import Batch, Row
 
 MAX_GLOB_BYTES: Final = 1024
 _FREQUENT: Final = frozenset(("write", "read", "sendto", "dup", "mmap", "mprotect", "prctl"))
-#: Without a choice: all but those of which there are more than of everything else together.
-USUAL: Final = frozenset(event.code for event in EVENTS if event.name not in _FREQUENT)
 
 _PATHS: Final = ("path", "rawpath", "filename")
-#: By event code, where a row has its paths.
-_PATH_AT: Final = {
-    code: tuple(5 + kind.slot_of[name] for name in _PATHS if name in kind.slot_of)
-    for code, kind in EVENT_BY_CODE.items()
-}
 _WRITE: Final = EVENT_BY_NAME["write"]
 _CONTENT_AT: Final = 5 + _WRITE.slot_of["content"]
 # An actor's row begins with its parent.
@@ -32,11 +26,23 @@ _ID, _UID, _EUID, _EXE = (1 + ACTOR_SLOT_OF[name] for name in ("proc.id", "uid",
 Match: TypeAlias = Callable[[bytes], object]
 
 
+def usual() -> frozenset[int]:
+    """Returns what a tail without a choice gets: all but those of which there are more than of everything else together."""
+    return frozenset(event.code for event in EVENTS if event.name not in _FREQUENT)
+
+
+@cache
+def _path_at(code: int) -> tuple[int, ...]:
+    """Returns where a row of an event has its paths."""
+    kind = EVENT_BY_CODE[code]
+    return tuple(5 + kind.slot_of[name] for name in _PATHS if name in kind.slot_of)
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What was asked for. Everything that is given must hold."""
 
-    codes: frozenset[int] = USUAL
+    codes: frozenset[int] = field(default_factory=usual)
     pid: int | None = None
     uid: int | None = None  # real or effective
     exe: str | None = None  # a glob over the program's path, in which `*` goes across `/`
@@ -116,4 +122,4 @@ class Filter:
 
     def _path_fits(self, row: Row, strings: tuple[bytes, ...]) -> bool:
         assert self._path is not None
-        return any(row[at] is not None and self._path(strings[row[at]]) for at in _PATH_AT[row[0]])
+        return any(row[at] is not None and self._path(strings[row[at]]) for at in _path_at(row[0]))

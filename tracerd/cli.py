@@ -11,6 +11,7 @@ import click
 
 from execray import config as configuration
 from execray.errors import OperatorError
+from execray.extensions import extend_catalogue, log_outcomes
 from execray.logs import give_up, setup_logging
 from execray.version import VERSION
 from tracerd.objects import OBJECT_DIR
@@ -42,8 +43,10 @@ def main(config_path: Path | None, runtime_dir: Path | None, object_dir: Path) -
         # pylibbpf is slow to import and not needed to refuse a bad configuration
         from tracerd.daemon import Tracerd  # noqa: PLC0415
 
+        extensions = extend_catalogue(config.policyd.plugin_dir)
+        log_outcomes(extensions, log)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it would hand that on
-        asyncio.run(Tracerd(config, log, object_dir).run())
+        asyncio.run(Tracerd(config, log, object_dir, extensions).run())
     except OperatorError as error:
         give_up("tracerd", error)
 

@@ -8,14 +8,15 @@ import os
 import resource
 import signal
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from execray.config import Config, uids_of
 from execray.control import ControlServer, Handler, argument
 from execray.errors import OperatorError
-from execray.schema.catalog import EVENTS
+from execray.extensions import Outcome
+from execray.schema.catalog import EVENTS, FIRST_ADDED
 from execray.service import Peer, notify, prepare_runtime, settle_memory
 from execray.version import VERSION
 from execray.watchdog import Watchdog, sign_interval_s
@@ -38,10 +39,13 @@ _CHECK_EVERY: Final = 16  # records between two looks at the clock
 class Tracerd:
     """One running sensor."""
 
-    def __init__(self, config: Config, log: logging.Logger, object_dir: Path = OBJECT_DIR) -> None:
-        """Loads everything into the kernel. Raises OperatorError."""
+    def __init__(
+        self, config: Config, log: logging.Logger, object_dir: Path = OBJECT_DIR, extensions: Sequence[Outcome] = ()
+    ) -> None:
+        """Loads everything into the kernel. extensions: what packages add to the catalogue. Raises OperatorError."""
         self._config = config
         self._log = log
+        self._extensions = extensions
         own = config.tracerd
         self._started = time.monotonic()
         self._sensor = Sensor(counter=own.syscall_counter, object_dir=object_dir)
@@ -249,7 +253,9 @@ class Tracerd:
         for event in EVENTS:
             hook = hooks[event.name]
             hook["last_seen_ms"] = self._liveness.last_seen_ms(event.code)
-            hook["live"] = hook["attached"] and self._liveness.live(event.code, probed=event.name not in _LIFE)
+            # a package's event can't be asked for a sign of life, and so has none to miss
+            alive = event.code >= FIRST_ADDED or self._liveness.live(event.code, probed=event.name not in _LIFE)
+            hook["live"] = hook["attached"] and alive
         retention = self._stream.retention
         return {
             "events": self._decoder.decoded,
@@ -283,7 +289,8 @@ class Tracerd:
         }
 
     async def _op_doctor(self, request: Request, peer: Peer) -> dict[str, Any]:
-        return {"objects": self._sensor.doctor(), "hooks": self._sensor.hooks()}
+        packages = [found.to_json() for found in self._extensions]
+        return {"objects": self._sensor.doctor(), "hooks": self._sensor.hooks(), "packages": packages}
 
     async def _op_register(self, request: Request, peer: Peer) -> AsyncGenerator[object, None]:
         """Hides one of ExecRay's own daemons. Only `tracerd.registrants` may: who hides is unseen from then on.

@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final, NamedTuple, TypeAlias
 
 from execray.schema import layout
-from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME, Flag
+from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME, FIRST_ADDED_NUMBER, Flag
 from execray.schema.field import PATH_UNSURE
 from execray.schema.layout import (
     CONNECT,
@@ -30,6 +30,7 @@ from tracerd.batch import ACTOR_BYTES, BatchBuilder
 from tracerd.plain import check, plain_decoders
 from tracerd.processes import Process, ProcessTable
 from tracerd.records import BadRecord, container, cut, file_id, folder, path_in_filesystem, result, walked_path
+from tracerd.shapes import code_of, kernel_number
 
 _FMODE_CREATED: Final = 0x100000
 _O_TMPFILE: Final = 0o20000000  # without O_DIRECTORY: makes a file, which the kernel does not count as created
@@ -96,7 +97,9 @@ class Decoder:
             code["setuid"]: (SETUID.size, self._setuid),
             code["syscall"]: (PLAIN.size, self._syscall),
         }
-        self._plain_calls = plain_decoders(frozenset(EVENT_BY_CODE) - frozenset(self._handlers))
+        plain = plain_decoders(frozenset(EVENT_BY_CODE) - frozenset(self._handlers))
+        #: Like the handlers, by what the kernel calls an event.
+        self._plain_calls = {kernel_number(code): decoders for code, decoders in plain.items()}
         self._handlers |= dict.fromkeys(self._plain_calls, (PLAIN.size, self._plain))
         self._more_flags = 0  # of the record that was decoded last
 
@@ -114,6 +117,8 @@ class Decoder:
         known = self._handlers.get(code)
         if known is None or size != length or length < known[0]:
             raise BadRecord(f"kind {code}, {size} of {length} bytes")
+        if code >= FIRST_ADDED_NUMBER:
+            code = code_of(code)
         self.heartbeats[code] = time_ns
         if flags & _HEARTBEAT:
             return

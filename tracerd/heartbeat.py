@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from execray.schema.catalog import EVENTS
+from execray.schema.catalog import EVENTS, FIRST_ADDED
 from execray.schema.numbers import MAX_NUMBER
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,7 +38,8 @@ _SPECIAL: Final[Mapping[str, tuple[int, ...]]] = {
 _PROBES: Final[Mapping[str, tuple[int, ...]]] = {
     event.name: _SPECIAL.get(event.name) or (event.system_calls[0].number, *(-1,) * 6)
     for event in EVENTS
-    if event.system_calls or event.name in _SPECIAL
+    # what a call of a package's does with -1 nobody here knows
+    if event.code < FIRST_ADDED and (event.system_calls or event.name in _SPECIAL)
 }
 _HERE: Final = _PROBES if platform.machine() == "x86_64" else {}
 #: Names of the events whose hook can be asked for a sign of life.

@@ -74,6 +74,24 @@ class BpfObject:
     programs: dict[str, Program] = field(default_factory=dict)
     link_fds: tuple[int, ...] = ()
 
+    def map_fd(self, name: str) -> int | None:
+        """Returns the descriptor of one of its maps, None where it has none of that name."""
+        return int(self.handle.get_map(name).get_fd()) if name in self.handle.get_map_names() else None
+
+    def report(self) -> list[dict[str, Any]]:
+        """Returns what `execray-ctl doctor` shows of its programs. Raises OSError."""
+        infos = [(program, program.info()) for program in self.programs.values()]
+        return [
+            {
+                "name": program.name,
+                "attached": program.attached,
+                "refused": program.refused,
+                "verified_instructions": info.instructions_verified,
+                "recursion_misses": info.recursion_misses,
+            }
+            for program, info in infos
+        ]
+
     def close(self) -> None:
         """Detaches every program and unloads the object."""
         for program in self.programs.values():

@@ -14,13 +14,15 @@ from typing import Any, Final
 from execray.errors import OperatorError
 from execray.process import boot_id
 from execray.schema import layout
-from execray.schema.catalog import EVENTS
+from execray.schema.catalog import EVENTS, FIRST_ADDED, EventType
+from execray.schema.extension import digests
 from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, EXEC, HEADER, SELF, TASK
 from tracerd import bpf
 from tracerd.armed import FILTER_BYTES, KEY_BYTES, MAX_ARMED, VALUE_BYTES, ArmedProcesses
 from tracerd.bpf import Map, MapType
 from tracerd.loader import BpfObject, LoadError, Program, attach_iterator, load
 from tracerd.objects import OBJECT_DIR
+from tracerd.others import Others
 from tracerd.processes import ProcessTable
 from tracerd.records import container, cut, folder
 from tracerd.ringbuf import RingReader
@@ -30,13 +32,8 @@ RING_BYTES: Final = 16 * 1024 * 1024
 _SELF_MAX: Final = 1024
 _CREDS_MAX: Final = 65536
 
-#: Which program each event needs, and what it costs to be without. exec needs both: failed calls are seen at sys_exit.
-HOOKS: Final[dict[str, tuple[str, ...]]] = {
-    event.name: {"exec": ("er_exec", "er_sys_exit"), "fork": ("er_fork",), "exit": ("er_exit",)}.get(
-        event.name, ("er_sys_exit",)
-    )
-    for event in EVENTS
-}
+#: Events that need another program than that of system calls. exec needs both: failed calls are seen at sys_exit.
+_HOOKS: Final = {"exec": ("er_exec", "er_sys_exit"), "fork": ("er_fork",), "exit": ("er_exit",)}
 _ALWAYS: Final = ("er_exec", "er_fork", "er_exit")
 _COSTS: Final[dict[str, str]] = {
     "proc": "no exec, fork or exit events and no lineage: tracerd does not start without it",
@@ -94,6 +91,7 @@ class Sensor:
             self._load(name, object_dir)
         if "proc" not in self._objects:
             raise OperatorError(self.reports["proc"].refused, "a kernel of 5.8 or later with BTF, and root, are needed")
+        self._others = Others(self._maps)
         self._object_dir = object_dir
 
     def _load(self, name: str, object_dir: Path) -> None:
@@ -179,7 +177,7 @@ class Sensor:
         self.wanted, self._content, self._numbers = frozenset(codes), content, frozenset(numbers)
         self._from_armed = frozenset(from_armed)
         refused = []
-        need_syscalls = any("er_sys_exit" in HOOKS[event.name] for event in EVENTS if event.code in self.wanted)
+        need_syscalls = any("er_sys_exit" in hooks_of(event) for event in EVENTS if event.code in self.wanted)
         if "sys" in self._objects:
             refused += self._follow_syscalls(self._program("er_sys_exit"), need_syscalls)
         elif need_syscalls:
@@ -188,7 +186,7 @@ class Sensor:
             any(call.uring for e in EVENTS if e.code in self.wanted for call in e.system_calls)
         )
         self._write_config()
-        return refused
+        return refused + self._others.want(self.wanted)
 
     def _follow_syscalls(self, program: Program, needed: bool) -> list[str]:
         if not needed:
@@ -222,7 +220,7 @@ class Sensor:
 
     def _write_config(self) -> None:
         write_table(self._shapes, table_of(self.wanted, self._numbers, self._from_armed))
-        mask = sum(1 << code for code in self.wanted)
+        mask = sum(1 << code for code in self.wanted if code < FIRST_ADDED)
         self._config[: CONFIG.size] = CONFIG.pack(mask, self._content, *self._heartbeat)
 
     def hide(self, pid: int, start_ns: int, *, children: bool = False) -> None:
@@ -248,15 +246,19 @@ class Sensor:
 
     def misses(self) -> int:
         """Returns how often the kernel skipped a program because it ran already on that CPU."""
-        return sum(p.info().recursion_misses for o in self._objects.values() for p in o.programs.values())
+        ours = sum(p.info().recursion_misses for o in self._objects.values() for p in o.programs.values())
+        return ours + self._others.misses()
 
     def hooks(self) -> dict[str, dict[str, Any]]:
         """Returns for each event whether it is needed, and whether its programs are attached or were refused."""
         programs = {p.name: p for o in self._objects.values() for p in o.programs.values()}
         out: dict[str, dict[str, Any]] = {}
         for event in EVENTS:
+            if event.handler:
+                out[event.name] = self._others.hook(event, self.wanted)
+                continue
             # exec is followed in any case, for the table of processes; failed calls only where they are wanted
-            names = [n for n in HOOKS[event.name] if n in _ALWAYS or event.code in self.wanted]
+            names = [n for n in hooks_of(event) if n in _ALWAYS or event.code in self.wanted]
             mine = [programs.get(name) for name in names]
             refused = [p.refused for p in mine if p is not None and p.refused]
             refused += [self.reports["sys"].refused] if None in mine else []
@@ -269,9 +271,9 @@ class Sensor:
         """Returns for each attached program the events that show it is alive; those that it alone gives, where there are any."""
         out: dict[str, frozenset[int]] = {}
         for program in (p for o in self._objects.values() for p in o.programs.values() if p.attached):
-            mine = [e for e in EVENTS if program.name in HOOKS[e.name]]
+            mine = [e for e in EVENTS if program.name in hooks_of(e)]
             mine = [e for e in mine if program.name in _ALWAYS or e.code in self.wanted]
-            alone = [e for e in mine if len(HOOKS[e.name]) == 1]
+            alone = [e for e in mine if len(hooks_of(e)) == 1]
             if mine:
                 out[program.name] = frozenset(e.code for e in alone or mine)
         return out
@@ -281,32 +283,23 @@ class Sensor:
         out = []
         for report in self.reports.values():
             loaded = self._objects.get(report.name)
-            programs = [
-                {
-                    "name": p.name,
-                    "attached": p.attached,
-                    "refused": p.refused,
-                    "verified_instructions": p.info().instructions_verified,
-                    "recursion_misses": p.info().recursion_misses,
-                }
-                for p in (loaded.programs.values() if loaded else ())
-            ]
             out.append(
                 {
                     "object": f"{report.name}.bpf.o",
                     "loaded": report.loaded,
                     "refused": report.refused,
                     "cost": report.cost,
-                    "programs": programs,
+                    "programs": loaded.report() if loaded else [],
                 }
             )
-        return out
+        return [*out, *self._others.doctor()]
 
     def close(self) -> None:
         """Detaches and unloads everything."""
         for loaded in self._objects.values():
             loaded.close()
         self._objects.clear()
+        self._others.close()
         self.ring.close()
         self._counters.release()
         self._config.close()
@@ -315,12 +308,18 @@ class Sensor:
             made.close()
 
 
+def hooks_of(event: EventType) -> tuple[str, ...]:
+    """Returns which of our programs an event needs; none for one that a package has an object for."""
+    return () if event.handler else _HOOKS.get(event.name, ("er_sys_exit",))
+
+
 def own_identity() -> dict[str, Any]:
     """Returns what tracerd's hello says: a stream id that no other run has."""
     return {
         "boot_id": boot_id(),
         "stream_id": f"{os.getpid()}-{time.clock_gettime_ns(time.CLOCK_BOOTTIME)}",
         "pid": os.getpid(),
+        "extensions": digests(),
     }
 
 

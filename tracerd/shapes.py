@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
-from execray.schema.calls import Call
-from execray.schema.catalog import EVENT_BY_NAME, EVENTS
+from execray.schema.calls import Call, places_of
+from execray.schema.catalog import EVENT_BY_NAME, EVENTS, FIRST_ADDED, FIRST_ADDED_NUMBER, added
 from execray.schema.layout import (
     ER_ARMED_EVENT,
     ER_SHAPES,
@@ -28,20 +28,6 @@ _SYSCALL: Final = EVENT_BY_NAME["syscall"].code
 _FOLLOWED: Final = frozenset({EVENT_BY_NAME["setuid"].code})
 
 
-def places_of(call: Call) -> Iterator[int]:
-    """Yields where in the table a call stands: once for each entry point."""
-    if call.native is not None:
-        yield ER_SHAPES_NATIVE + call.native
-    if call.x32 is not None:
-        yield ER_SHAPES_NATIVE + call.x32
-    for number in call.compat:
-        yield ER_SHAPES_COMPAT + number
-    if call.socketcall is not None:
-        yield ER_SHAPES_SOCKETCALL + call.socketcall
-    for number in call.uring:
-        yield ER_SHAPES_URING + number
-
-
 def table_of(codes: Iterable[int], numbers: Iterable[int] = (), armed: Iterable[int] = ()) -> bytes:
     """Returns the table for the events that are wanted. Raises ValueError where four of them are one call.
 
@@ -51,15 +37,15 @@ def table_of(codes: Iterable[int], numbers: Iterable[int] = (), armed: Iterable[
     wanted = frozenset(codes)
     shapes: dict[int, Shape] = {}
     for event in EVENTS:
-        for call in event.system_calls if event.code in wanted | _FOLLOWED else ():
+        for call in event.system_calls if event.code in wanted | _FOLLOWED and not event.handler else ():
             for place in places_of(call):
-                shapes[place] = _with(shapes.get(place), _shape(event.code, call))
+                shapes[place] = _with(shapes.get(place), _shape(kernel_number(event.code), call))
     if _SYSCALL in wanted:
         for number in {*(n for n in numbers if 0 <= n < MAX_NUMBER), MAX_NUMBER}:  # the last is nobody's: the probe
             shape = Shape(_SYSCALL, *(0,) * (len(Shape._fields) - 1))._replace(nr=number)
             for place in (ER_SHAPES_NATIVE + number, *(ER_SHAPES_COMPAT + n for n in compat_numbers(number))):
                 shapes[place] = _with(shapes.get(place), shape)
-    only = frozenset(armed)
+    only = frozenset(kernel_number(code) for code in armed)
     shapes = {place: _armed(shape, only) for place, shape in shapes.items()}
     first = next((shapes[place] for place in shapes if ER_SHAPES_SOCKETCALL <= place < ER_SHAPES_URING), None)
     if first is not None:
@@ -78,6 +64,18 @@ def write_table(view: mmap.mmap, table: bytes) -> None:
             view[at] = 0
             view[at + 1 : at + SHAPE.size] = shape[1:]
             view[at] = shape[0]
+
+
+def kernel_number(code: int) -> int:
+    """Returns what the kernel calls an event: its code, or of another's event its place behind all of ours."""
+    return code if code < FIRST_ADDED else FIRST_ADDED_NUMBER + added().index(code)
+
+
+def code_of(number: int) -> int:
+    """Returns the code of the event that the kernel calls so, the number itself where there is none."""
+    known = added()
+    at = number - FIRST_ADDED_NUMBER
+    return known[at] if 0 <= at < len(known) else number
 
 
 def _shape(code: int, call: Call) -> Shape:

@@ -89,6 +89,9 @@ class Places:
             yield unit, self.units / unit.name
         yield deploy / "sysusers.d" / "execray.conf", self.sysusers
         yield deploy / "tmpfiles.d" / "execray.conf", self.tmpfiles
+        headers = TREE / "bpf" / "include"
+        for header in sorted(headers.rglob("*.h")):
+            yield header, self.shipped / "include" / header.relative_to(headers)
         for source, target in self.configuration():
             yield source, self.shipped / target.relative_to(self.etc)
 

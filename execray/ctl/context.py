@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 import click
 
 from execray.errors import OperatorError
+from execray.places import PLUGIN_DIR
 from execray.terminal import MAX_TEXT, painter, safe, use_color
 
 if TYPE_CHECKING:
     from execray.config import Config, Layered
     from execray.control_client import ControlClient
+    from execray.extensions import Outcome
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,6 +38,7 @@ class Context:
     config_file: Path | None = None
     runtime_dir: Path | None = None
     _layers: Layered | None = None
+    _extensions: list[Outcome] | None = None
 
     @property
     def config(self) -> Config:
@@ -53,6 +57,19 @@ class Context:
                 found = Layered(config, {**found.origin, "runtime_dir": "--runtime-dir"})
             self._layers = found
         return self._layers
+
+    def extend_catalogue(self) -> list[Outcome]:
+        """Adds what installed packages say to the catalogue, once, and returns what became of each."""
+        from execray.extensions import extend_catalogue, is_elsewhere  # noqa: PLC0415  # help can do without
+
+        if self._extensions is None:
+            folder = PLUGIN_DIR
+            if self.config_file is not None or is_elsewhere():
+                # a configuration that can't be read is the business of whatever needs more of it
+                with contextlib.suppress(OperatorError):
+                    folder = self.config.policyd.plugin_dir
+            self._extensions = extend_catalogue(folder)
+        return self._extensions
 
     def client(self, daemon: str, timeout_s: float = 5.0) -> ControlClient:
         """Returns a client for one daemon's control socket; it connects at its first request."""

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +32,7 @@ from execray.terminal import safe
 
 if TYPE_CHECKING:
     from execray.config import Layered
+    from execray.extensions import Outcome
 
 #: Capabilities by number, those that some daemon needs, with what each is for.
 CAPABILITIES: Final = {
@@ -150,6 +151,16 @@ def configuration_checks(layers: Layered, main: Path | None) -> list[Check]:
     return checks or [Check("configuration", State.OK, "accounts, groups and folders are there")]
 
 
+def package_checks(outcomes: Sequence[Outcome]) -> list[Check]:
+    """Returns a check for each package that adds events, or would."""
+    return [
+        Check("package", State.NOTE, f"{found.package}: {found.refused}", "it is left out, and its events are unknown")
+        if found.refused
+        else Check("package", State.OK, f"{found.package}: {', '.join(found.events)}")
+        for found in outcomes
+    ]
+
+
 @click.command()
 @json_option
 @click.pass_obj
@@ -168,6 +179,7 @@ def doctor(context: Context, as_json: bool) -> None:
     checks = [
         *static_checks(context.config.enforcer.tcpdump),
         *configuration_checks(context.layers(), context.config_file),
+        *package_checks(context.extend_catalogue()),
     ]
     sensor: dict[str, Any] = {}
     failure: Unreachable | OperationFailed | None = None
@@ -213,7 +225,10 @@ def _line(state: str, name: str, found: str, cost: str, indent: str = "") -> str
 
 
 def _sensor_lines(sensor: dict[str, Any]) -> Iterator[str]:
-    """What tracerd says of its objects, each with its programs, and of the hooks of each event."""
+    """What tracerd says of its objects, each with its programs, of the packages it left out, and of the hooks of each event."""
+    for package in as_maps(sensor.get("packages")):
+        if reason := str(package.get("refused") or ""):
+            yield _line("refused", str(package.get("package", "?")), reason, "its events are not seen")
     for item in as_maps(sensor.get("objects")):
         reason = str(item.get("refused") or "")
         state = "refused" if reason else "loaded" if item.get("loaded") else "idle"

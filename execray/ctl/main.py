@@ -9,6 +9,7 @@ import click
 
 from execray.ctl.context import Context, command_errors, json_option, print_json
 from execray.ctl.lazy import LazyGroup
+from execray.terminal import safe
 from execray.version import VERSION
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -27,6 +28,8 @@ COMMANDS: Final = {
     "replay": "execray.ctl.testing:replay",
     "status": "execray.ctl.status:status",
 }
+#: Those that need the whole catalogue.
+_SPEAK_OF_EVENTS: Final = frozenset(("alerts", "events", "policy", "record", "replay"))
 
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings=CONTEXT_SETTINGS)
@@ -56,7 +59,11 @@ def main(context: click.Context, config_file: Path | None, runtime_dir: Path | N
     \b
     Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 a daemon can't be reached or refuses.
     """
-    context.obj = Context(config_file, runtime_dir)
+    context.obj = made = Context(config_file, runtime_dir)
+    if context.invoked_subcommand in _SPEAK_OF_EVENTS:
+        for found in made.extend_catalogue():
+            if found.refused:
+                click.echo(f"note: {safe(found.package)} is left out: {safe(found.refused, 500)}", err=True)
 
 
 @main.command()

@@ -25,8 +25,11 @@ and these are no arguments: `=fd`, the result is such a descriptor; `=root`, `pa
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
+
+from execray.schema.layout import ER_SHAPES_COMPAT, ER_SHAPES_NATIVE, ER_SHAPES_SOCKETCALL, ER_SHAPES_URING
 
 #: A call that has no number of its own among the 64-bit ones is named by this and its first 32-bit one (`er_shape.nr`).
 ONLY_32BIT: Final = 1024
@@ -74,6 +77,20 @@ class Call:
     def number(self) -> int:
         """What a record calls it (`er_shape.nr`): the 64-bit number, whatever ABI it came through."""
         return self.native if self.native is not None else ONLY_32BIT + self.compat[0]
+
+
+def places_of(call: Call) -> Iterator[int]:
+    """Yields where in the kernel's table a call stands: once for each entry point."""
+    if call.native is not None:
+        yield ER_SHAPES_NATIVE + call.native
+    if call.x32 is not None:
+        yield ER_SHAPES_NATIVE + call.x32
+    for number in call.compat:
+        yield ER_SHAPES_COMPAT + number
+    if call.socketcall is not None:
+        yield ER_SHAPES_SOCKETCALL + call.socketcall
+    for number in call.uring:
+        yield ER_SHAPES_URING + number
 
 
 def parse_call(line: str) -> Call:

@@ -9,7 +9,7 @@ them (execray.wire.frames). Derived fields are computed from slots by `execray.s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from execray.schema.actor import ACTOR_FIELDS
 from execray.schema.events_files import FILE_EVENTS
@@ -28,19 +28,30 @@ __all__ = [
     "EVENTS",
     "EVENT_BY_CODE",
     "EVENT_BY_NAME",
+    "FIRST_ADDED",
+    "FIRST_ADDED_NUMBER",
     "LOST",
+    "MAX_ADDED",
     "NO_FLAG",
     "EventType",
     "Field",
     "Flag",
+    "added",
     "all_fields",
+    "install",
 ]
 
 #: Raised with every change of a row's slots or of their meaning; both ends of the stream must agree on it.
 CATALOG_VERSION = 6
 
-EVENTS: tuple[EventType, ...] = tuple(
-    sorted((*PROCESS_EVENTS, *FILE_EVENTS, *NET_EVENTS, *SYSTEM_EVENTS), key=lambda event: event.code)
+#: Codes from here on are of events that packages add (execray.schema.extension): each by its name, the same everywhere.
+FIRST_ADDED = 1 << 16
+#: What the kernel calls them, where a number has eight bits: in the order of their codes.
+FIRST_ADDED_NUMBER = 128
+MAX_ADDED = 64
+
+EVENTS: list[EventType] = sorted(
+    (*PROCESS_EVENTS, *FILE_EVENTS, *NET_EVENTS, *SYSTEM_EVENTS), key=lambda event: event.code
 )
 ACTOR_SLOTS: tuple[Field, ...] = tuple(field for field in ACTOR_FIELDS if not field.derived)
 #: Code 0 on the stream: (0, time_ns, where, count, since_ns). Not an event a policy can name.
@@ -50,6 +61,28 @@ EVENT_BY_NAME: dict[str, EventType] = {name: event for event in EVENTS for name 
 EVENT_BY_CODE: dict[int, EventType] = {event.code: event for event in EVENTS}
 ACTOR_SLOT_OF: dict[str, int] = {field.name: index for index, field in enumerate(ACTOR_SLOTS)}
 ACTOR_FIELD_BY_NAME: dict[str, Field] = {name: field for field in ACTOR_FIELDS for name in (field.name, *field.aliases)}
+
+
+def install(rows: Iterable[EventType]) -> None:
+    """Puts rows that were checked (execray.schema.extension) into this process's catalogue, in place of those of their names."""
+    global _added  # noqa: PLW0603  # the catalogue is one for each process, as its tables are
+    for row in rows:
+        old = EVENT_BY_CODE.get(row.code)
+        if old is not None:
+            EVENTS.remove(old)
+        EVENTS.append(row)
+        EVENT_BY_CODE[row.code] = row
+        EVENT_BY_NAME.update((name, row) for name in (row.name, *row.aliases))
+    EVENTS.sort(key=lambda event: event.code)
+    _added = tuple(event.code for event in EVENTS if event.code >= FIRST_ADDED)
+
+
+_added: tuple[int, ...] = ()
+
+
+def added() -> tuple[int, ...]:
+    """Returns the codes of the events that packages added, in order."""
+    return _added
 
 
 def all_fields() -> Iterator[tuple[EventType | None, Field]]:

@@ -87,6 +87,7 @@ ER_EVENT: Final = {
     "ER_EVENT_READ": 49,
     "ER_EVENT_SYSCALL": 50,
     "ER_EVENT_SCAN": 63,
+    "ER_EVENT_OWN": 128,
 }
 
 ER_FLAG: Final = {

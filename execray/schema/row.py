@@ -25,11 +25,16 @@ class EventType:
     fact: bool = True  # seen when it had happened, with its result; False: only an attempt
     ecs_category: str = "process"
     ecs_action: str = ""
+    package: str = ""  # who brought it: name and version of a package; empty: ExecRay itself
+    handler: str = ""  # file of a BPF object that gives its records, whose calls then only say what stands in them
+    place: int = 0  # among the events of that object
 
     @cached_property
     def hooks(self) -> tuple[str, ...]:
         """Where in the kernel it is seen, for people."""
         names = ", ".join(call.name for call in self.system_calls)
+        if self.handler:
+            return (f"{self.handler.rpartition('/')[2]} of {self.package}: {names}",)
         seen = (*self.points, f"tp_btf/sys_exit: {names}") if names else self.points
         return (*seen, "tp_btf/io_uring_complete") if any(call.uring for call in self.system_calls) else seen
 

@@ -225,8 +225,6 @@ def _build(tag: Tag, fields: Row) -> Frame:
             return Error(*fields)
 
 
-#: Elements of an event's row.
-_EVENT_LENGTHS: Final = {code: 5 + len(kind.slots) for code, kind in EVENT_BY_CODE.items()}
 _CODE, _TIME, _ACTOR = itemgetter(0), itemgetter(1), itemgetter(2)
 
 
@@ -247,7 +245,8 @@ def _check_batch(seq: int, first_id: int, strings: Row, actors: Row, events: Row
     if not well:
         raise PeerError(f"batch {seq}: malformed event")
     for code, length in shapes:
-        if type(code) is not int or (length != _EVENT_LENGTHS.get(code) and (code != LOST or length < 5)):
+        kind = EVENT_BY_CODE.get(code) if type(code) is int else None
+        if (kind is None or length != 5 + len(kind.slots)) and (type(code) is not int or code != LOST or length < 5):
             raise PeerError(f"batch {seq}: event code {code!r} with {length} elements")
     if not _are(int, indexes):  # in a LOST row, a text stands there
         indexes = {event[2] for event in events if event[0] != LOST}

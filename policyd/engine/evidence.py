@@ -126,7 +126,18 @@ class _Layout:
         return tuple(values)
 
 
-_LAYOUTS: Final = {code: _Layout(kind) for code, kind in EVENT_BY_CODE.items()}
+class _Layouts(dict[int, _Layout]):
+    """By event code, made at the first event of a type."""
+
+    def __missing__(self, code: int) -> _Layout:
+        kind = EVENT_BY_CODE.get(code)
+        if kind is None:
+            raise PeerError(f"event code {code}")
+        made = self[code] = _Layout(kind)
+        return made
+
+
+_LAYOUTS: Final = _Layouts()
 _MAX_SHAPES: Final = 256
 
 

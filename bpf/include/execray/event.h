@@ -63,6 +63,7 @@ enum er_event {
 	ER_EVENT_READ = 49,
 	ER_EVENT_SYSCALL = 50,
 	ER_EVENT_SCAN = 63, /* one thread found by the scan at start; not an event a policy can name */
+	ER_EVENT_OWN = 128, /* from here on: events that packages add */
 };
 
 enum er_flag {

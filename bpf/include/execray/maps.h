@@ -115,7 +115,8 @@ static __always_inline struct er_shapes *er_get_shapes(void)
 
 static __always_inline bool er_wanted(const struct er_config *config, enum er_event event)
 {
-	return config->wanted & (1ULL << event);
+	/* those of packages are switched by their shapes, or by their objects' kinds */
+	return event >= ER_EVENT_OWN || config->wanted & (1ULL << event);
 }
 
 static __always_inline void er_send(void *record, __u64 len)

@@ -9,7 +9,15 @@ import pytest
 
 from execray.process import ProcessKey, start_ticks_of
 from execray.schema import layout, reference
-from execray.schema.catalog import ACTOR_FIELDS, ACTOR_SLOTS, EVENT_BY_NAME, EVENTS, Flag, all_fields
+from execray.schema.catalog import (
+    ACTOR_FIELDS,
+    ACTOR_SLOTS,
+    EVENT_BY_NAME,
+    EVENTS,
+    FIRST_ADDED_NUMBER,
+    Flag,
+    all_fields,
+)
 from execray.schema.event import DERIVE, Actor, Event, Value, actor_get
 from execray.schema.kinds import CONSTANTS, Kind
 from execray.schema.numbers import compat_numbers
@@ -18,7 +26,7 @@ from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
 from tracerd.heartbeat import _PROBES
 from tracerd.processes import ProcessTable
-from tracerd.sensor import HOOKS
+from tracerd.sensor import hooks_of
 from tracerd.shapes import table_of
 
 ROOT = Path(__file__).parents[3]
@@ -27,6 +35,7 @@ ROOT = Path(__file__).parents[3]
 def test_kernel_and_catalogue_number_the_same_events() -> None:
     kernel = {name.removeprefix("ER_EVENT_").lower(): code for name, code in layout.ER_EVENT.items()}
     del kernel["invalid"], kernel["scan"]
+    assert kernel.pop("own") == FIRST_ADDED_NUMBER
     assert kernel == {event.name: event.code for event in EVENTS}
 
 
@@ -37,8 +46,8 @@ def test_kernel_and_catalogue_name_the_same_flags() -> None:
 def test_every_event_has_a_decoder_a_hook_and_a_probe() -> None:
     decoder = Decoder(ProcessTable(16), BatchBuilder())
     assert set(decoder._handlers) == {event.code for event in EVENTS}
-    assert set(HOOKS) == {event.name for event in EVENTS}
-    assert set(_PROBES) | {"fork", "exit"} == set(HOOKS)
+    assert all(hooks_of(event) for event in EVENTS)
+    assert set(_PROBES) | {"fork", "exit"} == {event.name for event in EVENTS}
 
 
 def test_calls_have_the_numbers_of_the_kernels_headers() -> None:

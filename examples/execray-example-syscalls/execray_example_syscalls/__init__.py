@@ -1,0 +1,1 @@
+"""Nothing: ExecRay reads execray.toml and loads the object beside it. No code of this package runs."""
