@@ -111,6 +111,8 @@ def _step_lines(own: Mapping[str, Any], paint: Painter) -> Iterator[str]:
         events = _maps(step, "events")
         for event in events:
             yield f"    {_offset(event, first)}  {event_words(event)}  {_actor(event)}".rstrip()
+        if by_file := _texts(step, "by_file"):
+            yield f"    {'':>13}  by another name: it is the file {', '.join(map(safe, by_file))}"
         count = step.get("count")
         unseen = count - len(events) if _is_int(count) else 0
         if unseen > 0:

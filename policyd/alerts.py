@@ -11,10 +11,11 @@ from functools import cache
 from typing import Any, Final, TypeAlias
 
 from execray.schema.catalog import ACTOR_FIELDS, Field
-from execray.schema.event import Actor, Event, Value, actor_get, value_to_json
+from execray.schema.event import Actor, Value, actor_get, text, value_to_json
 from execray.schema.kinds import Kind
+from execray.schema.row import FILE_NAMES_NAME
 from policyd.engine.outputs import Finding, Match, StepEvidence
-from policyd.program import CompiledPolicy, KeyKind, Place, Severity
+from policyd.program import CompiledPolicy, KeyKind, Place, Severity, paths_in
 from policyd.throttle import LossSum
 
 Json: TypeAlias = dict[str, Any]
@@ -205,18 +206,28 @@ def _key(finding: Finding) -> list[object]:
 
 
 def _evidence(step: StepEvidence) -> Json:
-    return {
+    out: Json = {
         "step": step.step.text,
         "place": place_text(step.step.place),
         "labels": list(step.step.labels),
         "alias": step.step.alias,
         "count": step.count,
-        "events": [_event(event) for event in step.events],
+        "events": [event.to_json() for event in step.events],
     }
+    if by_file := _by_file(step):
+        out["by_file"] = by_file
+    return out
 
 
-def _event(event: Event) -> Json:
-    return event.to_json()
+def _by_file(step: StepEvidence) -> list[str]:
+    """Returns the paths of the step whose file it was, where it was reached by a name that isn't one of them."""
+    asked = frozenset(paths_in(step.step.condition))
+    found: dict[str, None] = {}
+    for event in step.events:
+        names = event.get(FILE_NAMES_NAME) if FILE_NAMES_NAME in event.type.slot_of else None
+        if isinstance(names, tuple) and event.get("path") not in asked:
+            found |= dict.fromkeys(text(name) for name in names if isinstance(name, bytes) and name in asked)
+    return list(found)
 
 
 def kill_json(result: str, **facts: object) -> Json:

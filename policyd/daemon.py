@@ -209,6 +209,7 @@ class Daemon:
             tuple(sorted((needs.codes | taps.codes) - self._stream.missing.keys())),
             needs.content or taps.content,
             tuple(sorted(needs.numbers)),
+            paths=needs.paths,
         )
 
     async def batch(self, batch: Batch, stream_id: str) -> None:
@@ -263,6 +264,9 @@ class Daemon:
 
     def _loaded(self) -> None:
         self._needs = self._machine.needs()
+        if self._needs.left_out:
+            kv = {"paths": len(self._needs.paths), "left_out": self._needs.left_out}
+            self._log.warning("paths matched by name only", extra={"kv": kv})
         self._stream.resubscribe()
 
     def _hangup(self) -> None:

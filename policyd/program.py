@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from execray.schema.kinds import Kind
+from execray.schema.row import FILE_NAMES_NAME
 
 #: Partials of all policies together.
 MAX_PARTIALS = 20_000
@@ -319,9 +321,31 @@ class CompiledPolicy:
     exemptions: tuple[Exemption, ...] = ()
 
     @property
+    def paths_by_file(self) -> tuple[bytes, ...]:
+        """The exact paths that are matched by the identity of their file as well, in the order of the text."""
+        conditions: list[Expr | None] = [step.condition for step in self.steps]
+        conditions += [handler.condition for handler in self.handlers]
+        conditions += [exemption.condition for exemption in self.exemptions]
+        found = (path for condition in conditions if condition is not None for path in paths_in(condition))
+        return tuple(dict.fromkeys(found))
+
+    @property
     def codes(self) -> frozenset[int]:
         """The events it needs."""
         return frozenset(code for step in self.steps for code in step.codes)
+
+
+def paths_in(expr: Expr) -> Iterator[bytes]:
+    """Yields the paths that a condition asks of `file.names`, in text order."""
+    match expr:
+        case Test(field=field, op=Op.EQ | Op.NE | Op.IN, value=value) if field.name == FILE_NAMES_NAME:
+            values = value if isinstance(value, tuple) else (value,)
+            yield from (path for path in values if isinstance(path, bytes) and path.startswith(b"/"))
+        case Not(item) | Quantified(item=item):
+            yield from paths_in(item)
+        case And(items) | Or(items):
+            for item in items:
+                yield from paths_in(item)
 
 
 def span_text(span_ns: int) -> str:

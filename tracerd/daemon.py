@@ -9,6 +9,7 @@ import resource
 import signal
 import time
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from tracerd.objects import OBJECT_DIR
 from tracerd.processes import Process, ProcessTable
 from tracerd.sensor import Sensor, own_identity
 from tracerd.stream import StreamServer
+from tracerd.watched import PathWatch
 
 _LIFE: Final = ("exec", "fork", "exit")
 _MAX_BATCH_EVENTS: Final = 2048
@@ -71,6 +73,7 @@ class Tracerd:
         self._batches = 0
         self._waiting = False
         self._running = True
+        self._paths = PathWatch(partial(setattr, self._decoder, "names"))
         self._heartbeat = HeartbeatThread(self._interval_s, self._probes_needed, self._spawn_due)
 
     def _uids(self, key: str, accounts: tuple[str | int, ...]) -> frozenset[int]:
@@ -96,6 +99,7 @@ class Tracerd:
         try:
             self._sensor.start(self._table)
             self._hide_self()
+            self._paths.start()
             loop.add_reader(self._sensor.ring.fd, self._readable)
             await self._stream.start(config.stream_socket, config.group)
             await control.open()
@@ -112,11 +116,14 @@ class Tracerd:
             notify("STOPPING=1")
             self._running = False
             self._heartbeat.stop()
+            self._paths.stop()
             loop.remove_reader(self._sensor.ring.fd)
             control.close()
             await self._stream.close()
             if self._heartbeat.ident is not None:
                 self._heartbeat.join(2 * self._interval_s + 1)
+            if self._paths.ident is not None:
+                self._paths.join(1.0)  # one that is stuck ends with the process
             self._sensor.close()
             self._log.info("stopped", extra={"kv": {"events": self._decoder.decoded}})
 
@@ -168,6 +175,9 @@ class Tracerd:
 
     def _subscribe(self, wanted: Subscribe, peer: Peer) -> None:
         known = {event.code for event in EVENTS}
+        if wanted.paths != self._paths.paths:
+            self._decoder.watch_names(wanted.paths, self._paths.wake)
+            self._paths.watch(wanted.paths)
         refused = self._sensor.want(known.intersection(wanted.codes), wanted.content, wanted.numbers)
         self._log.info(
             "subscribed",
@@ -265,6 +275,7 @@ class Tracerd:
             "hooks": hooks,
             "ring": {"size": self._sensor.ring.size_bytes, "used_max": self._sensor.ring.used_max_bytes},
             "buffer": {"bytes": retention.bytes, "max": self._config.tracerd.buffer_mib * 1024 * 1024},
+            "paths": self._paths.report(),
             "self_dropped": self._sensor.counter("SELF"),
             "syscalls": self._sensor.counter("SYSCALLS") if self._config.tracerd.syscall_counter else None,
             "processes": len(self._table),
@@ -290,7 +301,8 @@ class Tracerd:
 
     async def _op_doctor(self, request: Request, peer: Peer) -> dict[str, Any]:
         packages = [found.to_json() for found in self._extensions]
-        return {"objects": self._sensor.doctor(), "hooks": self._sensor.hooks(), "packages": packages}
+        paths = {**self._paths.report(), "by_name_only": self._paths.unresolved()}
+        return {"objects": self._sensor.doctor(), "hooks": self._sensor.hooks(), "packages": packages, "paths": paths}
 
     async def _op_register(self, request: Request, peer: Peer) -> AsyncGenerator[object, None]:
         """Hides one of ExecRay's own daemons. Only `tracerd.registrants` may: who hides is unseen from then on.

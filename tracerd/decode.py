@@ -5,7 +5,7 @@ One function per record, no I/O. This is tracerd's hot path: about 4 us an event
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Final, NamedTuple, TypeAlias
 
@@ -27,6 +27,7 @@ from execray.schema.layout import (
     TASK,
 )
 from tracerd.batch import ACTOR_BYTES, BatchBuilder
+from tracerd.names import Names
 from tracerd.plain import check, plain_decoders
 from tracerd.processes import Process, ProcessTable
 from tracerd.records import BadRecord, container, cut, file_id, folder, path_in_filesystem, result, walked_path
@@ -52,10 +53,15 @@ _KIND: Final = Struct("<H")
 _KIND_AT: Final = 4
 
 Slots: TypeAlias = tuple[object, ...]
+_FileSlots: TypeAlias = tuple[int | None, int | None, tuple[int | None, ...] | None, int | None]
 
 #: er_ptrace.nr -> the call's name
 _PROCMEM: Final = {call.number: call.name.encode() for call in EVENT_BY_NAME["procmem"].system_calls}
 _NOWHERE: Final = (None, None)
+#: Events that say that a name is another file's from now on.
+_NAMING: Final = frozenset(
+    EVENT_BY_NAME[name].code for name in ("rename", "link", "unlink", "symlink", "mount", "umount")
+)
 _NR_SENDTO: Final = 44
 _NR_PIDFD_SEND_SIGNAL: Final = 424
 
@@ -102,6 +108,14 @@ class Decoder:
         self._plain_calls = {kernel_number(code): decoders for code, decoders in plain.items()}
         self._handlers |= dict.fromkeys(self._plain_calls, (PLAIN.size, self._plain))
         self._more_flags = 0  # of the record that was decoded last
+        #: What policies call a file, by its identity: replaced as a whole, by another thread.
+        self.names: Names = {}
+        self._watched: frozenset[bytes] = frozenset()
+        self._renamed: Callable[[], None] | None = None
+
+    def watch_names(self, paths: Iterable[bytes], renamed: Callable[[], None]) -> None:
+        """Calls `renamed` whenever an event tells that one of the paths was given to, or taken from, a file."""
+        self._watched, self._renamed = frozenset(paths), renamed
 
     def decode(self, data: memoryview, offset: int, length: int) -> None:
         """Adds one record's event to the batch. Counts a malformed one in `refused` and leaves it out."""
@@ -182,35 +196,47 @@ class Decoder:
         path, below, raw, content = cut(record, FILE.size, r.path_len, r.below_len, r.raw_len, r.content_len)
         return r, path, below, raw, content
 
-    def _file_slots(self, r: layout.File, path: bytes, below: bytes) -> tuple[int | None, int | None, int | None]:
-        """Returns `path`, `file.id` and `fspath`; nothing where the call had no file."""
+    def _file_slots(self, r: layout.File, path: bytes, below: bytes) -> _FileSlots:
+        """Returns `path`, `file.id`, `file.names` and `fspath`; nothing where the call had no file."""
         if not r.ino:
-            return None, None, None
+            return None, None, None, None
         text = self._builder.text
+        ident = file_id(r.dev, r.ino, r.generation)
+        names = self.names.get(ident)
         return (
             text(walked_path(path, r.i_mode, r.ino)),
-            text(file_id(r.dev, r.ino, r.generation)),
+            text(ident),
+            None if names is None else tuple(map(text, names)),
             text(path_in_filesystem(path, r.own_len, below)),
         )
 
     def _open(self, record: memoryview, flags: int) -> Slots:
         r, walked, below, raw, _ = self._file(record)
-        path, ident, fspath = self._file_slots(r, walked, below)
+        path, ident, names, fspath = self._file_slots(r, walked, below)
         rawpath = None if flags & _UNREADABLE and not raw else self._builder.text(raw)
         created = bool(r.f_mode & _FMODE_CREATED) or bool(r.ino and r.open_flags & _O_TMPFILE)
-        return (path, rawpath, r.open_flags, r.mode, created, ident, fspath, result(r.ret))
+        return (path, rawpath, r.open_flags, r.mode, created, ident, names, fspath, result(r.ret))
 
     def _write(self, record: memoryview, flags: int) -> Slots:
         r, walked, below, _, content = self._file(record)
-        path, ident, fspath = self._file_slots(r, walked, below)
+        path, ident, names, fspath = self._file_slots(r, walked, below)
         content_at = self._builder.text(content) if r.content_len else None
-        return (r.fd, path, content_at, r.asked, ident, fspath, result(r.ret))
+        return (r.fd, path, content_at, r.asked, ident, names, fspath, result(r.ret))
 
     def _plain(self, record: memoryview, flags: int) -> Slots:
         (code,) = _KIND.unpack_from(record, _KIND_AT)
         r = layout.Plain._make(PLAIN.unpack_from(record))
-        slots, self._more_flags = check(r.nr, self._plain_calls[code]).decode(r, record, flags, self._builder.text)
+        decoder = check(r.nr, self._plain_calls[code])
+        text = self._noted if code in _NAMING and self._watched else self._builder.text
+        slots, self._more_flags = decoder.decode(r, record, flags, text)
+        if decoder.names_at is not None and (names := self.names.get(file_id(r.dev, r.ino, r.generation))):
+            slots[decoder.names_at] = tuple(map(self._builder.text, names))
         return tuple(slots)
+
+    def _noted(self, value: bytes | None) -> int | None:
+        if value in self._watched and self._renamed is not None:
+            self._renamed()
+        return self._builder.text(value)
 
     def _syscall(self, record: memoryview, flags: int) -> Slots:
         r = layout.Plain._make(PLAIN.unpack_from(record))

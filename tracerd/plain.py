@@ -10,6 +10,7 @@ from execray.schema.calls import RESULT, Call, Value
 from execray.schema.catalog import EVENTS, EventType, Field, Flag
 from execray.schema.kinds import Kind
 from execray.schema.layout import PLAIN, Plain
+from execray.schema.row import FILE_NAMES_NAME
 from tracerd.records import BadRecord, cut, file_id, result, walked_path
 
 #: The path of a descriptor or of where the first name begins; that name; the same of the second, or other texts.
@@ -46,7 +47,7 @@ def joined(start: bytes, name: bytes, follows: bool) -> tuple[bytes | None, bool
 class PlainDecoder:
     """One call's record to the slots of its event."""
 
-    __slots__ = ("_call", "_getters", "_texts", "code")
+    __slots__ = ("_call", "_getters", "_texts", "code", "names_at")
 
     def __init__(self, event: EventType, call: Call) -> None:
         """Raises ValueError where the event has a field that the call's line says nothing of."""
@@ -54,6 +55,8 @@ class PlainDecoder:
         self._call = call
         self._getters = tuple(_getter(field, call) for field in event.slots)
         self._texts = tuple(index for index, field in enumerate(event.slots) if field.kind.is_text)
+        #: Where the decoder puts what the file is called by policies; None where the event has no such slot.
+        self.names_at = event.slot_of.get(FILE_NAMES_NAME)
 
     def decode(
         self, r: Plain, record: memoryview, flags: int, text: Callable[[bytes | None], int | None]
@@ -155,6 +158,7 @@ _PATHS: Final[dict[str, Callable[[Call], Getter]]] = {
     "rawpath": lambda call: (lambda r, t: t[1]) if call.names[0] else (lambda r, t: None),
     "rawnewpath": lambda call: lambda r, t: t[3],
     "file.id": lambda call: lambda r, t: file_id(r.dev, r.ino, r.generation),
+    FILE_NAMES_NAME: lambda call: lambda r, t: None,  # the decoder knows them
     "call": lambda call: lambda r, t: call.name.encode("ascii"),
     "ret": lambda call: lambda r, t: result(r.ret),
 }

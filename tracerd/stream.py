@@ -21,6 +21,7 @@ from execray.gate.encoding import MAX_PLAN_BYTES
 from execray.schema.catalog import LOST
 from execray.service import Peer, listen_unix, peer_of
 from execray.wire.frames import (
+    MAX_PATH_BYTES,
     Ack,
     Batch,
     Decoder,
@@ -36,7 +37,7 @@ from execray.wire.frames import (
 HELLO_TIMEOUT_S: Final = 2.0
 CLOSE_TIMEOUT_S: Final = 1.0
 MAX_CONNECTIONS: Final = 8
-_REQUEST_BYTES: Final = MAX_PLAN_BYTES + 64 * 1024  # the longest frame a subscriber may send
+_REQUEST_BYTES: Final = MAX_PLAN_BYTES + MAX_PATH_BYTES + 64 * 1024  # the longest frame a subscriber may send
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ from execray.ctl.context import (
     print_json,
     show_error,
 )
+from execray.ctl.status import paths_words
 from execray.terminal import safe
 
 if TYPE_CHECKING:
@@ -237,6 +238,13 @@ def _sensor_lines(sensor: dict[str, Any]) -> Iterator[str]:
             yield _line(*_program(program), indent="  ")
     for name, raw in as_map(sensor.get("hooks")).items():
         yield _line(*_hook(f"event {name}", as_map(raw)))
+    if paths := as_map(sensor.get("paths")):
+        words, style = paths_words(paths)
+        bad = style == "bad"
+        cost = "files that are reached by other names than these paths go unseen" if bad else ""
+        yield _line("bad" if bad else "ok", "paths by file", words, cost)
+        for item in as_maps(paths.get("by_name_only")):
+            yield _line("note", str(item.get("path", "?")), str(item.get("reason", "?")), "", indent="  ")
 
 
 def _program(program: dict[str, Any]) -> tuple[str, str, str, str]:

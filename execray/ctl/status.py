@@ -99,6 +99,8 @@ def _lines(answer: Answer) -> Iterator[str]:
     yield f"{name} {paint('up   ', 'up')} {', '.join(words)}"
     yield from _loss(stats)
     yield from _hooks(stats)
+    if paths := as_map(stats.get("paths")):
+        yield f"{'':9}  paths    {paint(*paths_words(paths))}"
     if answer.daemon == "policyd":
         yield from _policyd(found)
     if answer.daemon == "enforcer":
@@ -144,6 +146,22 @@ def hook_words(hook: dict[str, Any]) -> tuple[str, str]:
     seen = hook.get("last_seen_ms")
     ago = f", seen {seen / 1000:.1f} s ago" if isinstance(seen, int | float) and not isinstance(seen, bool) else ""
     return f"live{ago}", "good"
+
+
+def paths_words(paths: dict[str, Any]) -> tuple[str, str]:
+    """Returns how the exact paths of policies fare that are matched by file too, in words and as a style."""
+    if paths.get("failure"):
+        return f"matched by name only: {safe(paths['failure'])}", "bad"
+    if not paths.get("watched"):
+        return "none to match by file", ""
+    text = f"{safe(paths.get('resolved'))} of {safe(paths['watched'])} matched by file too"
+    looked = paths.get("looked_ms")
+    text += f", looked {looked / 1000:.1f} s ago" if isinstance(looked, int) else ", not looked yet"
+    reasons = [f"{safe(count)} {safe(why)}" for why, count in as_map(paths.get("unresolved")).items()]
+    text += f"; by name only: {'; '.join(reasons)}" if reasons else ""
+    if paths.get("stuck_at"):
+        return f"{text}; stuck at {safe(paths['stuck_at'])}", "bad"
+    return text, "good"
 
 
 def _policyd(found: dict[str, Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from execray.schema.field import PATH_UNSURE, Field, Flag
 from execray.schema.kinds import Kind
-from execray.schema.row import FILE_ID, FSPATH, RAWPATH, RET, EventType, named_path, path
+from execray.schema.row import FILE_ID, FILE_NAMES, FSPATH, RAWPATH, RET, EventType, named_path, path
 
 _BY_NAME = "The file. By name: the name put behind the directory where it begins, symbolic links in it not resolved."
 _MODE = Field("mode", Kind.BITS, "Permission bits as passed.", constants="S_")
@@ -33,6 +33,7 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
             Field("mode", Kind.BITS, "Permission bits as passed with O_CREAT.", constants="S_"),
             Field("created", Kind.BOOL, "The call made the file."),
             FILE_ID,
+            FILE_NAMES,
             FSPATH,
             RET,
             Field(
@@ -72,6 +73,7 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
             ),
             Field("len", Kind.INT, "Bytes asked to be written.", ("length",), unit="bytes"),
             FILE_ID,
+            FILE_NAMES,
             FSPATH,
             RET,
         ),
@@ -101,6 +103,7 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
             RAWPATH,
             Field("mode", Kind.BITS, "The new bits.", constants="S_"),
             _ID_BY_FD,
+            FILE_NAMES,
             RET,
         ),
         calls=(
@@ -195,6 +198,7 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
             RAWPATH,
             Field("len", Kind.INT, "The new length.", ("length",), unit="bytes"),
             _ID_BY_FD,
+            FILE_NAMES,
             RET,
         ),
         calls=(
@@ -231,6 +235,7 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
             Field("new.uid", Kind.INT, "The user as passed; missing where it stays."),
             Field("new.gid", Kind.INT, "The group as passed; missing where it stays."),
             _ID_BY_FD,
+            FILE_NAMES,
             RET,
         ),
         calls=(
@@ -261,6 +266,7 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
             ),
             Field("removed", Kind.BOOL, "It was removed."),
             _ID_BY_FD,
+            FILE_NAMES,
             RET,
         ),
         calls=(
@@ -280,7 +286,7 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
         19,
         "utimes",
         "A file's times were set, or that was tried.",
-        (named_path(_BY_NAME), RAWPATH, _ID_BY_FD, RET),
+        (named_path(_BY_NAME), RAWPATH, _ID_BY_FD, FILE_NAMES, RET),
         calls=(
             "utime 132 30 name~",
             "utimes 235 271 name~",
@@ -298,6 +304,7 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
             Field("fd", Kind.INT, "The descriptor."),
             path("What the descriptor refers to, as for write."),
             FILE_ID,
+            FILE_NAMES,
             Field(
                 "len",
                 Kind.INT,

@@ -6,7 +6,7 @@ from typing import Final
 
 from execray.schema.field import Field
 from execray.schema.kinds import Kind
-from execray.schema.row import RET, EventType, path
+from execray.schema.row import FILE_ID, FILE_NAMES, RET, EventType, path
 
 _FD: Final = Field("fd", Kind.INT, "The socket's descriptor.")
 _FAMILY: Final = Field("family", Kind.INT, "Address family.", constants="AF_", ecs="network.type")
@@ -131,6 +131,8 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
         (
             Field("fd", Kind.INT, "The descriptor that is copied.", ("oldfd",)),
             path("What it refers to, as for write."),
+            FILE_ID,
+            FILE_NAMES,
             Field("ret", Kind.INT, RET.doc, ("newfd",), constants="E"),
         ),
         calls=("dup 32 41 fd", "dup2 33 63 fd", "dup3 292 330 fd", "pidfd_getfd 438 438 _ fd =fd"),

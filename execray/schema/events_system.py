@@ -6,7 +6,7 @@ from typing import Final
 
 from execray.schema.field import Field, Flag
 from execray.schema.kinds import Kind
-from execray.schema.row import CALL, FILE_ID, RAWPATH, RET, EventType, named_path, path
+from execray.schema.row import CALL, FILE_ID, FILE_NAMES, RAWPATH, RET, EventType, named_path, path
 
 _PROT: Final = Field("prot", Kind.BITS, "Protection as passed; PROT_EXEC is always among it.", constants="PROT_")
 _LEN: Final = Field("len", Kind.INT, "Length as passed.", ("length",), unit="bytes")
@@ -156,6 +156,7 @@ SYSTEM_EVENTS: Final[tuple[EventType, ...]] = (
         (
             path("The file that is mapped; missing for anonymous memory."),
             FILE_ID,
+            FILE_NAMES,
             Field("addr", Kind.INT, "The address asked for; the one it got is `ret`."),
             _LEN,
             _PROT,
@@ -233,6 +234,7 @@ SYSTEM_EVENTS: Final[tuple[EventType, ...]] = (
             CALL,
             path("The module's file, where finit_module names it by a descriptor."),
             FILE_ID,
+            FILE_NAMES,
             Field("from_memory", Kind.BOOL, "It came from the caller's memory: init_module."),
             _text("module.params", "Its parameters as passed."),
             RET,

@@ -27,7 +27,7 @@ from execray.schema.catalog import (
 from execray.schema.field import Field, Flag
 from execray.schema.kinds import CONSTANTS, Kind
 from execray.schema.layout import ER_SHAPES_COMPAT, ER_SHAPES_NATIVE, ER_SHAPES_SOCKETCALL, ER_SHAPES_URING
-from execray.schema.row import CALL, FILE_ID, RAWPATH, RET, EventType, named_path
+from execray.schema.row import CALL, FILE_ID, FILE_NAMES, FILE_NAMES_NAME, RAWPATH, RET, EventType, named_path
 
 API_VERSION: Final = 1
 MAX_TABLE_BYTES: Final = 256 * 1024
@@ -55,6 +55,7 @@ SHARED: Final[Mapping[str, Field]] = {
         "rawnewpath", Kind.BYTES, "The second name as passed.", cut_by=Flag.RAWPATH_TRUNCATED, spoofable=True
     ),
     "file.id": FILE_ID,
+    FILE_NAMES_NAME: FILE_NAMES,
     "call": CALL,
     "ret": RET,
 }
@@ -282,7 +283,7 @@ def _check_calls(event: EventType, calls: Iterable[Call], taken: dict[int, list[
 
 
 def _implied(call: Call) -> Iterator[str]:
-    yield from ("ret", "call", "file.id", "path", "rawpath")
+    yield from ("ret", "call", "file.id", FILE_NAMES_NAME, "path", "rawpath")
     if call.names[1]:
         yield from ("newpath", "rawnewpath")
 

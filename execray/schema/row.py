@@ -83,6 +83,16 @@ FILE_ID = Field(
     " and btrfs not the one of stat(2). The generation is 0 where a filesystem keeps none (proc, overlayfs).",
     ecs="file.inode",
 )
+#: Its name: the compiler and the engine look for it.
+FILE_NAMES_NAME = "file.names"
+FILE_NAMES = Field(
+    FILE_NAMES_NAME,
+    Kind.TEXTS,
+    "The exact paths of the loaded policies that stand for this very file now, whatever name it was reached by. A test of"
+    " `path` for being one path, or one of a list, looks here as well. Missing for most files, and always where `file.id` has no"
+    " generation.",
+    optional=True,
+)
 FSPATH = Field(
     "fspath",
     Kind.PATH,

@@ -5,7 +5,7 @@ A frame is a 4-byte big-endian length and a msgpack array whose first element sa
 | frame | from | elements |
 |---|---|---|
 | HELLO | both | protocol, catalogue version, role, facts (map) |
-| SUBSCRIBE | policyd | event codes, wants write content, numbers of calls that are `syscall`, the gate's plan (bin) |
+| SUBSCRIBE | policyd | event codes, wants write content, `syscall` numbers, the gate's plan (bin), paths to match by file |
 | BATCH | tracerd | seq, id of the first event, strings, actors, events |
 | ACK | policyd | the last seq whose events are done with |
 | HEARTBEAT | tracerd | time_ns, statistics (map) |
@@ -36,6 +36,9 @@ from execray.schema.kinds import Kind
 
 PROTOCOL_VERSION: Final = 2
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
+#: Paths that a subscriber may ask to be matched by file, and their bytes together.
+MAX_PATHS: Final = 1024
+MAX_PATH_BYTES: Final = 128 * 1024
 _LENGTH = struct.Struct(">I")
 
 Row: TypeAlias = tuple[Any, ...]
@@ -70,12 +73,14 @@ class Subscribe:
     """What the subscriber needs: event codes, whether the bytes of writes are among it, and which calls are `syscall`.
 
     plan: by which of these events are worth sending (execray.gate.encoding); empty: all.
+    paths: those that events shall name the files of (`file.names`), at most MAX_PATHS and MAX_PATH_BYTES together.
     """
 
     codes: tuple[int, ...]
     content: bool
     numbers: tuple[int, ...] = ()
     plan: bytes = b""
+    paths: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +165,8 @@ def encode(frame: Frame) -> bytes:
     match frame:
         case Hello(role, facts, protocol, catalog):
             body = [Tag.HELLO, protocol, catalog, role, facts]
-        case Subscribe(codes, content, numbers, plan):
-            body = [Tag.SUBSCRIBE, codes, content, numbers, plan]
+        case Subscribe(codes, content, numbers, plan, paths):
+            body = [Tag.SUBSCRIBE, codes, content, numbers, plan, paths]
         case Batch(seq, first_id, strings, actors, events):
             body = [Tag.BATCH, seq, first_id, strings, actors, events]
         case Ack(seq):
@@ -179,7 +184,7 @@ def encode(frame: Frame) -> bytes:
 #: What each frame's elements must be, after the tag.
 _SHAPES: dict[int, tuple[type, ...]] = {
     Tag.HELLO: (int, int, str, dict),
-    Tag.SUBSCRIBE: (tuple, bool, tuple, bytes),
+    Tag.SUBSCRIBE: (tuple, bool, tuple, bytes, tuple),
     Tag.BATCH: (int, int, tuple, tuple, tuple),
     Tag.ACK: (int,),
     Tag.HEARTBEAT: (int, dict),
@@ -211,7 +216,7 @@ def _build(tag: Tag, fields: Row) -> Frame:
             protocol, catalog, role, facts = fields
             return Hello(role, facts, protocol, catalog)
         case Tag.SUBSCRIBE:
-            if any(type(code) is not int for code in (*fields[0], *fields[2])):
+            if not _are(int, (*fields[0], *fields[2])) or not _are_paths(fields[4]):
                 raise PeerError("malformed SUBSCRIBE frame")
             return Subscribe(*fields)
         case Tag.BATCH:
@@ -256,6 +261,15 @@ def _check_batch(seq: int, first_id: int, strings: Row, actors: Row, events: Row
 
 def _are(kind: type, values: Iterable[object]) -> bool:
     return set(map(type, values)) <= {kind}
+
+
+def _are_paths(values: Row) -> bool:
+    return (
+        len(values) <= MAX_PATHS
+        and _are(bytes, values)
+        and sum(map(len, values)) <= MAX_PATH_BYTES
+        and all(value.startswith(b"/") and b"\0" not in value for value in values)
+    )
 
 
 class Decoder:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from policyd.compiler import automaton
+from policyd.compiler.byfile import by_file
 from policyd.compiler.diagnostics import Label, Level, Sink, quote
 from policyd.compiler.hashing import policy_hash
 from policyd.compiler.lints import lint
@@ -70,6 +71,7 @@ def bind(policy: TypedPolicy, sink: Sink, plugins: frozenset[str] | None = None)
         exemptions=tuple(policy.exemptions),
     )
     lint(policy, compiled, used, sink, plugins)
+    compiled = by_file(compiled)  # after the lints, which speak of what the author wrote
     return replace(compiled, hash=policy_hash(compiled))
 
 

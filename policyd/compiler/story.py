@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from policyd.compiler.bounds import bounds_of, size_text
 from policyd.program import (
@@ -20,6 +21,9 @@ from policyd.program import (
     Step,
     span_text,
 )
+
+#: Paths that are listed one by one.
+_SHOWN_PATHS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ def story(policy: CompiledPolicy) -> list[Section]:
         Section("Advances", tuple(_advances(policy))),
         Section("Ends", tuple(_ends(policy))),
         Section("Excepted", tuple(_excepted(exemption, policy) for exemption in policy.exemptions)),
+        Section("By file", tuple(_by_file(policy))),
         Section("Does", tuple(_does(policy))),
         Section("Holds", tuple(_holds(policy))),
     ]
@@ -120,6 +125,17 @@ def _excepted(exemption: Exemption, policy: CompiledPolicy) -> str:
     place = exemption.place
     file = "" if place.file == policy.place.file else f"{place.file}, "
     return f"{exemption.reason or 'without a reason given'}{until} ({file}line {place.line})"
+
+
+def _by_file(policy: CompiledPolicy) -> Iterator[str]:
+    paths = [path.decode("utf-8", "backslashreplace") for path in policy.paths_by_file]
+    if not paths:
+        return
+    yield "these paths are matched by the file's identity too: by hard links, bind mounts, in other mount namespaces"
+    for path in paths[:_SHOWN_PATHS]:
+        yield f" {path}"
+    if len(paths) > _SHOWN_PATHS:
+        yield f" and {len(paths) - _SHOWN_PATHS} more"
 
 
 def _does(policy: CompiledPolicy) -> Iterator[str]:

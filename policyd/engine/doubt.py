@@ -79,6 +79,8 @@ def _is_cut_or_unread(event: Event, name: str) -> bool:
         return True
     if field.name in ACTOR_FIELD_BY_NAME:
         return _is_unknown(event.actor, field.name)
+    if field.optional:
+        return False
     # The flags first: most events have none, and to look at one is slow.
     return bool(event.flags and event.flags & _UNKNOWN) and event.get(field.name) is None
 

@@ -14,6 +14,7 @@ from execray.wire.frames import Batch
 from policyd.engine.conditions import fields_of
 from policyd.engine.keys import KeyFunction
 from policyd.engine.numbers import numbers_of
+from policyd.engine.paths import bounded_paths
 from policyd.engine.planning import ACTOR, PARENT, PARENT_ACTOR, UNCACHED, SlotKey, StepPlan, Way
 from policyd.engine.rows import SlotRows
 from policyd.engine.table import PolicyTable, key_fields
@@ -45,6 +46,8 @@ class Needs:
     codes: frozenset[int]
     content: bool
     numbers: frozenset[int] = frozenset()  # of the calls that are the event `syscall`
+    paths: tuple[bytes, ...] = ()  # whose files events shall name
+    left_out: int = 0  # paths past the bound, which are matched by name only
 
 
 class Generation:
@@ -99,7 +102,8 @@ class Generation:
         """Returns the events that some policy names, and whether some condition or `notify` reads the content of writes."""
         codes = frozenset(code for table in self.tables for code in table.policy.codes)
         policies = [table.policy for table in self.tables]
-        return Needs(codes, any(_reads_content(policy) for policy in policies), numbers_of(policies))
+        content = any(_reads_content(policy) for policy in policies)
+        return Needs(codes, content, numbers_of(policies), *bounded_paths(policies))
 
     def actor_row(self, batch: Batch, index: int) -> int:
         """Returns the steps that an actor and its parent don't contradict. Raises PeerError for a malformed actor."""

@@ -13,16 +13,6 @@ from tests.evasion.table import NOTHING
 #: Reasons, and the tricks that each is the reason for.
 REASONS: Final = (
     (
-        "A policy's exact paths are compared with the name the file was opened by, not yet with the file's identity, and nobody "
-        "saw the other name being made.",
-        ("names/hard_link_before",),
-    ),
-    (
-        "The path of a link or rename is the name put behind the directory where it begins; a symbolic link in the middle of it "
-        "is not resolved, and the event says so (`path_unresolved`).",
-        ("names/hard_link_by_symlink",),
-    ),
-    (
         "A file below an overlay file system has another name and another identity there, and which folders it lies over is not "
         "in the mount's event.",
         ("names/overlay", "runs/overlaid"),
@@ -35,7 +25,6 @@ REASONS: Final = (
         "Of an io_uring request that asks for no completion nothing is seen but `io_uring_setup`, before it.",
         ("hands/uring_silent",),
     ),
-    ("The names that io_uring's operations are given are unknown.", ("hands/uring_links",)),
     (
         "The kernel opens the file for who watches it (fanotify), which is no event, and of sendfile only where the bytes go is "
         "known.",

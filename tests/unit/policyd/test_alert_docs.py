@@ -46,7 +46,7 @@ def test_every_field_of_an_alert_is_documented() -> None:
     assert compiled.ok
     play = Play()
     process = play.process(play.process())
-    play.event("open", process, path="/x", flags=0, ret=3, file_id="1:2:3")
+    play.event("open", process, path="/link", file_names=("/x",), flags=0, ret=3, file_id="1:2:3:4")
     play.event("connect", process, fd=3, family=2, dst_ip="::1", dst_port=1, src_ip="::1", src_port=2, ret=0)
     machine = Machine()
     machine.load(compiled.policies, 1)
@@ -60,6 +60,7 @@ def test_every_field_of_an_alert_is_documented() -> None:
         finding_alert(match, origin, Severity.HIGH, host_mode="audit", suppressed=0, action=action),
         loss_alert(LossSum("ring", 1, 0, 0, "id"), origin, host_mode="audit"),
     ]
+    assert alerts[0]["execray"]["trail"][0]["by_file"] == ["/x"]
     # `ecs.version` says which schema; `network.type` and the like are the catalogue's, and linked.
     missing = set(names(alerts)) - WORDS - {"ecs", "version", "network"}
     assert missing == set()
