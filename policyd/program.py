@@ -6,10 +6,10 @@ import dataclasses
 import enum
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from execray.schema.kinds import Kind
+from execray.schema.records import compared
 from execray.schema.row import FILE_NAMES_NAME
 
 #: Partials of all policies together.
@@ -23,6 +23,9 @@ class Op(enum.Enum):
 
     On a field of kind TEXTS a test holds when it holds for some element, except NE: non-empty and no element equal.
     """
+
+    # Members are hashed by identity: by name, each takes a call, and tests are hashed by the thousand.
+    __hash__ = object.__hash__
 
     EQ = "="
     NE = "!="
@@ -46,7 +49,7 @@ class Op(enum.Enum):
 IT = "it"
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class FieldRef:
     """A field of the event at hand (alias None), or of the event that met an earlier step.
 
@@ -65,7 +68,7 @@ Constant: TypeAlias = int | bool | bytes | Network
 Operand: TypeAlias = Constant | FieldRef | tuple[Constant, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Test:
     """field OP value. text is the source, for people. ignore_case folds ASCII only."""
 
@@ -77,28 +80,28 @@ class Test:
     text: str = dataclasses.field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class And:
     """True when every item is; so an empty one is true."""
 
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Or:
     """True when some item is."""
 
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Not:
     """Two-valued: flips a false that came from a missing field too."""
 
     item: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Quantified:
     """Some element of a list meets `item`, or with `every` each of at least one. A missing list has no element.
 
@@ -114,7 +117,7 @@ class Quantified:
 Expr: TypeAlias = Test | And | Or | Not | Quantified
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Times:
     """A step that is met by the last `count` of its events, all within `within_ns` (None: within the policy's window).
 
@@ -126,7 +129,7 @@ class Times:
     distinct: FieldRef | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Place:
     """Where something stands in the source; line and column count from 1."""
 
@@ -135,7 +138,7 @@ class Place:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Step:
     """One step of a policy: the events it may be met by, and the condition."""
 
@@ -150,7 +153,7 @@ class Step:
     times: Times | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Until:
     """An event that meets `step` cancels the policy's partials of its key that wait in `states`."""
 
@@ -158,7 +161,7 @@ class Until:
     states: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Exemption:
     """A match is held back while `condition` holds for the completing event; an alias reads an earlier one."""
 
@@ -168,7 +171,7 @@ class Exemption:
     until: str = dataclasses.field(default="", compare=False)  # the last day that it holds, YYYY-MM-DD; "": no end
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Transition:
     """On an event that meets `step`, go to `target`."""
 
@@ -176,7 +179,7 @@ class Transition:
     target: int
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class State:
     """A place in the policy. Transitions are in text order: the first that an event meets is taken.
 
@@ -206,7 +209,7 @@ class Overlap(enum.Enum):
     ALL = "all"  # a partial that advances also stays; up to `copies` for each place and key, the oldest dropped
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Mode:
     """How partials of one key overlap."""
 
@@ -231,19 +234,19 @@ class Severity(enum.IntEnum):
     CRITICAL = 4
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Alert:
     """Raise an alert; severity None means the policy's."""
 
     severity: Severity | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Kill:
     """SIGKILL the actor of the event at hand."""
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Capture:
     """Record the actor's network traffic with tcpdump."""
 
@@ -251,12 +254,12 @@ class Capture:
     max_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Log:
     """Write a log line, no alert."""
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Notify:
     """Hand a request to an action plug-in. A field in arguments is read when the handler runs; its value may be missing."""
 
@@ -267,7 +270,7 @@ class Notify:
 Action: TypeAlias = Alert | Kill | Capture | Log | Notify
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Handler:
     """on match | on step ALIAS, if condition, actions in text order.
 
@@ -280,7 +283,7 @@ class Handler:
     labels: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Meta:
     """What a policy says of itself."""
 
@@ -296,7 +299,7 @@ class Meta:
     tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class CompiledPolicy:
     """One policy, ready to run. Two policies of one hash behave alike."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,10 @@ from execray.ctl.context import Context, command_errors, json_option, print_json
 from execray.ctl.lazy import LazyGroup
 from execray.terminal import safe
 from execray.version import VERSION
+
+#: Objects made before the garbage collector looks: what commands import is no garbage, and to look at it again and again takes a
+#: tenth of a short command's time. Those that go on for long are still collected.
+_GC_THRESHOLD: Final = 50_000
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -59,6 +64,7 @@ def main(context: click.Context, config_file: Path | None, runtime_dir: Path | N
     \b
     Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 a daemon can't be reached or refuses.
     """
+    gc.set_threshold(_GC_THRESHOLD)
     context.obj = made = Context(config_file, runtime_dir)
     if context.invoked_subcommand in _SPEAK_OF_EVENTS:
         for found in made.extend_catalogue():

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from execray.schema.layout import ER_SHAPES_COMPAT, ER_SHAPES_NATIVE, ER_SHAPES_SOCKETCALL, ER_SHAPES_URING
+from execray.schema.records import compared
 
 #: A call that has no number of its own among the 64-bit ones is named by this and its first 32-bit one (`er_shape.nr`).
 ONLY_32BIT: Final = 1024
@@ -44,7 +44,7 @@ _PLACES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Value:
     """Where a field's number comes from."""
 
@@ -81,6 +81,14 @@ class Call:
 
 def places_of(call: Call) -> Iterator[int]:
     """Yields where in the kernel's table a call stands: once for each entry point."""
+    # Here, since short commands that only read the catalogue would wait for it.
+    from execray.schema.layout import (  # noqa: PLC0415
+        ER_SHAPES_COMPAT,
+        ER_SHAPES_NATIVE,
+        ER_SHAPES_SOCKETCALL,
+        ER_SHAPES_URING,
+    )
+
     if call.native is not None:
         yield ER_SHAPES_NATIVE + call.native
     if call.x32 is not None:

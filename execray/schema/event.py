@@ -5,19 +5,19 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
 
 from execray.process import ProcessKey
 from execray.schema.catalog import ACTOR_SLOT_OF, ACTOR_SLOTS, EVENT_BY_CODE, EventType, Field, Flag
 from execray.schema.kinds import CONSTANTS, Kind
+from execray.schema.records import compared
 
 ProcessId: TypeAlias = tuple[int, int]  # (pid, start_ns)
 Value: TypeAlias = "int | bool | bytes | tuple[bytes, ...] | ProcessId | None"
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Actor:
     """The process behind an event, with the values of ACTOR_SLOTS, and its creator."""
 
@@ -77,7 +77,7 @@ DERIVE: Final[dict[str, Callable[[Value], Value]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Event:
     """One event with its values resolved: what a step keeps as evidence."""
 

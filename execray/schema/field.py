@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from execray.schema.kinds import Kind
+from execray.schema.records import compared
 
 
 class Flag(enum.IntFlag):
@@ -34,7 +34,7 @@ NO_FLAG = Flag(0)
 PATH_UNSURE = Flag.PATH_TRUNCATED | Flag.PATH_TORN | Flag.PATH_DETACHED
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Field:
     """One field of an event or of its actor, as policies name it."""
 

@@ -18,6 +18,8 @@ class Kind(enum.Enum):
     On the stream (see execray.wire.frames) text kinds are an index into the batch's string table, or nil when missing.
     """
 
+    __hash__ = object.__hash__  # a name's hash takes a call, and tests are hashed by the thousand
+
     INT = "int"
     BOOL = "bool"
     BYTES = "text"  # any bytes; Python `bytes`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from policyd.compiler.records import record
+from execray.schema.records import record
 from policyd.compiler.source import Span
 
 # ---- operands

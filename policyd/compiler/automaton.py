@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from execray.schema.records import compared
 from policyd.compiler.typed import Benign, Choice, Either, Guarded, One, Seq, Shape, is_empty, nullable
 from policyd.program import And, CompiledPolicy, State, Step, Transition, Until
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Node:
     """A state, with the steps that cancel a partial waiting in it."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from execray.schema.records import compared
 from policyd.program import MAX_PARTIALS, CompiledPolicy, State, Times
 
 #: What one counted event, or one distinct value, takes, in bytes.
@@ -12,7 +12,7 @@ MOMENT_BYTES = 8
 VALUE_BYTES = 72
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Bounds:
     """places: those that a partial can wait in. partials: the most at a time. partial_bytes: the most that one counts with.
 

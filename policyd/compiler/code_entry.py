@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from execray.schema.records import compared
 from policyd.compiler.diagnostics import Level
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Code:
     """One code. It keeps its meaning for ever; a code that is no longer used is kept and marked so in its text.
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from execray.schema.kinds import Kind
+from execray.schema.records import record
 from policyd.compiler import ast
 from policyd.compiler.diagnostics import Level, quote
 from policyd.compiler.macros import ExpansionSink, MacroChecker
-from policyd.compiler.records import record
 from policyd.compiler.scope import Declared
 from policyd.compiler.source import Span
 from policyd.compiler.texts import WILDCARDS, basename_patterns, patterns_of, refused

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from execray.schema.records import compared
 from policyd.compiler.source import SourceFile, Span
 
 #: At most this many diagnostics are returned for one file.
@@ -25,7 +25,7 @@ class Level(enum.Enum):
     NOTE = "note"
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Label:
     """A place in the source and, where it helps, a few words beside it."""
 
@@ -33,7 +33,7 @@ class Label:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Diagnostic:
     """One mistake: what is wrong in the message, what to do in help.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from execray.schema.records import record
 from policyd.compiler import ast
 from policyd.compiler.cursor import MAX_NESTING
 from policyd.compiler.diagnostics import Label, Level, Sink, quote
 from policyd.compiler.fields import is_element
 from policyd.compiler.names import Names
-from policyd.compiler.records import record
 from policyd.compiler.scope import Macro
 from policyd.compiler.source import Span
 from policyd.compiler.values import ValueChecker

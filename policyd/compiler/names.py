@@ -10,7 +10,7 @@ from itertools import islice
 
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EVENT_BY_NAME, Field
 from execray.schema.kinds import CONSTANTS, Kind
-from policyd.compiler.records import record
+from execray.schema.records import record
 from policyd.compiler.scope import Scope
 from policyd.compiler.source import Span
 from policyd.program import IT, FieldRef

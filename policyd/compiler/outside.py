@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from execray.schema.records import record
 from policyd.compiler import ast
 from policyd.compiler.declarations import Additions, declare
 from policyd.compiler.diagnostics import Diagnostic, Sink, quote
 from policyd.compiler.literals import plain_text
-from policyd.compiler.records import record
 from policyd.compiler.scope import Scope
 from policyd.compiler.source import SourceFile, Span
 

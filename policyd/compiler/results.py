@@ -6,9 +6,9 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import field
 
+from execray.schema.records import record
 from policyd.compiler.diagnostics import Diagnostic, Level
 from policyd.compiler.outside import Facts
-from policyd.compiler.records import record
 from policyd.compiler.source import SourceFile
 from policyd.program import CompiledPolicy
 

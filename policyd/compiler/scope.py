@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from dataclasses import field
 
+from execray.schema.records import record
 from policyd.compiler import ast
-from policyd.compiler.records import record
 from policyd.compiler.source import SourceFile, Span
 from policyd.program import Constant
 

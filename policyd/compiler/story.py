@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from execray.schema.records import compared
 from policyd.compiler.bounds import bounds_of, size_text
 from policyd.program import (
     Action,
@@ -26,7 +26,7 @@ from policyd.program import (
 _SHOWN_PATHS: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Section:
     """A heading and its lines; a line that begins with a space belongs to the one before it."""
 

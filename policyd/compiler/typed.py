@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from execray.schema.records import record
 from policyd.compiler import ast
-from policyd.compiler.records import record
 from policyd.compiler.source import Span
 from policyd.program import Exemption, FieldRef, Handler, KeyKind, Meta, Mode, Place, Response, Step
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import field
 
+from execray.schema.records import record
 from policyd.compiler import ast
 from policyd.compiler.binding import bind
 from policyd.compiler.declarations import Additions, declare
@@ -13,7 +14,6 @@ from policyd.compiler.lexer import tokenize
 from policyd.compiler.outside import Facts, Source, check_outside, exceptions_for, facts_of
 from policyd.compiler.parser import parse
 from policyd.compiler.reactions import has_condition
-from policyd.compiler.records import record
 from policyd.compiler.results import Compilation
 from policyd.compiler.semantic import PolicyChecker
 from policyd.compiler.source import MAX_FILE_BYTES, SourceFile, Span

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from execray.schema.kinds import CONSTANTS, Kind
+from execray.schema.records import record
 from policyd.compiler import ast
 from policyd.compiler.diagnostics import Label, quote
 from policyd.compiler.fields import FieldChecker, like_reference
@@ -18,7 +19,6 @@ from policyd.compiler.names import (
     is_planned_field,
     near,
 )
-from policyd.compiler.records import record
 from policyd.compiler.source import SourceFile, Span
 from policyd.program import Constant, FieldRef, Network
 

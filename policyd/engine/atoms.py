@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import re2
 
 from execray.schema.event import DERIVE, Value
 from execray.schema.kinds import Kind
+from execray.schema.records import compared
 from policyd.engine.conditions import Predicate, constants_of, pick, predicate
 from policyd.patterns import compile_pattern, regex_options
 from policyd.program import Constant, FieldRef, Op, Test
@@ -19,7 +19,7 @@ from policyd.program import Constant, FieldRef, Op, Test
 _SET_SIZE: Final = 128
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Effect:
     """What follows for the bits of steps where some tests hold.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from execray.errors import PeerError
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, EVENT_BY_CODE, EVENTS, EventType
 from execray.schema.event import Value
 from execray.schema.kinds import Kind
+from execray.schema.records import compared
 from execray.wire.frames import Batch
 from policyd.engine.conditions import fields_of
 from policyd.engine.keys import KeyFunction
@@ -39,7 +39,7 @@ class CodePlan(NamedTuple):
     late_fields: tuple[FieldPlan, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Needs:
     """What the loaded policies need of the sensor."""
 
@@ -144,19 +144,15 @@ class Generation:
         return bits & self.plain | steps
 
     def _add(self, table: PolicyTable) -> None:
-        for step in range(table.width):
+        for step, asks in enumerate(table.asks):
             bit = 1 << (table.base + step)
-            plans = {code: plan for (at, code), plan in table.plans.items() if at == step and plan.ways}
-            if all(len(plan.ways) == 1 and not plan.narrowed for plan in plans.values()):
-                # What a step of several kinds of event asks of the actor is one and the same.
-                whole: Way = {}
-                for code, plan in plans.items():
-                    self._masks[code] = self._masks.get(code, 0) | bit
-                    whole |= plan.ways[0]
-                self._add_way(bit, whole)
-            else:
-                for code, plan in plans.items():
+            if asks.whole is None:
+                for code, plan in asks.plans.items():
                     self._add_ways(code, plan, bit)
+            else:
+                for code in asks.codes:
+                    self._masks[code] = self._masks.get(code, 0) | bit
+                self._add_way(bit, asks.whole)
 
     def _add_ways(self, code: int, plan: StepPlan, step: int) -> None:
         for way in plan.ways:

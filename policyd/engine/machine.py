@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from execray.errors import PeerError
 from execray.schema.catalog import EVENT_BY_NAME, LOST
+from execray.schema.records import compared
 from execray.wire.frames import Batch
 from policyd.engine.evidence import ActorCache, Resolver, lineage
 from policyd.engine.generation import TEXT, TEXTS, Generation, Needs
@@ -27,7 +27,7 @@ _EXIT: Final = EVENT_BY_NAME["exit"].code
 _MAX_OPENINGS: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class LoadReport:
     """What a load changed: policies by name, partials by number."""
 

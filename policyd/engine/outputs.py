@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from execray.schema.event import Actor, Event, Value, text
+from execray.schema.records import compared
 from policyd.engine.conditions import condition
 from policyd.engine.keys import Key
 from policyd.program import CompiledPolicy, Exemption, Handler, KeyKind, Step
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class StepEvidence:
     """The events behind one step of a finding.
 
@@ -28,7 +28,7 @@ class StepEvidence:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Finding:
     """What Match, Excepted and StepDone have in common.
 
@@ -59,19 +59,19 @@ class Finding:
         return tuple(dict.fromkeys(label for evidence in self.trail for label in evidence.step.labels))
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Match(Finding):
     """A policy's sequence is complete."""
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Excepted(Finding):
     """A match that an exception of the policy held back; the sequence waits on for another event to complete it."""
 
     exemption: Exemption
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class StepDone(Finding):
     """A step was met that the policy has an `on step` handler for: the last of the trail."""
 
@@ -81,7 +81,7 @@ class StepDone(Finding):
         return self.trail[-1].step
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class SensorLoss:
     """Events that never came: count of them, dropped at `where` between since_ns and time_ns."""
 

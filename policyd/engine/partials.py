@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from execray.schema.event import Event
+from execray.schema.records import compared
 from policyd.engine.evidence import WEIGHT_BYTES, text_bytes
 from policyd.engine.keys import Key
 from policyd.engine.rows import CACHE_ENTRIES
@@ -25,7 +25,7 @@ def key_weight(key: Key) -> int:
     return 1 + text_bytes(key) // WEIGHT_BYTES
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Limits:
     """Bounds for all policies together."""
 
@@ -36,7 +36,7 @@ class Limits:
     row_entries: int = CACHE_ENTRIES  # values remembered per slot
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Trace:
     """The evidence for one step of a partial: what met it, and what repeated it."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EventType
 from execray.schema.event import creator_field
+from execray.schema.records import compared
 from policyd.engine.conditions import ANCESTOR, FALSE, TRUE, Condition, condition, conjuncts, fields_of, without
 from policyd.program import And, Expr, FieldRef, Not, Op, Or, Quantified, Test
 
@@ -20,7 +20,7 @@ UNCACHED: Final = frozenset({"content"})
 MAX_WAYS: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class SlotKey:
     """A slot that rows are kept for: of an event (its code), of the actor (0) or of the actor's parent (-1)."""
 
@@ -56,7 +56,7 @@ def is_missing(ref: FieldRef, kind: EventType) -> bool:
     return of_creator is None or of_creator[1] not in ACTOR_FIELD_BY_NAME
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class StepPlan:
     """How one step is tested on one kind of event.
 
@@ -67,6 +67,27 @@ class StepPlan:
     ways: tuple[Way, ...]
     residual: Condition | None
     narrowed: bool = False
+
+
+class Asks(NamedTuple):
+    """What a step asks, whatever its bit.
+
+    whole: of all its kinds of event one and the same, `codes`; None: it may be met in several ways, by kind of event in `plans`.
+    """
+
+    codes: tuple[int, ...]
+    whole: Way | None
+    plans: dict[int, StepPlan]
+
+
+def asks_of(plans: dict[int, StepPlan]) -> Asks:
+    """Returns what a step asks, given its plan by kind of event."""
+    plans = {code: plan for code, plan in plans.items() if plan.ways}
+    whole: Way | None = None
+    if all(len(plan.ways) == 1 and not plan.narrowed for plan in plans.values()):
+        # What a step of several kinds of event asks of the actor is one and the same.
+        whole = {key: conditions for plan in plans.values() for key, conditions in plan.ways[0].items()}
+    return Asks(tuple(plans), whole, plans)
 
 
 def plan_step(expr: Expr, code: int) -> StepPlan:

@@ -175,7 +175,7 @@ class Cohort:
                 windows[window_ns] = windows.get(window_ns, 0) | run.member
         self.windows = sorted(windows.items())
         if self.runs:
-            self.plain, self.reads = self.table.doubts_of_start()
+            self.plain, self.reads = self.table.doubts_of_start
 
     def members_of(self, first: int) -> int:
         """Returns the members whose first steps are among some bits of the generation."""

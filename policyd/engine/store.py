@@ -244,7 +244,8 @@ class Store:
                 if cohort is None:
                     cohort = self._cohorts[opening] = Cohort(opening, self.scopes[opening.kind])
                 cohort.join(run)
-        self._cohorts = {opening: cohort for opening, cohort in self._cohorts.items() if cohort.runs}
+        for opening in [opening for opening, cohort in self._cohorts.items() if not cohort.runs]:
+            del self._cohorts[opening]
         for cohort in self._cohorts.values():
             cohort.rebuild()
         for scopes in self.scopes.values():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF
 from execray.schema.event import Event, creator_field
 from policyd.engine.conditions import ANCESTOR, Bindings, fields_of
 from policyd.engine.doubt import Judged, is_unsure
-from policyd.engine.planning import UNCACHED, plan_step
+from policyd.engine.planning import UNCACHED, asks_of, plan_step
 from policyd.program import CompiledPolicy, Exemption, Expr, FieldRef, KeyKind, Overlap, State, Step, Transition
 
 
@@ -57,6 +58,10 @@ class PolicyTable:
             for index, step in enumerate(policy.steps)
             for code in step.codes
         }
+        self.asks = tuple(
+            asks_of({code: plan for (at, code), plan in self.plans.items() if at == index})
+            for index in range(len(policy.steps))
+        )
         self.copies = policy.mode.copies if policy.mode.overlap is Overlap.ALL else 0
         #: It is one counted step and nothing else, so its partials outlive their matches.
         self.goes_on = _goes_on(policy)
@@ -88,6 +93,7 @@ class PolicyTable:
         """Orders the places from the last to the first; counts towards a first step stand at the start, in text order."""
         return -state if state < len(self.policy.states) else state
 
+    @cached_property
     def doubts_of_start(self) -> tuple[bool, tuple[int, ...]]:
         """Returns what `Cohort.plain` and `Cohort.reads` say of the plain start, which there must be."""
         assert self.plain is not None

@@ -5,17 +5,17 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from execray.schema.event import Event, Value
+from execray.schema.records import compared
 from policyd.engine.keys import compact
 from policyd.program import Times
 
 _NUMBER_BITS: Final = 40
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Gaps:
     """How many losses and evictions there had been at some moment."""
 
@@ -23,7 +23,7 @@ class Gaps:
     evicted: int
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Counted:
     """An event to be counted."""
 
