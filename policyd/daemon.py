@@ -27,6 +27,7 @@ from policyd.alerts import Origin
 from policyd.control_ops import ControlOps, Parts
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import SensorLoss
+from policyd.gate.plan import Built, build_plan
 from policyd.plugins import Plugins
 from policyd.privileges import become
 from policyd.pulse import Pulse
@@ -72,6 +73,7 @@ class Daemon:
         self._rate = 0.0
         self._machine = Machine()
         self._needs = self._machine.needs()
+        self._gate = build_plan([])
         uid = os.geteuid() if user is None else user.pw_uid
         self._store = PolicyStore(
             config.policyd.policy_dirs,
@@ -205,11 +207,10 @@ class Daemon:
     def subscription(self) -> Subscribe:
         """What the loaded policies need, and whoever follows events."""
         needs, taps = self._needs, self._taps
+        codes, numbers = (needs.codes | taps.codes) - self._stream.missing.keys(), sorted(needs.numbers)
+        plan = self._gate.with_open(taps.codes)
         return Subscribe(
-            tuple(sorted((needs.codes | taps.codes) - self._stream.missing.keys())),
-            needs.content or taps.content,
-            tuple(sorted(needs.numbers)),
-            paths=needs.paths,
+            tuple(sorted(codes)), needs.content or taps.content, tuple(numbers), plan=plan, paths=needs.paths
         )
 
     async def batch(self, batch: Batch, stream_id: str) -> None:
@@ -262,11 +263,12 @@ class Daemon:
         await self._reloader.reload()
         settle_memory()
 
-    def _loaded(self) -> None:
+    def _loaded(self, gate: Built) -> None:
         self._needs = self._machine.needs()
         if self._needs.left_out:
             kv = {"paths": len(self._needs.paths), "left_out": self._needs.left_out}
             self._log.warning("paths matched by name only", extra={"kv": kv})
+        self._gate = gate
         self._stream.resubscribe()
 
     def _hangup(self) -> None:

@@ -20,6 +20,7 @@ from execray.errors import OperatorError
 from execray.service import notify
 from policyd.engine.generation import Generation
 from policyd.engine.machine import LoadReport, Machine
+from policyd.gate.plan import Built, build_plan
 from policyd.patterns import PatternError
 from policyd.program import CompiledPolicy
 from policyd.store import Candidate, PolicyStore, changes
@@ -34,10 +35,11 @@ _TOLD_CHARS: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """What a thread made: a candidate, and where it may be loaded, its generation."""
+    """What a thread made: a candidate, and where it may be loaded, its generation and the gate's plan for it."""
 
     candidate: Candidate
     fresh: Generation | None
+    gate: Built | None = None
     refused: str = ""
 
 
@@ -45,9 +47,9 @@ class Reloader:
     """Replaces the running policies, one reload after the other."""
 
     def __init__(
-        self, machine: Machine, store: PolicyStore, on_loaded: Callable[[], None], log: logging.Logger
+        self, machine: Machine, store: PolicyStore, on_loaded: Callable[[Built], None], log: logging.Logger
     ) -> None:
-        """on_loaded: called after each swap, in the loop: the sensor may be needed for other events now."""
+        """on_loaded: called after each swap, in the loop: the sensor may be needed for other events now, by another plan."""
         self._machine = machine
         self._store = store
         self._on_loaded = on_loaded
@@ -86,10 +88,10 @@ class Reloader:
         started = time.perf_counter()
         ready = await _in_thread(partial(self._prepare, compile_))
         report = self._report(ready)
-        if ready.fresh is not None:
+        if ready.fresh is not None and ready.gate is not None:
             report |= _partials(self._machine.swap(ready.fresh))
             self._store.commit(ready.candidate)
-            self._on_loaded()
+            self._on_loaded(ready.gate)
         report |= {"policies": len(self._store.policies), "generation": self._store.generation}
         report["ms"] = round((time.perf_counter() - started) * 1000, 1)
         generation, policies, ms = (report[name] for name in ("generation", "policies", "ms"))
@@ -121,12 +123,12 @@ class Reloader:
             policies = self._store.enabled(self._store.loaded, names)
             changed = changes(self._store.policies, policies)
             try:
-                fresh = await _in_thread(partial(self._rebuild, policies))
+                fresh, gate = await _in_thread(partial(self._rebuild, policies))
             except PatternError as error:
                 raise OperatorError(f"a regular expression is refused: {error}", "nothing was changed") from error
             self._machine.swap(fresh)
             self._store.disable(names)
-            self._on_loaded()
+            self._on_loaded(gate)
             known = {policy.name for policy in self._store.loaded}
             kv = {"generation": self._store.generation, "policies": len(policies), "disabled": len(names & known)}
         self._log.info("policies enabled or disabled", extra={"kv": kv})
@@ -138,16 +140,17 @@ class Reloader:
             if not candidate.ok:
                 return _Ready(candidate, None)
             try:
-                return _Ready(candidate, self._build(self._store.enabled(candidate.policies, self._store.disabled)))
+                return _Ready(candidate, *self._build(self._store.enabled(candidate.policies, self._store.disabled)))
             except PatternError as error:
-                return _Ready(candidate, None, f"error: a regular expression is refused: {error}\n")
+                return _Ready(candidate, None, refused=f"error: a regular expression is refused: {error}\n")
 
-    def _rebuild(self, policies: Sequence[CompiledPolicy]) -> Generation:
+    def _rebuild(self, policies: Sequence[CompiledPolicy]) -> tuple[Generation, Built]:
         with _collector_off():
             return self._build(policies)
 
-    def _build(self, policies: Sequence[CompiledPolicy]) -> Generation:
-        return self._machine.prepare(policies, self._store.generation + 1)
+    def _build(self, policies: Sequence[CompiledPolicy]) -> tuple[Generation, Built]:
+        fresh = self._machine.prepare(policies, self._store.generation + 1)
+        return fresh, build_plan(fresh.tables)
 
     def _report(self, ready: _Ready) -> dict[str, Any]:
         """Returns what came of it; called before the swap, for then nobody knows any more what it changed."""

@@ -21,7 +21,6 @@ from execray.gate.plan import (
     MAX_CODES,
     MAX_KEYS,
     MAX_MASKS,
-    MAX_NAMES,
     MAX_NUMBERS,
     MAX_ROWS,
     MAX_SUFFIXES,
@@ -37,7 +36,6 @@ T = TypeVar("T")
 
 FORMAT: Final = 1
 MAX_PLAN_BYTES: Final = 1 << 20
-_MAX_PATH_BYTES: Final = 4095
 _WORD_BYTES: Final = 8
 _U64: Final = 1 << 64
 _I63: Final = 1 << 63
@@ -54,11 +52,11 @@ def encode_plan(plan: GatePlan) -> bytes:
         ],
         sorted(plan.open_codes),
         [item for pair in sorted(plan.keys.items()) for item in pair],
-        [item for pair in sorted(plan.names.items()) for item in pair],
         plan.suffixes,
         [item for pair in sorted(plan.opens.items()) for item in pair],
         plan.first,
         plan.host,
+        plan.named,
         plan.window_ns,
     ]
     raw: bytes = msgpack.packb(body, use_bin_type=True)
@@ -77,7 +75,7 @@ def decode_plan(raw: bytes) -> GatePlan:
         raise PeerError(f"the plan is not msgpack: {type(error).__name__}") from error
     if not isinstance(body, tuple) or len(body) != _LENGTH or body[0] != FORMAT:
         raise PeerError("the plan is of another format")
-    _, rows, codes, open_codes, keys, names, suffixes, opens, first, host, window_ns = body
+    _, rows, codes, open_codes, keys, suffixes, opens, first, host, named, window_ns = body
     _need(isinstance(rows, tuple) and len(rows) <= MAX_ROWS - 2, "rows")
     all_rows = (0, ALL_BITS, *map(_unpacked, rows))
     count = len(all_rows)
@@ -87,11 +85,11 @@ def decode_plan(raw: bytes) -> GatePlan:
         open_codes=frozenset(_all(open_codes, _below(MAX_CODES, "a code"), MAX_CODES)),
         rows=all_rows,
         keys=_pairs(keys, _below(_U64, "a key"), row, MAX_KEYS),
-        names=_pairs(names, _path, row, MAX_NAMES),
         suffixes=_ascending(_all(suffixes, _between(1, MAX_SUFFIX + 1, "a suffix"), MAX_SUFFIXES), "suffixes"),
         opens=_pairs(opens, _below(MAX_BITS, "a bit"), row, MAX_BITS),
         first=row(first),
         host=row(host),
+        named=row(named),
         window_ns=None if window_ns is None else _below(_I63, "the window")(window_ns),
     )
 
@@ -160,12 +158,6 @@ def _number(item: object, rows: int) -> NumberTest:
 
 _INPUTS: Final = frozenset(map(int, Input))
 _KINDS: Final = frozenset(map(int, NumberKind))
-
-
-def _path(value: object) -> bytes:
-    _need(type(value) is bytes and value.startswith(b"/") and len(value) <= _MAX_PATH_BYTES, "path")
-    assert isinstance(value, bytes)
-    return value
 
 
 def _below(end: int, what: str) -> Callable[[object], int]:

@@ -16,7 +16,6 @@ WORD_BITS: Final = 64
 MAX_WORDS: Final = MAX_BITS // WORD_BITS
 MAX_ROWS: Final = 4096
 MAX_KEYS: Final = 8192
-MAX_NAMES: Final = 1024
 MAX_CODES: Final = 64
 MAX_NUMBERS: Final = 6  # tests of numbers, for one code
 MAX_BOUNDS: Final = 16  # of one of them
@@ -91,19 +90,20 @@ class CodeTest:
 class GatePlan:
     """A plan. Codes that are neither open nor tested can meet nothing: their events are dropped.
 
-    rows: sets of bits as numbers. keys: hash (execray.gate.hashes) to the row of the bits that ask for it. names: the same for
-    files that are meant whatever leads to them, by one of their paths. first: the row of the bits that are always awaited; the
-    others are only where one of those with `opens` fired before: in the same process, or, for the bits in the row `host`,
-    anywhere. window_ns: for how long, after the last one; None: without end.
+    rows: sets of bits as numbers. keys: hash (execray.gate.hashes) to the row of the bits that ask for it. named: the row of the
+    bits that ask for a file which a policy means by one of its paths, whatever leads to it (`file.names`): tracerd knows which
+    files that are, and lets all bits be possible for them. first: the row of the bits that are always awaited; the others are
+    only where one of those with `opens` fired before: in the same process, or, for the bits in the row `host`, anywhere.
+    window_ns: for how long, after the last one; None: without end.
     """
 
     codes: tuple[CodeTest, ...] = ()
     open_codes: frozenset[int] = frozenset()
     rows: tuple[int, ...] = (0, ALL_BITS)
     keys: Mapping[int, int] = field(default_factory=dict)
-    names: Mapping[bytes, int] = field(default_factory=dict)
     suffixes: tuple[int, ...] = ()  # lengths that are looked at
     opens: Mapping[int, int] = field(default_factory=dict)  # bit -> row
     first: int = ROW_ALL
     host: int = ROW_NONE
+    named: int = ROW_NONE
     window_ns: int | None = 0

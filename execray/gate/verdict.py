@@ -13,7 +13,7 @@ from execray.gate.plan import ALL_BITS, MAX_WORDS, WORD_BITS, CodeTest, GatePlan
 class PathState(enum.Enum):
     """What is known of an event's path."""
 
-    UNKNOWN = "unknown"  # cut, torn, detached, deeper than MAX_DEPTH, or of no kind that is looked at
+    UNKNOWN = "unknown"  # cut, torn, detached, deeper than MAX_DEPTH, of no kind that is looked at; or of a file that is `named`
     MISSING = "missing"  # there is no file
     NAMELESS = "nameless"  # a pipe or a socket, called `pipe:[N]` or `socket:[N]`
     KNOWN = "known"
@@ -31,9 +31,12 @@ class Facts:
 
 
 def candidates(plan: GatePlan, facts: Facts) -> int | None:
-    """Returns the bits that an event may meet, whatever is awaited; None where its code is open."""
-    if facts.code in plan.open_codes:
-        return None
+    """Returns the bits that an event may meet, whatever is awaited; None where its code is open, so that it passes anyway."""
+    return None if facts.code in plan.open_codes else possible(plan, facts)
+
+
+def possible(plan: GatePlan, facts: Facts) -> int:
+    """Returns the bits that an event may meet, also of an open code: what begins with such must be known."""
     test = next((test for test in plan.codes if test.code == facts.code), None)
     if test is None:
         return 0

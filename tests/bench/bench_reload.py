@@ -78,7 +78,7 @@ async def _measure(size: int) -> dict[str, Any]:
         paths = [Path(folder) / f"{number:05}.policy" for number in range(size // 2)]
         version = itertools.count(1)
         store = PolicyStore((Path(folder),), frozenset({0, os.geteuid()}))
-        reloader = Reloader(machine, store, lambda: None, logging.getLogger("bench"))
+        reloader = Reloader(machine, store, lambda gate: None, logging.getLogger("bench"))
         for number, path in enumerate(paths):
             path.write_text(policy_text(number, 0))
             path.chmod(0o644)

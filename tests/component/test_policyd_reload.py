@@ -193,7 +193,7 @@ class SlowStore(PolicyStore):
 
 async def test_a_reload_whose_asker_gives_up_keeps_the_next_one_waiting_until_it_has_ended() -> None:
     store = SlowStore()
-    reloader = Reloader(Machine(), store, lambda: None, logging.getLogger("policyd"))
+    reloader = Reloader(Machine(), store, lambda gate: None, logging.getLogger("policyd"))
     first = asyncio.create_task(reloader.reload())
     await until(lambda: store.running == 1, "the first one's thread")
     first.cancel()
@@ -207,7 +207,7 @@ async def test_a_reload_whose_asker_gives_up_keeps_the_next_one_waiting_until_it
 
 async def test_a_hangup_during_a_reload_leads_to_one_more_and_no_more_than_one() -> None:
     store = SlowStore()
-    reloader = Reloader(Machine(), store, lambda: None, logging.getLogger("policyd"))
+    reloader = Reloader(Machine(), store, lambda gate: None, logging.getLogger("policyd"))
     tasks = [asyncio.create_task(reloader.hang_up())]
     await until(lambda: store.running == 1, "the first one's thread")
     tasks += [asyncio.create_task(reloader.hang_up()) for _ in range(5)]

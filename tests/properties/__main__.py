@@ -1,4 +1,7 @@
-"""Compares the engine with the reference on many random cases: `make properties`, or `python -m tests.properties --help`."""
+"""Compares the engine with the reference, and with itself behind the gate, on many random cases.
+
+`make properties`, or `python -m tests.properties --help`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,17 @@ import argparse
 import secrets
 import sys
 import time
+from collections.abc import Callable
 
-from tests.properties.cases import compare, random_case
-from tests.properties.shrink import shrink
+from tests.properties.cases import Case, compare, random_case
+from tests.properties.gate import compare_awaited, compare_stateless, gate_case
+from tests.properties.shrink import Compare, shrink
+
+CHECKS: tuple[tuple[Callable[[str], Case], Compare], ...] = (
+    (random_case, compare),
+    (gate_case, compare_stateless),
+    (gate_case, compare_awaited),
+)
 
 
 def main() -> int:
@@ -22,11 +33,12 @@ def main() -> int:
     print(f"seed {options.seed}, {options.cases} cases")
     for done in range(options.cases):
         number = options.first + done
-        found = compare(random_case(f"{options.seed}:{number}"))
-        if found is not None:
-            sys.stdout.write(f"\n\ncase {number} of seed {options.seed} differs; the smallest like it:\n\n")
-            sys.stdout.write(f"{shrink(found, compare)}\n")
-            return 1
+        for make, check in CHECKS:
+            found = check(make(f"{options.seed}:{number}"))
+            if found is not None:
+                sys.stdout.write(f"\n\ncase {number} of seed {options.seed} differs; the smallest like it:\n\n")
+                sys.stdout.write(f"{shrink(found, check)}\n")
+                return 1
         if done % 50 == 49 or done + 1 == options.cases:
             rate = (done + 1) / (time.monotonic() - began)
             progress = f"{done + 1} of {options.cases} agree, {rate:.0f} a second"

@@ -148,16 +148,16 @@ def _lines(found: set[Found]) -> str:
     return "\n".join(f"    {item}" for item in sorted(found, key=_order)) or "    nothing"
 
 
-def random_case(seed: str) -> Case:
-    """Returns the case of a seed."""
+def random_case(seed: str, also: frozenset[str] = frozenset(), never: frozenset[str] = frozenset()) -> Case:
+    """Returns the case of a seed. also: features that it has besides those drawn; never: that it has not."""
     rng = Random(seed)
-    case = _random_case(rng)
+    case = _random_case(rng, also, never)
     while case.programs() is None:  # a text that doesn't compile
-        case = _random_case(rng)
+        case = _random_case(rng, also, never)
     return case
 
 
-def _random_case(rng: Random) -> Case:
+def _random_case(rng: Random, also: frozenset[str], never: frozenset[str]) -> Case:
     # Each leaves most features out, at random, so that the others meet more often.
     share = rng.choice((0.15, 0.35, 0.6, 0.9))
     split = rng.choice((1000, 1000, 1, 3))
@@ -165,25 +165,30 @@ def _random_case(rng: Random) -> Case:
     names = "pqrstuvwxyz"[: 11 if large else rng.choice((1, 1, 1, 2, 3))]
     length = 100 if large else rng.choice((4, 10, 20, 20, 40, 40))
     if rng.random() < TEXTS:
-        chosen = frozenset(feature for feature in (*texts.FEATURES, *STREAMS) if rng.random() < share)
+        chosen = frozenset(feature for feature in (*texts.FEATURES, *STREAMS) if rng.random() < share) - never | also
         written = tuple(texts.random_text(rng, chosen, name) for name in names)
         return TextCase(random_moves(rng, chosen, length), split, written)
-    chosen = frozenset(feature for feature in (*FEATURES, *STREAMS) if rng.random() < share)
+    chosen = frozenset(feature for feature in (*FEATURES, *STREAMS) if rng.random() < share) - never | also
     policies = tuple(random_policy(rng, chosen, name) for name in names)
     return ProgramCase(random_moves(rng, chosen, length), split, policies)
 
 
-def run_engine(policies: Sequence[CompiledPolicy], batches: Sequence[Batch]) -> Result:
-    """Returns what the engine finds, in an order of its own, and how many partials are left then and later."""
+def run_engine(policies: Sequence[CompiledPolicy], batches: Sequence[Batch], last_ns: int | None = None) -> Result:
+    """Returns what the engine finds, in an order of its own, and how many partials are left then and later.
+
+    last_ns: when the stream ends, where that isn't with its last event.
+    """
     engine = Machine(NO_BOUNDS)
     engine.load(policies, 1)
     outputs = [output for batch in batches for output in engine.feed(batch)]
     ids = [output.id for output in outputs if isinstance(output, Match)]
     assert len(set(ids)) == len(ids), "each match has an id of its own"
+    if last_ns is not None:
+        engine.advance_clock(last_ns)
     stats = engine.stats()
     assert stats["malformed"] == stats["evicted"] == 0
     left = [stats["partials"]]
-    for time_ns in _afterwards(batches):
+    for time_ns in _afterwards(last_of(batches) if last_ns is None else last_ns):
         engine.advance_clock(time_ns)
         left.append(engine.stats()["partials"])
     found = [_found(output) for output in outputs if not isinstance(output, SensorLoss)]
@@ -196,15 +201,19 @@ def run_reference(policies: Sequence[CompiledPolicy], batches: Sequence[Batch]) 
     reference = Reference(policies)
     found = [item for batch in batches for item in reference.feed(batch)]
     left = [len(reference.partials)]
-    for time_ns in _afterwards(batches):
+    for time_ns in _afterwards(last_of(batches)):
         reference.advance(time_ns)
         left.append(len(reference.partials))
     return tuple(sorted(found, key=_order)), tuple(left)
 
 
-def _afterwards(batches: Sequence[Batch]) -> list[int]:
+def last_of(batches: Sequence[Batch]) -> int:
+    """Returns the largest time of an event, in ns."""
+    return max((row[1] for batch in batches for row in batch.events), default=0)
+
+
+def _afterwards(last: int) -> list[int]:
     """Instants after the last event at which windows end, in ns: what is left then must be the same, too."""
-    last = max((row[1] for batch in batches for row in batch.events), default=0)
     return [last + round(seconds * SECOND) for seconds in (0.5, 0.501, 1, 1.001, 1.5, 2, 2.001, 4.001, 61)]
 
 

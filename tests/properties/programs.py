@@ -144,6 +144,47 @@ _CUT: tuple[Expr, ...] = (
     test("path", Op.EXISTS),
     Not(test("path", Op.EXISTS)),
 )
+#: What the kernel tests, and what is close to it and can't be tested there.
+_KERNEL: tuple[Expr, ...] = (
+    test("path", Op.STARTSWITH, (b"/c/",)),
+    test("path", Op.STARTSWITH, (b"/c/d", b"pipe:")),
+    test("path", Op.CONTAINS, (b"/d/",)),
+    test("path", Op.CONTAINS, (b"c", b"/d/"), all=True),
+    test("path", Op.ENDSWITH, (b"/ab", b"a long name of a file")),
+    test("path", Op.ENDSWITH, (b"]",)),
+    test("path", Op.ENDSWITH, (b".sh",)),
+    test("path", Op.MATCH, (rb"^/c/[^/]*/ab$",)),
+    test("path", Op.MATCH, (rb"/(a|ab)$", rb"^(pipe|memfd):")),
+    test("path", Op.MATCH, (rb"(?:\A|/)x\.sh\z",)),
+    test("path", Op.MATCH, (rb"(?i)/A$",)),
+    test("path", Op.EXISTS),
+    Not(test("path", Op.EXISTS)),
+    Not(test("path", Op.STARTSWITH, (b"/c/",))),
+    Not(test("path", Op.ENDSWITH, (b"]",))),
+    test("flags", Op.HAS, 0o101),
+    test("flags", Op.HASANY, 0o103),
+    test("flags", Op.EQ, 0),
+    Not(test("flags", Op.HASANY, 3)),
+    test("access", Op.HAS, 1),
+    test("access", Op.HAS, 2),
+    test("access", Op.EQ, 3),
+    Or((Not(test("access", Op.EXISTS)), test("access", Op.HAS, 2))),
+    test("ret", Op.EQ, -1),
+    test("ret", Op.IN, (3, 0)),
+    test("ret", Op.NE, 0),
+    Not(test("ret", Op.IN, (0, -1))),
+    test("uid", Op.GT, 0),
+    test("comm", Op.EQ, b"one"),
+    test("comm", Op.IN, (b"one", b"two")),
+    Not(test("comm", Op.EQ, b"one")),
+    test("created", Op.EQ, False),
+    test("dst.port", Op.LT, 100),
+    Or((test("path", Op.EQ, b"/a"), test("uid", Op.EQ, 0))),
+    And((test("path", Op.STARTSWITH, (b"/c/",)), test("path", Op.ENDSWITH, (b"b",)))),
+    Or((test("path", Op.EQ, b"/a"), test("file.names", Op.EQ, b"/a"))),
+    And((test("path", Op.NE, b"/a"), Not(test("file.names", Op.EQ, b"/a")))),
+    test("file.names", Op.IN, (b"/a", b"/b")),
+)
 
 
 @dataclass
@@ -175,6 +216,8 @@ class _Draft:
 
     def atom(self) -> Expr:
         rng = self.rng
+        if self.has("kernel", 0.5):
+            return rng.choice(_KERNEL)
         if self.has("references", 0.3) and self.steps:
             earlier = rng.choice(self.steps).alias
             name = rng.choice(("path", "path", "uid", "fd", "exe", "ret"))

@@ -14,6 +14,18 @@ from execray.wire.frames import Batch
 from tests.support.playbook import Play, Proc
 
 PATHS = ("/a", "/b", "/c/a", "/c/b")
+#: Names that the kernel knows in part, or that are none.
+ODD_PATHS = (
+    "/c/d/ab",
+    "/c/d/x.sh",
+    "/d/c/a",
+    "/x/a long name of a file",
+    "/c" * 40,
+    "/",
+    "pipe:[7]",
+    "socket:[8]",
+    "memfd:/c/d/ab",
+)
 FILE_IDS = ("8:1:1", "8:1:2")
 ARGVS = (("a",), ("a", "b"), ("-c", "ab"), ())
 ADDRESSES = ("10.0.0.1", "192.0.2.7", "::1")
@@ -23,6 +35,8 @@ SESSIONS = ((500, 5), (500, 6))  # their leaders
 PORTS = (53, 443)
 RETS = (0, -1, 3)
 MODES = (0, 1, 3)
+OPEN_FLAGS = (0, 1, 2, 3, 0o101, 0o1102, 0o10000000)
+COMMS = ("one", "two", "three")
 CONTENTS = (b"x", b"yx", b"\nx", b"x\n")
 FLAGS = (0, 1, 0o100)
 #: Milliseconds from one event to the next: often none, sometimes exactly a window, sometimes back.
@@ -55,6 +69,8 @@ def play(moves: Sequence[Move]) -> Play:
     for move in moves:
         clock_ms += move.pause_ms
         at, actor, fields = clock_ms / 1000, procs[move.who % len(procs)], dict(move.fields)
+        if "comm" in fields:
+            actor.values = {**actor.values, "comm": fields.pop("comm")}
         match move.what:
             case "lost":
                 stage.lost(at=at)
@@ -89,6 +105,8 @@ def random_moves(rng: Random, features: frozenset[str], length: int) -> tuple[Mo
     paths: list[str | None] = [*rng.sample(PATHS, rng.randint(1, 3))]
     if "missing" in features:
         paths.append(None)
+    if "kernel" in features:
+        paths += rng.sample(ODD_PATHS, 3)
     pauses = (0, 1, 100) if rng.random() < 0.3 else PAUSES
     crowd = rng.randint(1, 5)
     out = []
@@ -99,8 +117,15 @@ def random_moves(rng: Random, features: frozenset[str], length: int) -> tuple[Mo
         cut = 0
         if "cuts" in features and rng.random() < 0.25:
             cut = int(rng.choice((Flag.PATH_TRUNCATED, Flag.ARGV_TRUNCATED, Flag.UNREADABLE)))
+        if "kernel" in features and rng.random() < 0.05:
+            cut |= int(rng.choice((Flag.PATH_TORN, Flag.PATH_DETACHED)))
         what = rng.choice(kinds)
-        out.append(Move(what, rng.randrange(crowd), pause, cut, _fields(rng, what, paths, features)))
+        fields = _fields(rng, what, paths, features)
+        if "kernel" in features and rng.random() < 0.3:
+            fields += (("comm", rng.choice(COMMS)),)
+        if "kernel" in features and what in ("open", "write") and rng.random() < 0.15:
+            fields += (("file_names", rng.choice((("/a",), ("/c/b", "/b")))),)
+        out.append(Move(what, rng.randrange(crowd), pause, cut, fields))
     return tuple(out)
 
 
@@ -112,7 +137,7 @@ def _fields(
     match what:
         case "open":
             created = rng.random() < 0.3
-            flags = rng.choice(FLAGS)
+            flags = rng.choice(OPEN_FLAGS if "kernel" in features else FLAGS)
             return (("path", path), ("file_id", file_id), ("flags", flags), ("created", created), ("ret", ret))
         case "write":
             return (("path", path), ("fd", rng.randrange(3)), ("content", rng.choice(CONTENTS)), ("ret", ret))

@@ -32,11 +32,11 @@ PLAN = GatePlan(
     open_codes=frozenset({1, 2, 3}),
     rows=(0, (1 << MAX_BITS) - 1, 5, 1 << 4095, 1 << 70 | 1, 0),
     keys={0: 2, (1 << 64) - 1: 3},
-    names={b"/etc/shadow": 2},
     suffixes=(3, 16),
     opens={0: 3, 4095: 1},
     first=2,
     host=0,
+    named=3,
     window_ns=5_000_000_000,
 )
 
@@ -68,7 +68,7 @@ def put(*path: int, value: Any) -> Callable[[list[Any]], None]:
     return change
 
 
-ROWS, CODES, OPEN, KEYS, NAMES, SUFFIXES, OPENS, FIRST, HOST, WINDOW = range(1, 11)
+ROWS, CODES, OPEN, KEYS, SUFFIXES, OPENS, FIRST, HOST, NAMED, WINDOW = range(1, 11)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,7 @@ ROWS, CODES, OPEN, KEYS, NAMES, SUFFIXES, OPENS, FIRST, HOST, WINDOW = range(1, 
         put(KEYS, value=[5]),
         put(KEYS, value=[-5, 1]),
         put(KEYS, value=[1, 1] * (MAX_KEYS + 1)),
-        put(NAMES, value=[b"etc", 1]),
-        put(NAMES, value=["/etc", 1]),
+        put(NAMED, value=6),
         put(SUFFIXES, value=[0]),
         put(SUFFIXES, value=[17]),
         put(SUFFIXES, value=[3, 3]),
@@ -140,7 +139,7 @@ def test_a_damaged_plan_is_refused_or_within_its_bounds(data: st.DataObject) -> 
         plan = decode_plan(bytes(raw))
     except PeerError:
         return
-    rows = [*plan.keys.values(), *plan.names.values(), *plan.opens.values(), plan.first, plan.host]
+    rows = [*plan.keys.values(), *plan.opens.values(), plan.first, plan.host, plan.named]
     for code in plan.codes:
         rows += [code.all, code.path_free, code.path_nameless, code.path_missing, code.comm_free]
         rows += [test.rows + test.row_count - 1 for test in code.numbers]

@@ -1,0 +1,363 @@
+"""What a condition on one slot needs of an event at the least, as far as the kernel can test it. None: nothing that it can.
+
+A need is never more than the condition itself says: an event that meets the condition has what is needed.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from execray.gate import hashes
+from policyd.engine.conditions import constants_of
+from policyd.gate.words import Word, words_of
+from policyd.program import And, Constant, Expr, FieldRef, Not, Op, Or, Test
+
+_LOWEST: Final = -(1 << 63)
+_HIGHEST: Final = (1 << 63) - 1
+#: Ranges that a condition on a number is split into, at most.
+_MAX_SPANS: Final = 64
+_MAX_ATOMS: Final = 256
+#: Of suffixes that are looked at; a longer one is cut in front to the next of them.
+SUFFIX_LENGTHS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
+
+
+class Part(enum.Enum):
+    """What of a path is looked at, in the words of `policy explain`."""
+
+    EXACT = "the path"
+    PREFIX = "below"
+    COMPONENT = "with a folder or file"
+    LEAF = "named"
+    SUFFIX = "ending with"
+
+
+#: One thing that a path can have: a part, and its bytes.
+Atom: TypeAlias = tuple[Part, bytes]
+
+_KEYS: Final = {
+    Part.EXACT: hashes.exact_key,
+    Part.PREFIX: hashes.prefix_key,
+    Part.COMPONENT: hashes.component_key,
+    Part.LEAF: hashes.leaf_key,
+    Part.SUFFIX: hashes.suffix_key,
+}
+
+
+def key_of(atom: Atom) -> int:
+    """Returns the atom's key in the plan."""
+    part, text = atom
+    return _KEYS[part](text)
+
+
+@dataclass(frozen=True, slots=True)
+class PathNeed:
+    """There must be a path, and it must have one of the atoms. open: none of them, any path will do.
+
+    nameless: a pipe or a socket, whose name is `pipe:[N]` or `socket:[N]`, may do as well.
+    """
+
+    atoms: frozenset[Atom]
+    open: bool
+    nameless: bool
+    named: bool = False  # no path will do, but a file that the sensor knows to be meant
+
+    @property
+    def weight(self) -> int:
+        """A guess at how many paths have it: the smaller, the better."""
+        return 1 << 30 if self.open else sum(map(_weight, self.atoms))
+
+
+#: Ranges of numbers, ends included, in order and apart.
+Spans: TypeAlias = tuple[tuple[int, int], ...]
+EVERY: Final[Spans] = ((_LOWEST, _HIGHEST),)
+#: (mask, whether a bit of it must be set; else none must be)
+Mask: TypeAlias = tuple[int, bool]
+
+
+def path_need(expr: Expr) -> PathNeed | None:
+    """Returns what a condition on the slot `path`, in negation normal form, needs of it."""
+    match expr:
+        case Test():
+            return _path_test(expr)
+        case And(items):
+            return _all_of([need for item in items if (need := path_need(item)) is not None])
+        case Or(items):
+            needs = [path_need(item) for item in items]
+            return _some_of([need for need in needs if need is not None]) if None not in needs else None
+        case _:
+            return None
+
+
+NAMED: Final = PathNeed(frozenset(), open=False, nameless=False, named=True)
+
+
+def file_need(expr: Expr) -> PathNeed | None:
+    """Returns what a condition on `file.names`, in negation normal form, needs: that the event's file is one of those meant."""
+    match expr:
+        case Test(_, op):
+            return None if op is Op.TRUNCATED else NAMED
+        case And(items):
+            return next((NAMED for item in items if file_need(item) is not None), None)
+        case Or(items):
+            return NAMED if all(file_need(item) is not None for item in items) else None
+        case _:
+            return None
+
+
+def _all_of(needs: list[PathNeed]) -> PathNeed | None:
+    if not needs:
+        return None
+    best = min(needs, key=lambda need: need.weight)
+    return PathNeed(best.atoms, best.open, all(need.nameless for need in needs))
+
+
+def _some_of(needs: list[PathNeed]) -> PathNeed:
+    atoms = frozenset[Atom]().union(*(need.atoms for need in needs))
+    everything = any(need.open for need in needs) or len(atoms) > _MAX_ATOMS
+    return PathNeed(frozenset() if everything else atoms, everything, any(need.nameless for need in needs))
+
+
+def _path_test(test: Test) -> PathNeed | None:
+    any_path = PathNeed(frozenset(), open=True, nameless=True)
+    if test.op is Op.TRUNCATED:
+        return None
+    if isinstance(test.value, FieldRef) or test.ignore_case or test.field.name != "path":
+        return any_path
+    constants = [value for value in constants_of(test) if isinstance(value, bytes)]
+    needs = [_some_of([_word_need(word) for word in words]) if words is not None else any_path
+             for words in (_words(test.op, constant) for constant in constants)]  # fmt: skip
+    if not needs:
+        return any_path
+    return _all_of(needs) if test.all and test.op is not Op.IN else _some_of(needs)
+
+
+def _words(op: Op, constant: bytes) -> list[Word] | None:
+    match op:
+        case Op.EQ | Op.IN:
+            return [Word((constant,), starts=True, ends=True)]
+        case Op.STARTSWITH:
+            return [Word((constant,), starts=True)]
+        case Op.ENDSWITH:
+            return [Word((constant,), ends=True)]
+        case Op.CONTAINS:
+            return [Word((constant,))]
+        case Op.MATCH:
+            return words_of(constant)
+        case _:
+            return None
+
+
+def _word_need(word: Word) -> PathNeed:
+    atoms = _atoms(word)
+    if word.starts and word.parts[0] and not word.parts[0].startswith(b"/"):
+        return PathNeed(frozenset(), open=False, nameless=_fits_nameless(word))  # no absolute path is like that
+    best = min(atoms, key=_weight, default=None)
+    return PathNeed(frozenset({best} if best else ()), open=best is None, nameless=_fits_nameless(word))
+
+
+def _atoms(word: Word) -> list[Atom]:
+    first, last = word.parts[0], word.parts[-1]
+    found: list[Atom] = []
+    if word.starts and word.ends and len(word.parts) == 1:
+        return [(Part.EXACT, first)] if first else []
+    if word.starts and first.rfind(b"/") > 0:
+        found.append((Part.PREFIX, first[: first.rfind(b"/")]))
+    if word.ends and last:
+        leaf = last.rpartition(b"/")[2]
+        if b"/" in last and leaf:
+            found.append((Part.LEAF, leaf))
+        length = max(length for length in SUFFIX_LENGTHS if length <= len(last))
+        found.append((Part.SUFFIX, last[-length:]))
+    for part in word.parts:
+        # Only what stands between two slashes is sure to be a whole component.
+        found += [(Part.COMPONENT, name) for name in part.split(b"/")[1:-1] if name]
+    return found
+
+
+#: Names that half of all paths have somewhere.
+_COMMON: Final = frozenset(
+    b"bin config data doc etc home include lib local run sbin share src tmp usr user var".split()
+)
+
+
+def _weight(atom: Atom) -> int:
+    """A guess at how many paths have it. It decides nothing but how many events pass for nothing."""
+    part, text = atom
+    match part:
+        case Part.EXACT:
+            return 1
+        case Part.PREFIX:
+            return max(2, 64 >> 2 * text.count(b"/"))
+        case Part.LEAF | Part.COMPONENT:
+            rare = 32 if text in _COMMON else 4 if text.startswith(b".") else 12
+            return rare if part is Part.COMPONENT else rare - 1
+        case Part.SUFFIX:
+            return max(8, 64 - 4 * len(text))
+
+
+def _fits_nameless(word: Word) -> bool:
+    """Whether `pipe:[N]` or `socket:[N]` may meet it: not told for sure, but never wrongly denied."""
+    if any(b"/" in part for part in word.parts):
+        return False
+    starts = not word.starts or not word.parts[0] or word.parts[0][:1] in (b"p", b"s")
+    return starts and (not word.ends or not word.parts[-1] or word.parts[-1].endswith(b"]"))
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def spans(expr: Expr, name: str) -> Spans:
+    """Returns the values of a field, of those that are known, for which a condition in negation normal form may hold."""
+    match expr:
+        case Test():
+            return _span_test(expr, name)
+        case Not(Test() as test):
+            return _others(test, name)
+        case And(items):
+            found = EVERY
+            for item in items:
+                found = _both(found, spans(item, name))
+            return found
+        case Or(items):
+            return _joined([span for item in items for span in spans(item, name)])
+        case _:
+            return EVERY
+
+
+def _span_test(test: Test, name: str) -> Spans:
+    numbers = _numbers(test, name)
+    match test.op:
+        case Op.TRUE if test.field.name == name:
+            return _outside(((0, 0),))
+        case Op.EQ | Op.IN if numbers:
+            return _joined([(number, number) for number in numbers])
+        case Op.NE if 0 < len(numbers) <= _MAX_SPANS:
+            return _outside(_joined([(number, number) for number in numbers]))
+        case Op.LT | Op.LE | Op.GT | Op.GE if len(numbers) == 1:
+            return _half(test.op, numbers[0])
+        case _:
+            return EVERY
+
+
+_INVERTIBLE: Final = frozenset({Op.EQ, Op.IN, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE})
+
+
+def _others(test: Test, name: str) -> Spans:
+    """The values for which a test doesn't hold; of one whose own values are not exactly known, every one."""
+    if test.field.name != name:
+        return EVERY
+    if test.op is Op.EXISTS:
+        return ()  # it is known, so it is there
+    exact = test.op is Op.TRUE or (test.op in _INVERTIBLE and 0 < len(_numbers(test, name)) <= _MAX_SPANS)
+    return _outside(_span_test(test, name)) if exact else EVERY
+
+
+def _numbers(test: Test, name: str) -> list[int]:
+    """The constants, where the test is one of this field against numbers and nothing else."""
+    if test.field.name != name or isinstance(test.value, FieldRef):
+        return []
+    found: list[Constant] = list(constants_of(test))
+    numbers = [int(value) for value in found if isinstance(value, int)]
+    inside = len(numbers) == len(found) and all(_LOWEST < number < _HIGHEST for number in numbers)
+    return numbers if inside else []
+
+
+def _half(op: Op, number: int) -> Spans:
+    match op:
+        case Op.LT:
+            return ((_LOWEST, number - 1),)
+        case Op.LE:
+            return ((_LOWEST, number),)
+        case Op.GT:
+            return ((number + 1, _HIGHEST),)
+        case _:
+            return ((number, _HIGHEST),)
+
+
+def _both(one: Spans, other: Spans) -> Spans:
+    found = [(max(a, c), min(b, d)) for a, b in one for c, d in other if max(a, c) <= min(b, d)]
+    return _joined(found)
+
+
+def _outside(inside: Spans) -> Spans:
+    found, at = [], _LOWEST
+    for low, high in inside:
+        if low > at:
+            found.append((at, low - 1))
+        at = high + 1
+    return (*found, (at, _HIGHEST)) if at <= _HIGHEST else tuple(found)
+
+
+def _joined(found: list[tuple[int, int]]) -> Spans:
+    out: list[tuple[int, int]] = []
+    for low, high in sorted(found):
+        if out and low <= out[-1][1] + 1:
+            out[-1] = (out[-1][0], max(high, out[-1][1]))
+        else:
+            out.append((low, high))
+    # Of too many, what lies between the outermost: more than was asked for.
+    return tuple(out) if len(out) <= _MAX_SPANS else ((out[0][0], out[-1][1]),)
+
+
+# --- bit sets ---------------------------------------------------------------------------------------------------------
+
+_READ, _WRITE, _O_ACCMODE = 1, 2, 3
+
+
+def masks(expr: Expr, name: str) -> frozenset[Mask]:
+    """Returns what must hold of a bit set's bits, all of it. `access` is a question to the open flags' lowest two."""
+    match expr:
+        case Test(field, Op.HASANY | Op.HAS as op, int(bits)) if field.name == name and 0 < bits < _HIGHEST:
+            each = [bits] if op is Op.HASANY else [1 << at for at in range(bits.bit_length()) if bits >> at & 1]
+            return frozenset((mask, True) for mask in each)
+        case Test(field, op, int(bits)) if field.name == "access" and name == "flags":
+            return _access(op, bits)
+        case Not(Test(field, Op.HASANY, int(bits))) if field.name == name and 0 < bits < _HIGHEST:
+            return frozenset({(bits, False)})
+        case And(items):
+            return frozenset[Mask]().union(*(masks(item, name) for item in items))
+        case Or(items):
+            # A bit set whose bits are tested is known, so it is there.
+            left = [item for item in items if not _is_absence(item)]
+            return masks(left[0], name) if len(left) == 1 else frozenset()
+    return frozenset()
+
+
+def _is_absence(expr: Expr) -> bool:
+    return isinstance(expr, Not) and isinstance(expr.item, Test) and expr.item.op is Op.EXISTS
+
+
+def _access(op: Op, bits: int) -> frozenset[Mask]:
+    # O_RDONLY is 0, O_WRONLY 1, O_RDWR 2: whoever reads has the lowest bit clear, whoever writes one of the two set.
+    single = op in (Op.HAS, Op.EQ) or (op is Op.HASANY and bits in (_READ, _WRITE))
+    found: set[Mask] = set()
+    if single and bits & _WRITE:
+        found.add((_O_ACCMODE, True))
+    if single and bits & _READ:
+        found.add((1, False))
+    return frozenset(found)
+
+
+# --- the thread's name ------------------------------------------------------------------------------------------------
+
+
+def names(expr: Expr) -> frozenset[bytes] | None:
+    """Returns the thread names of which a condition on `comm` needs one; None: any may do."""
+    match expr:
+        case Test(field, Op.EQ | Op.IN, value) if field.name == "comm" and not expr.ignore_case:
+            if isinstance(value, FieldRef):
+                return None
+            constants = [item for item in constants_of(expr) if isinstance(item, bytes)]
+            return frozenset(item for item in constants if len(item) < hashes.COMM_BYTES)
+        case And(items):
+            known = [found for item in items if (found := names(item)) is not None]
+            return frozenset.intersection(*known) if known else None
+        case Or(items):
+            each = [names(item) for item in items]
+            return (
+                frozenset[bytes]().union(*(found for found in each if found is not None)) if None not in each else None
+            )
+        case _:
+            return None
