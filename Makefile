@@ -8,7 +8,7 @@ CLANG ?= clang-14
 STRIP ?= llvm-strip-14
 OBJECTS := tracerd/objects/$(ARCH)
 OUT := bpf/.output
-FAMILIES := proc sys uring scan counter
+FAMILIES := proc sys uring scan counter gate
 BUILT := $(FAMILIES:%=$(OUT)/%.bpf.o)
 BPF_HEADERS := $(wildcard bpf/include/execray/*.h bpf/include/execray/calls/*.h)
 # clang calls BPF_PROG's hidden `ctx` an unused parameter
@@ -112,7 +112,7 @@ $(OUT)/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) vmlinux/$(ARCH)/vmlinux.h | $(VENV)/.
 $(OUT)/layout.py: bpf/abi.c bpf/gen_layout.py $(BPF_HEADERS) | $(VENV)/.dev
 	$(Q)mkdir -p $(OUT)
 	$(Q)$(CLANG) -O2 -g -target bpf -Ibpf/include -Ivmlinux/$(ARCH) -c $< -o $(OUT)/abi.o
-	$(Q)PATH=$$PATH:/usr/sbin $(PY) bpf/gen_layout.py $(OUT)/abi.o bpf/include/execray/event.h > $@
+	$(Q)PATH=$$PATH:/usr/sbin $(PY) bpf/gen_layout.py $(OUT)/abi.o bpf/include/execray/event.h bpf/include/execray/gate_plan.h > $@
 	$(Q)$(VENV)/bin/ruff check -q --fix $@ && $(VENV)/bin/ruff format -q $@
 
 abi: $(OUT)/layout.py ## rewrite execray/schema/layout.py from the BTF of event.h

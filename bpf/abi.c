@@ -2,6 +2,7 @@
 /* Never loaded: names every type of the ABI once, so that its BTF has them for gen_layout.py. */
 #include "vmlinux.h"
 #include "execray/event.h"
+#include "execray/gate_plan.h"
 
 struct er_exec er_keep_exec;
 struct er_fork er_keep_fork;
@@ -15,6 +16,13 @@ struct er_config er_keep_config;
 struct er_shape er_keep_shape;
 struct er_self er_keep_self;
 struct er_creds er_keep_creds;
+struct er_gate er_keep_gate;
+struct er_gate_code er_keep_gate_code;
+struct er_gate_number er_keep_gate_number;
+struct er_gate_case er_keep_gate_case;
+enum er_gate_input er_keep_gate_input;
+enum er_gate_kind er_keep_gate_kind;
+enum er_gate_path er_keep_gate_path;
 enum er_event er_keep_event;
 enum er_flag er_keep_flag;
 enum er_armed_event er_keep_armed_event;

@@ -1,4 +1,4 @@
-"""Writes execray/schema/layout.py from the BTF of a compiled bpf/abi.c: `gen_layout.py ABI.o EVENT.H > layout.py`."""
+"""Writes execray/schema/layout.py from the BTF of a compiled bpf/abi.c: `gen_layout.py ABI.o HEADER... > layout.py`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 
 _INTS = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"}
 _SIGNED = {"B": "b", "H": "h", "I": "i", "Q": "q"}
+
+#: Structs that are tables, not records.
+_TABLES = ("er_gate", "er_gate_case", "er_gate_work")
 
 Btf = dict[int, dict[str, Any]]
 
@@ -29,6 +32,23 @@ def resolve(btf: Btf, ident: int) -> dict[str, Any]:
     return entry
 
 
+def size_of(btf: Btf, ident: int) -> int:
+    """Returns a type's size in bytes."""
+    entry = resolve(btf, ident)
+    if entry["kind"] == "ARRAY":
+        return int(entry["nr_elems"]) * size_of(btf, entry["type_id"])
+    return int(entry["size"])
+
+
+def offset_lines(btf: Btf, struct: dict[str, Any]) -> str:
+    """Returns where the members of a struct are that is too large to be a tuple, and its size."""
+    at = {m["name"]: (m["bits_offset"] // 8, size_of(btf, m["type_id"])) for m in struct["members"]}
+    body = "".join(f'    "{name}": {where},\n' for name, where in at.items() if not name.startswith("_"))
+    name = struct["name"][3:].upper()
+    doc = f"#: struct {struct['name']}: member -> offset, size"
+    return f"{doc}\n{name}_AT: Final = {{\n{body}}}\n{name}_BYTES: Final = {struct['size']}"
+
+
 def flatten(btf: Btf, struct: dict[str, Any], base: int, prefix: str) -> list[tuple[str, int, str, int]]:
     """Returns (name, offset, format, size) of every scalar and fixed array, nested structs taken apart.
 
@@ -43,7 +63,8 @@ def flatten(btf: Btf, struct: dict[str, Any], base: int, prefix: str) -> list[tu
         if kind["kind"] == "STRUCT":
             out += flatten(btf, kind, offset, f"{name}_")
         elif kind["kind"] == "ARRAY" and kind["nr_elems"]:
-            out.append((name, offset, f"{kind['nr_elems']}s", kind["nr_elems"]))
+            size = kind["nr_elems"] * size_of(btf, kind["type_id"])
+            out.append((name, offset, f"{size}s", size))
         elif kind["kind"] in ("INT", "ENUM"):
             letter = _INTS[kind["size"], False]
             signed = kind.get("encoding") == "SIGNED"
@@ -65,9 +86,9 @@ def struct_lines(btf: Btf, struct: dict[str, Any]) -> str:
         body += f"    {name}: {'bytes' if code.endswith('s') else 'int'}\n"
     if struct["size"] > at:
         fmt += f"{struct['size'] - at}x"
-    name = struct["name"][3:]
+    name = struct["name"][3:].replace("_", " ").title().replace(" ", "")
     doc = f'    """struct {struct["name"]}, {struct["size"]} bytes without its tail."""\n\n'
-    return f'class {name.capitalize()}(NamedTuple):\n{doc}{body}\n\n{name.upper()}: Final = Struct("{fmt}")\n'
+    return f'class {name}(NamedTuple):\n{doc}{body}\n\n{struct["name"][3:].upper()}: Final = Struct("{fmt}")\n'
 
 
 def enum_lines(entry: dict[str, Any]) -> str:
@@ -80,8 +101,8 @@ def enum_lines(entry: dict[str, Any]) -> str:
 def main() -> None:
     """Prints the module."""
     btf = load_btf(sys.argv[1])
-    header = Path(sys.argv[2]).read_text(encoding="utf-8")
-    defines = re.findall(r"^#define (ER_\w+)\s+(\d+)$", header, re.MULTILINE)
+    header = "".join(Path(name).read_text(encoding="utf-8") for name in sys.argv[2:])
+    defines = re.findall(r"^#define (ER_\w+)\s+(\d+)(?:\s*/\*.*)?$", header, re.MULTILINE)
     structs = [e for e in btf.values() if e["kind"] == "STRUCT" and e["name"].startswith("er_")]
     enums = [e for e in btf.values() if e["kind"] == "ENUM" and (e["name"] or "").startswith("er_")]
     print('"""Layouts of the kernel\'s records. Generated from BTF by `make abi`; don\'t edit."""')
@@ -91,7 +112,10 @@ def main() -> None:
     for entry in sorted(enums, key=lambda e: str(e["name"])):
         print("\n" + enum_lines(entry))
     for entry in sorted(structs, key=lambda e: str(e["name"])):
-        print("\n" + struct_lines(btf, entry))
+        if entry["name"] in _TABLES:
+            print("\n" + offset_lines(btf, entry))
+        else:
+            print("\n" + struct_lines(btf, entry))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ class TracerdConfig:
     #: Besides root, whose daemons may ask to be left out of the events.
     registrants: tuple[str | int, ...] = ("execray-policyd", "execray-enforcer")
     process_cache: int = 65536  # processes remembered
+    gate: str = (
+        "on"  # on; off: every event that is wanted leaves the kernel; shadow: the same, flagged with the verdict
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,10 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("audit", "enforce"),
+    "gate": ("on", "off", "shadow"),
     "log_level": ("debug", "info", "warning", "error"),
 }
+_SWITCH: Final = {"on", "off"}
 #: Lists whose elements, and mappings whose keys, are names of plug-ins; which of them exist is known where they run.
 _PLUGIN_NAMES: Final = ("sinks", "actions", "plugins")
 MAX_SETTINGS: Final = 64  # of one plug-in
@@ -262,6 +264,8 @@ def _value(kind: Any, value: object, name: str, where: Path) -> object:
         found = tuple(_value(k, v, name, where) for k, v in zip(kinds, value, strict=True))
         _check_list(found, name, where)
         return found
+    if isinstance(value, bool) and kind is str and {*_CHOICES.get(name.rpartition(".")[2], ())} >= _SWITCH:
+        value = "on" if value else "off"  # YAML reads these two words as true and false
     wanted: tuple[type, ...] = {Path: (str,), float: (int, float), str | int: (str, int)}.get(kind, (kind,))
     # bool is an int in Python, never in a configuration
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):

@@ -28,6 +28,7 @@ class _Cmd(enum.IntEnum):
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
     MAP_GET_NEXT_KEY = 4
+    PROG_RUN = 10
     OBJ_GET_INFO_BY_FD = 15
     ITER_CREATE = 33
 
@@ -37,6 +38,7 @@ class MapType(enum.IntEnum):
 
     HASH = 1
     ARRAY = 2
+    ARRAY_OF_MAPS = 12
     RINGBUF = 27
 
 
@@ -64,11 +66,19 @@ class Map:
     max_entries: int
 
     @classmethod
-    def create(cls, kind: MapType, name: str, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> Map:
-        """Makes a map. Raises OSError."""
-        attr = struct.pack(
-            "<IIIIIIII16s", kind, key_size, value_size, max_entries, flags, 0, 0, 0, name.encode("ascii")[:15]
-        )
+    def create(
+        cls,
+        kind: MapType,
+        name: str,
+        key_size: int,
+        value_size: int,
+        max_entries: int,
+        flags: int = 0,
+        inner: Map | None = None,
+    ) -> Map:
+        """Makes a map; inner: one like those that a map of maps is to hold. Raises OSError."""
+        like, label = inner.fd if inner else 0, name.encode("ascii")[:15]
+        attr = struct.pack("<IIIIIIII16s", kind, key_size, value_size, max_entries, flags, like, 0, 0, label)
         return cls(_bpf(_Cmd.MAP_CREATE, attr), key_size, value_size, max_entries)
 
     def update(self, key: bytes, value: bytes, flags: int = ANY) -> None:
@@ -124,6 +134,15 @@ class Map:
     ) -> bytes:
         address = [ctypes.addressof(buffer) if buffer is not None else 0 for buffer in (key, value)]
         return struct.pack("<IIQQQ", self.fd, 0, *address, flags)
+
+
+def run_program(prog_fd: int) -> int:
+    """Runs a program of the kind `syscall` once, without a context, and returns its result. Raises OSError."""
+    attr = ctypes.create_string_buffer(struct.pack("<II", prog_fd, 0), _ATTR_BYTES)
+    if _libc.syscall(_SYS_BPF[platform.machine()], int(_Cmd.PROG_RUN), attr, 80) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"bpf(PROG_RUN): {os.strerror(code)}")
+    return int(struct.unpack_from("<I", attr.raw, 4)[0])
 
 
 def lift_memory_lock() -> None:

@@ -50,7 +50,7 @@ class Tracerd:
         self._extensions = extensions
         own = config.tracerd
         self._started = time.monotonic()
-        self._sensor = Sensor(counter=own.syscall_counter, object_dir=object_dir)
+        self._sensor = Sensor(counter=own.syscall_counter, object_dir=object_dir, gate=own.gate)
         self._table = ProcessTable(own.process_cache)
         self._builder = BatchBuilder()
         self._decoder = Decoder(self._table, self._builder)
@@ -278,6 +278,7 @@ class Tracerd:
             "paths": self._paths.report(),
             "self_dropped": self._sensor.counter("SELF"),
             "syscalls": self._sensor.counter("SYSCALLS") if self._config.tracerd.syscall_counter else None,
+            "gate": self._sensor.gate_status(),
             "processes": len(self._table),
             "creds_full": self._sensor.counter("CREDS_FULL"),
             "self_full": self._sensor.counter("SELF_FULL"),

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from execray.errors import OperatorError
+from execray.gate.plan import GatePlan
 from execray.process import boot_id
 from execray.schema import layout
 from execray.schema.catalog import EVENTS, FIRST_ADDED, EventType
 from execray.schema.extension import digests
-from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, EXEC, HEADER, SELF, TASK
+from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, EXEC, GATE_WORK_BYTES, HEADER, SELF, TASK
 from tracerd import bpf
 from tracerd.armed import FILTER_BYTES, KEY_BYTES, MAX_ARMED, VALUE_BYTES, ArmedProcesses
 from tracerd.bpf import Map, MapType
+from tracerd.gate import Gate, GateCounts, possible_cpus
 from tracerd.loader import BpfObject, LoadError, Program, attach_iterator, load
 from tracerd.objects import OBJECT_DIR
 from tracerd.others import Others
@@ -57,7 +59,14 @@ class ObjectReport:
 class Sensor:
     """Owns everything in the kernel. close() leaves nothing behind; so does the end of the process."""
 
-    def __init__(self, *, counter: bool = False, object_dir: Path = OBJECT_DIR, ring_bytes: int = RING_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        counter: bool = False,
+        object_dir: Path = OBJECT_DIR,
+        ring_bytes: int = RING_BYTES,
+        gate: str = "on",
+    ) -> None:
         """Makes the maps and loads the objects. Raises OperatorError where ExecRay can't work at all."""
         self._objects: dict[str, BpfObject] = {}
         self.reports: dict[str, ObjectReport] = {}
@@ -69,7 +78,9 @@ class Sensor:
         self._scan_link = -1
         bpf.lift_memory_lock()
         try:
+            self.gate = Gate(gate)
             self._maps = {
+                "er_gate": self.gate.map,
                 "er_ring": Map.create(MapType.RINGBUF, "er_ring", 0, 0, ring_bytes),
                 "er_config": Map.create(MapType.ARRAY, "er_config", 4, CONFIG.size, 1, bpf.MAP_MMAPABLE),
                 "er_counter": Map.create(
@@ -167,12 +178,18 @@ class Sensor:
                 raise
 
     def want(
-        self, codes: Iterable[int], content: bool, numbers: Iterable[int] = (), from_armed: Iterable[int] = ()
+        self,
+        codes: Iterable[int],
+        content: bool,
+        numbers: Iterable[int] = (),
+        from_armed: Iterable[int] = (),
+        plan: GatePlan | None = None,
     ) -> list[str]:
         """Attaches the hooks these events need and detaches the rest; returns what the kernel refused of it.
 
         content: whether the bytes of writes are needed. numbers: the calls that are the event `syscall`. from_armed: those of
-        the events that are recorded only in processes that `armed` has; exec, fork and exit always are, in all.
+        the events that are recorded only in processes that `armed` has; exec, fork and exit always are, in all. plan: what the
+        gate lets pass of them; None: everything.
         """
         self.wanted, self._content, self._numbers = frozenset(codes), content, frozenset(numbers)
         self._from_armed = frozenset(from_armed)
@@ -185,6 +202,7 @@ class Sensor:
         refused += self._follow_rings(
             any(call.uring for e in EVENTS if e.code in self.wanted for call in e.system_calls)
         )
+        self.gate.load(plan)
         self._write_config()
         return refused + self._others.want(self.wanted)
 
@@ -221,7 +239,7 @@ class Sensor:
     def _write_config(self) -> None:
         write_table(self._shapes, table_of(self.wanted, self._numbers, self._from_armed))
         mask = sum(1 << code for code in self.wanted if code < FIRST_ADDED)
-        self._config[: CONFIG.size] = CONFIG.pack(mask, self._content, *self._heartbeat)
+        self._config[: CONFIG.size] = CONFIG.pack(mask, self._content, *self._heartbeat, self.gate.value)
 
     def hide(self, pid: int, start_ns: int, *, children: bool = False) -> None:
         """Drops the events of one of ExecRay's own processes in the kernel. Raises OSError when there are too many."""
@@ -243,6 +261,15 @@ class Sensor:
         """Returns one of `enum er_counter`, by its name without ER_COUNT_."""
         value: int = self._counters[ER_COUNTER[f"ER_COUNT_{name}"]]
         return value
+
+    def gate_status(self) -> dict[str, Any]:
+        """Returns what the gate does, and what it let pass and dropped. Raises OSError."""
+        size, raws = (GATE_WORK_BYTES + 7 & ~7) * possible_cpus(), []
+        for loaded in self._objects.values():
+            fd = loaded.map_fd("er_gate_works")
+            if fd is not None:
+                raws.append(Map(fd, 4, size, 1).lookup(struct.pack("<I", 0)) or b"")
+        return self.gate.status(GateCounts.of(raws))
 
     def misses(self) -> int:
         """Returns how often the kernel skipped a program because it ran already on that CPU."""
@@ -306,6 +333,7 @@ class Sensor:
         self._shapes.close()
         for made in self._maps.values():
             made.close()
+        self.gate.close()
 
 
 def hooks_of(event: EventType) -> tuple[str, ...]:

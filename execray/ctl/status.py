@@ -98,6 +98,7 @@ def _lines(answer: Answer) -> Iterator[str]:
     ]
     yield f"{name} {paint('up   ', 'up')} {', '.join(words)}"
     yield from _loss(stats)
+    yield from _gate(as_map(stats.get("gate")))
     yield from _hooks(stats)
     if paths := as_map(stats.get("paths")):
         yield f"{'':9}  paths    {paint(*paths_words(paths))}"
@@ -126,6 +127,18 @@ def _loss(stats: dict[str, Any]) -> Iterator[str]:
         yield f"{'':9}  lost     {paint('0', 'good')}"
         return
     yield f"{'':9}  lost     " + paint(", ".join(f"{safe(n)} at {safe(where)}" for where, n in some.items()), "bad")
+
+
+def _gate(gate: dict[str, Any]) -> Iterator[str]:
+    if not gate:
+        return
+    passed, dropped = (
+        sum(n for n in as_map(gate.get(k)).values() if isinstance(n, int)) for k in ("passed", "dropped")
+    )
+    words = [safe(gate.get("mode", "?")), f"{dropped:,} dropped in the kernel", f"{passed:,} passed"]
+    if isinstance(deep := gate.get("deep_paths"), int) and deep:
+        words.append(f"{deep:,} paths too deep to look at")
+    yield f"{'':9}  gate     " + ", ".join(words)
 
 
 def _hooks(stats: dict[str, Any]) -> Iterator[str]:

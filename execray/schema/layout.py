@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 8
+ER_ABI_VERSION: Final = 9
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -16,6 +16,21 @@ ER_SHAPES_SOCKETCALL: Final = 1536
 ER_SHAPES_URING: Final = 1600
 ER_SHAPES: Final = 2048
 ER_ARMED_SLOTS: Final = 4096
+ER_GATE_SHADOW: Final = 256
+ER_GATE_CODES: Final = 64
+ER_GATE_WORDS: Final = 64
+ER_GATE_ROWS: Final = 4096
+ER_GATE_KEYS: Final = 8192
+ER_GATE_BUCKETS: Final = 4096
+ER_GATE_BUCKET: Final = 16
+ER_GATE_BLOOM: Final = 1024
+ER_GATE_SUFFIXES: Final = 8
+ER_GATE_NUMBERS: Final = 6
+ER_GATE_BOUNDS: Final = 16
+ER_GATE_CHOSEN: Final = 48
+ER_GATE_DEPTH: Final = 32
+ER_GATE_HALVES: Final = 2
+ER_GATE_CASE_MAX: Final = 4224
 
 ER_ARMED_EVENT: Final = {
     "ER_ARMED_EVENT": 1,
@@ -105,6 +120,35 @@ ER_FLAG: Final = {
     "ER_F_PATH_DETACHED": 2048,
     "ER_F_DELETED": 4096,
     "ER_F_IO_URING": 8192,
+    "ER_F_GATE_DROP": 16384,
+}
+
+ER_GATE_INPUT: Final = {
+    "ER_GATE_NONE": 0,
+    "ER_GATE_RET": 1,
+    "ER_GATE_UID": 2,
+    "ER_GATE_EUID": 3,
+    "ER_GATE_FLAGS": 4,
+    "ER_GATE_MODE": 5,
+    "ER_GATE_FAMILY": 6,
+    "ER_GATE_PORT": 7,
+    "ER_GATE_REQUEST": 8,
+    "ER_GATE_NEW_UID": 9,
+    "ER_GATE_NEW_EUID": 10,
+    "ER_GATE_CREATED": 11,
+    "ER_GATE_COMM": 15,
+}
+
+ER_GATE_KIND: Final = {
+    "ER_GATE_RANGES": 1,
+    "ER_GATE_BITS": 2,
+}
+
+ER_GATE_PATH: Final = {
+    "ER_GATE_UNKNOWN": 0,
+    "ER_GATE_KNOWN": 1,
+    "ER_GATE_NAMELESS": 2,
+    "ER_GATE_MISSING": 3,
 }
 
 ER_SELF_FLAG: Final = {
@@ -129,9 +173,10 @@ class Config(NamedTuple):
     content: int
     heartbeat_tgid: int
     heartbeat_tid: int
+    gate: int
 
 
-CONFIG: Final = Struct("<QIII4x")
+CONFIG: Final = Struct("<QIIII")
 
 
 class Connect(NamedTuple):
@@ -224,6 +269,95 @@ class Fork(NamedTuple):
 
 
 FORK: Final = Struct("<136xQI4x")
+
+
+#: struct er_gate: member -> offset, size
+GATE_AT: Final = {
+    "generation": (0, 8),
+    "open": (8, 8),
+    "suffix": (16, 8),
+    "bloom": (24, 8192),
+    "bucket": (8216, 8200),
+    "key": (16416, 65536),
+    "key_row": (81952, 16384),
+    "code": (98336, 53760),
+    "row": (152096, 2097152),
+}
+GATE_BYTES: Final = 2249248
+
+#: struct er_gate_case: member -> offset, size
+GATE_CASE_AT: Final = {
+    "work": (0, 2096),
+    "verdict": (2096, 4),
+    "len": (2104, 64),
+    "path": (2168, 4224),
+}
+GATE_CASE_BYTES: Final = 6392
+
+
+class GateCode(NamedTuple):
+    """struct er_gate_code, 840 bytes without its tail."""
+
+    first_word: int
+    end_word: int
+    all: int
+    path_free: int
+    path_nameless: int
+    path_missing: int
+    comm_free: int
+    numbers: int
+    asks: int
+    number: bytes
+
+
+GATE_CODE: Final = Struct("<HHHHHHHHI4x816s")
+
+
+class GateNumber(NamedTuple):
+    """struct er_gate_number, 136 bytes without its tail."""
+
+    input: int
+    kind: int
+    rows: int
+    bounds: int
+    bound: bytes
+
+
+GATE_NUMBER: Final = Struct("<BBHH2x128s")
+
+
+class GateRow(NamedTuple):
+    """struct er_gate_row, 512 bytes without its tail."""
+
+    word: bytes
+
+
+GATE_ROW: Final = Struct("<512s")
+
+
+#: struct er_gate_work: member -> offset, size
+GATE_WORK_AT: Final = {
+    "event": (0, 4),
+    "half": (4, 4),
+    "path": (8, 4),
+    "count": (12, 4),
+    "size": (16, 4),
+    "known": (20, 4),
+    "number": (24, 128),
+    "comm": (152, 16),
+    "tail": (168, 16),
+    "component": (184, 256),
+    "at": (440, 4),
+    "hits": (444, 4),
+    "rows": (448, 4),
+    "comm_row": (452, 4),
+    "row": (456, 96),
+    "hit": (552, 512),
+    "passed": (1064, 512),
+    "dropped": (1576, 512),
+    "deep": (2088, 8),
+}
+GATE_WORK_BYTES: Final = 2096
 
 
 class Header(NamedTuple):

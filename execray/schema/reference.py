@@ -23,6 +23,7 @@ _FLAGS = {
     Flag.PATH_DETACHED: "a path begins at a mount that is in nobody's tree: it was unmounted, or never mounted",
     Flag.DELETED: "the file, or the directory where its name begins, had no name any more (also O_TMPFILE)",
     Flag.IO_URING: "an operation of an io_uring: of its descriptor only the file is known, of its names nothing",
+    Flag.GATE_DROP: "the kernel gate is only watched (`tracerd.gate: shadow`), and would have dropped this event",
 }
 
 

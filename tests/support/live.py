@@ -41,8 +41,10 @@ def buf(raw):
 class Live:
     """A sensor of its own: its maps, objects, table and decoder."""
 
-    def __init__(self, names: Iterable[str], *, content: bool = False, ring_bytes: int = 1 << 22) -> None:
-        self.sensor = Sensor(ring_bytes=ring_bytes)
+    def __init__(
+        self, names: Iterable[str], *, content: bool = False, ring_bytes: int = 1 << 22, gate: str = "on"
+    ) -> None:
+        self.sensor = Sensor(ring_bytes=ring_bytes, gate=gate)
         self.table = ProcessTable(65536)
         self.builder = BatchBuilder()
         self.decoder = Decoder(self.table, self.builder)

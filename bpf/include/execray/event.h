@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 8
+#define ER_ABI_VERSION 9
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -81,6 +81,7 @@ enum er_flag {
 	ER_F_PATH_DETACHED = 1 << 11,
 	ER_F_DELETED = 1 << 12,
 	ER_F_IO_URING = 1 << 13,
+	ER_F_GATE_DROP = 1 << 14, /* the gate is only watched: it would have dropped this one */
 };
 
 /* Limits of captured text, in bytes. A path is at most 4,095 bytes long; powers of two keep the verifier's bounds
@@ -328,8 +329,10 @@ struct er_config {
 	__u32 content;	      /* take the bytes of writes */
 	__u32 heartbeat_tgid; /* the calls of this process's ... */
 	__u32 heartbeat_tid;  /* ... this thread are liveness probes */
-	__u32 _pad;
+	__u32 gate;	      /* the plan in use, 1 or 2; 0: everything passes. Or ER_GATE_SHADOW besides */
 };
+
+#define ER_GATE_SHADOW 256 /* everything passes, flagged with what the gate says of it */
 
 enum er_self_flag {
 	ER_SELF_DROP = 1 << 0,	    /* one of ExecRay's own processes */

@@ -1,17 +1,210 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Which events leave the kernel. */
+/* Which events leave the kernel: the gate's core on what the hooks have of a call. */
 #ifndef EXECRAY_GATE_H
 #define EXECRAY_GATE_H
 
-/*
- * The one place that decides. At hand are: scratch->call with the event's code, the call's number, arguments and
- * result; the record's own integers and the identity of its file; its path (call.path_at, call.path_len) and the flags
- * that say how far that is whole. Not yet: who did it, and what has to be copied from the caller.
- */
-static __always_inline bool er_gate_pass(const struct er_config *config, const struct er_scratch *scratch)
+#include "execray/gate_maps.h"
+#include "execray/gate_core.h"
+
+#define ER_GATE_HALF	 0xff /* of er_config::gate: the plan in use; 0: none, everything passes */
+#define ER_FMODE_CREATED 0x100000
+#define ER_O_TMPFILE	 020000000
+#define ER_AF_INET	 2
+#define ER_AF_INET6	 10
+#define ER_S_IFMT	 0170000
+#define ER_S_IFIFO	 0010000
+#define ER_S_IFSOCK	 0140000
+#define ER_RESTARTS	 (-516) /* -516 to -512: the kernel's own "restart this call", which the caller never sees */
+
+/* Hashes the names of the path that was walked just now, before another walk takes their place. */
+__noinline int er_gate_note(void)
 {
+	struct er_config *config = er_get_config();
+	struct er_scratch *scratch = er_get_scratch();
+	struct er_walk *walk = er_get_walk();
+	struct er_gate_work *work;
+	__u32 i, size;
+
+	if (!config || !(config->gate & ER_GATE_HALF))
+		return 0;
+	work = er_gate_work();
+	if (!scratch || !walk || !work)
+		return 0;
+	if (walk->flags & ER_WALK_NAMELESS) {
+		scratch->call.path_known = ER_GATE_NAMELESS;
+		return 0;
+	}
+	if (walk->count > ER_GATE_DEPTH) {
+		work->deep++;
+		return 0;
+	}
+	work->count = walk->count;
+	work->at = walk->at + 1;
+	for (i = 0; i < ER_GATE_DEPTH; i++) {
+		__u32 at, len;
+
+		ER_GATE_BARRIER(); /* as in er_gate_choose() */
+		at = work->at;
+		if (i >= walk->count)
+			break;
+		if (at > ER_RECORD_MAX - 2 * ER_NAME_MAX)
+			return 0;
+		len = walk->level[(walk->count - 1 - i) & (ER_PATH_DEPTH - 1)].len;
+		work->component[i] = er_gate_name(&scratch->record.bytes[at], len);
+		work->at = at + len + 1;
+	}
+	size = walk->size;
+	work->size = size;
+	size += walk->at - 16;
+	if (size > ER_RECORD_MAX - 2 * ER_NAME_MAX)
+		return 0;
+	work->tail[0] = ER_GATE_LOAD(&scratch->record.bytes[size]);
+	work->tail[1] = ER_GATE_LOAD(&scratch->record.bytes[size + 8]);
+	scratch->call.path_known = ER_GATE_KNOWN;
+	return 0;
+}
+
+static __always_inline void er_gate_put(struct er_gate_work *work, enum er_gate_input input, __u64 value)
+{
+	work->number[input] = value;
+	work->known |= 1U << input;
+}
+
+/* The numbers that the event's record has. */
+static __always_inline void er_gate_fields(struct er_scratch *scratch, struct er_gate_work *work)
+{
+	struct er_file *file = &scratch->record.file;
+	struct er_connect *connect = &scratch->record.connect;
+	struct er_setuid *setuid = &scratch->record.setuid;
+
+	switch (work->event) {
+	case ER_EVENT_OPEN:
+		if (file->hdr.flags & ER_F_UNREADABLE)
+			break;
+		er_gate_put(work, ER_GATE_FLAGS, file->open_flags);
+		er_gate_put(work, ER_GATE_MODE, file->mode);
+		er_gate_put(work, ER_GATE_CREATED,
+			    (file->f_mode & ER_FMODE_CREATED) || (file->ino && (file->open_flags & ER_O_TMPFILE)));
+		break;
+	case ER_EVENT_CONNECT:
+	case ER_EVENT_SENDTO:
+		if (connect->family == ER_AF_INET || connect->family == ER_AF_INET6)
+			er_gate_put(work, ER_GATE_PORT, connect->dport);
+		/* fall through */
+	case ER_EVENT_BIND:
+	case ER_EVENT_LISTEN:
+	case ER_EVENT_ACCEPT:
+		if (connect->family)
+			er_gate_put(work, ER_GATE_FAMILY, connect->family);
+		break;
+	case ER_EVENT_PTRACE:
+	case ER_EVENT_KILL: er_gate_put(work, ER_GATE_REQUEST, scratch->record.ptrace.request); break;
+	case ER_EVENT_SETUID:
+		er_gate_put(work, ER_GATE_NEW_UID, setuid->new_uid);
+		er_gate_put(work, ER_GATE_NEW_EUID, setuid->new_euid);
+	}
+}
+
+/* Who acts, as far as a step asks. */
+static __always_inline void er_gate_actor(struct er_scratch *scratch, struct er_gate_work *work, __u32 asks)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	const struct cred *cred;
+
+	if (asks & (1 << ER_GATE_UID | 1 << ER_GATE_EUID)) {
+		cred = BPF_CORE_READ(task, real_cred);
+		er_gate_put(work, ER_GATE_UID, BPF_CORE_READ(cred, uid.val));
+		er_gate_put(work, ER_GATE_EUID, BPF_CORE_READ(cred, euid.val));
+	}
+	if (asks & 1 << ER_GATE_COMM) {
+		struct er_task *out = &scratch->record.exec.task;
+
+		er_fill_comm(out, task);
+		work->comm[0] = ER_GATE_LOAD(&out->comm[0]);
+		work->comm[1] = ER_GATE_LOAD(&out->comm[8]);
+		work->known |= 1U << ER_GATE_COMM;
+	}
+}
+
+/* What is known of the path. As the decoder has it: a file without a number is none; of what has no place in a tree
+ * pipes and sockets have a name that is known beforehand. */
+static __always_inline enum er_gate_path er_gate_path(const struct er_scratch *scratch)
+{
+	const struct er_call *call = &scratch->call;
+	bool file = call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE;
+	__u16 kind = (file ? scratch->record.file.i_mode : scratch->record.plain.i_mode) & ER_S_IFMT;
+
+	if (scratch->record.exec.hdr.flags & ER_F_PATH_UNSURE)
+		return ER_GATE_UNKNOWN;
+	if (file && !scratch->record.file.ino)
+		return ER_GATE_MISSING;
+	if (!file && (call->shape.name || !scratch->record.plain.ino))
+		return ER_GATE_UNKNOWN;
+	if (call->path_known == ER_GATE_NAMELESS && kind != ER_S_IFIFO && kind != ER_S_IFSOCK)
+		return ER_GATE_UNKNOWN;
+	return call->path_known;
+}
+
+/* What there is to be decided on. Not static, so that the verifier looks at the decision once, and not after each case.
+ */
+__noinline int er_gate_collect(void)
+{
+	struct er_scratch *scratch = er_get_scratch();
+	struct er_gate_work *work = er_gate_work();
+	const struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
+	__u32 event, asks;
+	__s64 ret;
+
+	if (!scratch || !plan)
+		return 0;
+	event = scratch->call.event & (ER_GATE_CODES - 1);
+	ret = scratch->call.ret;
+	work->event = event;
+	work->path = er_gate_path(scratch);
+	work->known = 0;
+	if (ret < ER_RESTARTS || ret > ER_RESTARTS + 4)
+		er_gate_put(work, ER_GATE_RET, ret);
+	er_gate_fields(scratch, work);
+	asks = plan->code[event].asks;
+	if (asks)
+		er_gate_actor(scratch, work, asks);
+	return 1;
+}
+
+/*
+ * The one place that decides, asked when the record has the call's path and numbers, and before it is said who did it
+ * and anything is copied from the caller. Whatever fails lets the event pass.
+ */
+static __always_inline bool er_gate_pass(const struct er_config *config, struct er_scratch *scratch)
+{
+	__u32 event = scratch->call.event, gate = config->gate;
+	struct er_gate_work *work;
+	const struct er_gate *plan;
+	bool pass;
+
 	/* what is followed for its own sake, and asked for by nobody, goes no further */
-	return er_wanted(config, scratch->call.event);
+	if (!er_wanted(config, event))
+		return false;
+	if (!(gate & ER_GATE_HALF) || event <= ER_EVENT_EXIT || event >= ER_GATE_CODES)
+		return true;
+	work = er_gate_work();
+	plan = er_gate_plan(gate & ER_GATE_HALF);
+	if (!work || !plan)
+		return true;
+	work->half = gate & ER_GATE_HALF;
+	if (!er_gate_collect())
+		return true;
+	pass = er_gate_decide(plan, work);
+	if (pass)
+		work->passed[event]++;
+	else
+		work->dropped[event]++;
+	if (gate & ER_GATE_SHADOW) {
+		if (!pass)
+			scratch->record.exec.hdr.flags |= ER_F_GATE_DROP;
+		return true;
+	}
+	return pass;
 }
 
 #endif

@@ -312,3 +312,12 @@ def test_defaults_name_the_services_own_accounts() -> None:
     config = Config()
     assert config.tracerd.subscribers == config.enforcer.orderers == ("execray-policyd",)
     assert config.tracerd.registrants == ("execray-policyd", "execray-enforcer")
+
+
+@pytest.mark.parametrize(("written", "mode"), [("on", "on"), ("off", "off"), ("shadow", "shadow"), ("'off'", "off")])
+def test_the_gate_is_switched_with_words_that_yaml_takes_for_truth_values(
+    tmp_path: Path, written: str, mode: str
+) -> None:
+    (tmp_path / "execray.yaml").write_text(f"tracerd:\n  gate: {written}\n")
+    (tmp_path / "execray.yaml").chmod(0o600)
+    assert load(tmp_path / "execray.yaml").tracerd.gate == mode

@@ -21,6 +21,7 @@ static __always_inline __u32 er_append_file(struct er_scratch *scratch, struct e
 	e->f_mode = (__u32)(__u64)ER_LOAD(known, f_mode);
 	len = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags) & (ER_PATH_MAX - 1);
 	e->path_len = len;
+	er_gate_note();
 	e->own_len = er_append_below(scratch, &e->tail[len], len, &below_len, &e->hdr.flags);
 	e->below_len = below_len;
 	scratch->call.path_at = e->tail - scratch->record.bytes;

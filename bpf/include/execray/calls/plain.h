@@ -94,6 +94,7 @@ static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 
 		ER_FILL_INODE(e, file);
 		e->len0 = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
+		er_gate_note();
 		at += e->len0 & (ER_PATH_MAX - 1);
 		call->path_at = e->tail - scratch->record.bytes;
 		call->path_len = at;

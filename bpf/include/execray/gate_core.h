@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The gate's decision: whether an event may meet a step of a loaded policy. Compiled three ways: into the hooks, into a
+ * program for tests (tests/support/gate), and natively. Who includes this says what a map look-up is: er_gate_work()
+ * for the memory of one decision, er_gate_plan(half) for a plan.
+ *
+ * It may let too much pass, never too little: what isn't known contradicts no bit.
+ */
+#ifndef EXECRAY_GATE_CORE_H
+#define EXECRAY_GATE_CORE_H
+
+#define ER_GATE_SEED	0x243F6A8885A308D3ULL
+#define ER_GATE_FACTOR	0x9E3779B97F4A7C15ULL
+#define ER_GATE_ANYBITS (~0ULL)
+
+/* What a key is of; mixed into it last. Suffixes are 16 + their length. */
+enum er_gate_tag {
+	ER_GATE_EXACT = 1,
+	ER_GATE_BELOW = 2, /* a directory above the file */
+	ER_GATE_ANYWHERE = 3,
+	ER_GATE_LEAF = 4,
+	ER_GATE_NAMED = 5, /* the actor's comm */
+	ER_GATE_SUFFIX = 16,
+};
+
+static __always_inline __u64 er_gate_mix(__u64 hash, __u64 word)
+{
+	hash = (hash ^ word) * ER_GATE_FACTOR;
+	return hash << 29 | hash >> 35;
+}
+
+/* One of a name's words, without what stands behind the name. */
+static __always_inline __u64 er_gate_word(__u64 hash, const char *name, __u32 len, __u32 begin)
+{
+	__u64 word = ER_GATE_LOAD(name + begin);
+
+	if (len < begin + 8)
+		word &= ER_GATE_ANYBITS >> (8 * (begin + 8 - len) & 63);
+	return er_gate_mix(hash, word);
+}
+
+/* A name's hash: its length and its first 32 bytes. At least as many must be readable, whatever stands behind it. */
+static __always_inline __u64 er_gate_name(const char *name, __u32 len)
+{
+	__u64 hash = er_gate_mix(ER_GATE_SEED, len);
+
+	if (len > 0)
+		hash = er_gate_word(hash, name, len, 0);
+	if (len > 8)
+		hash = er_gate_word(hash, name, len, 8);
+	if (len > 16)
+		hash = er_gate_word(hash, name, len, 16);
+	if (len > 24)
+		hash = er_gate_word(hash, name, len, 24);
+	return hash;
+}
+
+static __always_inline bool er_gate_may_be(const struct er_gate *plan, __u64 key)
+{
+	__u64 bits = 1ULL << (key & 63) | 1ULL << (key >> 6 & 63);
+
+	return (plan->bloom[key >> 54] & bits) == bits;
+}
+
+/* The row of a key; 0 for one that no step asks for. */
+static __always_inline __u32 er_gate_row_of(const struct er_gate *plan, __u64 key)
+{
+	__u32 bucket = key >> 52, at = plan->bucket[bucket], end = plan->bucket[bucket + 1], i;
+
+	for (i = 0; i < ER_GATE_BUCKET; i++) {
+		__u32 here = (at + i) & (ER_GATE_KEYS - 1);
+
+		if (at + i >= end)
+			break;
+		if (plan->key[here] == key)
+			return plan->key_row[here] & (ER_GATE_ROWS - 1);
+	}
+	return 0;
+}
+
+/* One of the path's keys is perhaps one of the plan's. Not static, so that it is verified once; few events come here.
+ */
+__noinline int er_gate_hit(__u64 key)
+{
+	struct er_gate_work *work = er_gate_work();
+	const struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
+	const struct er_gate_code *code;
+	const struct er_gate_row *row;
+	__u32 index, from, to, i;
+
+	if (!plan)
+		return 0;
+	index = er_gate_row_of(plan, key);
+	if (!index)
+		return 0;
+	code = &plan->code[work->event & (ER_GATE_CODES - 1)];
+	row = &plan->row[index];
+	from = code->first_word;
+	to = code->end_word;
+	for (i = 0; i < ER_GATE_WORDS; i++) {
+		__u32 word = (from + i) & (ER_GATE_WORDS - 1);
+
+		if (from + i >= to)
+			break;
+		work->hit[word] = work->hits ? work->hit[word] | row->word[word] : row->word[word];
+	}
+	work->hits++;
+	return 0;
+}
+
+static __always_inline void er_gate_try(const struct er_gate *plan, __u64 key)
+{
+	if (er_gate_may_be(plan, key))
+		er_gate_hit(key);
+}
+
+/* The last bytes of the path, zeros in front of them. */
+static __always_inline void er_gate_suffixes(const struct er_gate *plan, struct er_gate_work *work)
+{
+	__u32 i;
+
+	for (i = 0; i < ER_GATE_SUFFIXES; i++) {
+		__u32 len = plan->suffix[i];
+		__u64 low = 0, high = work->tail[1];
+
+		if (!len || len > 16)
+			break;
+		if (len > work->size)
+			continue;
+		if (len > 8)
+			low = work->tail[0] & ER_GATE_ANYBITS << (8 * (16 - len) & 63);
+		else
+			high &= ER_GATE_ANYBITS << (8 * (8 - len) & 63);
+		er_gate_try(plan, er_gate_mix(er_gate_mix(er_gate_mix(ER_GATE_SEED, low), high), ER_GATE_SUFFIX + len));
+	}
+}
+
+/* All keys of a path. */
+static __always_inline void er_gate_keys(const struct er_gate *plan, struct er_gate_work *work)
+{
+	__u64 chain = ER_GATE_SEED, last = 0;
+	__u32 i;
+
+	for (i = 0; i < ER_GATE_DEPTH; i++) {
+		if (i >= work->count)
+			break;
+		last = work->component[i];
+		er_gate_try(plan, er_gate_mix(chain, ER_GATE_BELOW));
+		er_gate_try(plan, er_gate_mix(last, ER_GATE_ANYWHERE));
+		chain = er_gate_mix(chain, last);
+	}
+	er_gate_try(plan, er_gate_mix(chain, ER_GATE_EXACT));
+	if (work->count)
+		er_gate_try(plan, er_gate_mix(last, ER_GATE_LEAF));
+	er_gate_suffixes(plan, work);
+}
+
+/* Notes a row that the event must be in. Returns false where it has no bit. */
+static __always_inline bool er_gate_choose(struct er_gate_work *work, __u32 row)
+{
+	__u32 at;
+
+	ER_GATE_BARRIER(); /* or the number is kept in a register, where the verifier follows each of its values */
+	at = work->rows;
+	if (at < ER_GATE_CHOSEN) {
+		work->row[at] = row & (ER_GATE_ROWS - 1);
+		work->rows = at + 1;
+	}
+	return row != 0;
+}
+
+/* Which rows a number's value chooses. Returns false where one has no bit. */
+static __always_inline bool er_gate_classify(struct er_gate_work *work, const struct er_gate_number *number,
+					     __u64 value)
+{
+	__u32 count = number->bounds, i;
+
+	for (i = 0; i < ER_GATE_BOUNDS; i++) {
+		if (i >= count)
+			break;
+		if (number->kind == ER_GATE_BITS) {
+			if (!er_gate_choose(work, number->rows + 2 * i + !!(value & number->bound[i])))
+				return false;
+		} else if ((__s64)number->bound[i] > (__s64)value) {
+			break;
+		}
+	}
+	return number->kind != ER_GATE_RANGES || er_gate_choose(work, number->rows + i);
+}
+
+static __always_inline bool er_gate_numbers(struct er_gate_work *work, const struct er_gate_code *code)
+{
+	__u32 i;
+
+	for (i = 0; i < ER_GATE_NUMBERS; i++) {
+		const struct er_gate_number *number = &code->number[i];
+		__u32 input = number->input & 15;
+
+		if (i >= code->numbers)
+			break;
+		if ((work->known >> input & 1) && !er_gate_classify(work, number, work->number[input]))
+			return false;
+	}
+	return true;
+}
+
+/* The bits that the path doesn't contradict, but for those that it has by its keys. */
+static __always_inline __u32 er_gate_base(const struct er_gate_code *code, __u32 path)
+{
+	switch (path) {
+	case ER_GATE_KNOWN: return code->path_free;
+	case ER_GATE_NAMELESS: return code->path_nameless;
+	case ER_GATE_MISSING: return code->path_missing;
+	default: return code->all;
+	}
+}
+
+/* Whether one of these bits of a word is left. Not static, so that it is verified once and not for each word. */
+__noinline int er_gate_left(__u32 at, __u64 bits)
+{
+	struct er_gate_work *work = er_gate_work();
+	const struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
+	const struct er_gate_code *code;
+	__u32 word = at & (ER_GATE_WORDS - 1), i;
+
+	if (!plan)
+		return 1;
+	code = &plan->code[work->event & (ER_GATE_CODES - 1)];
+	bits &= plan->row[code->all & (ER_GATE_ROWS - 1)].word[word];
+	if (work->comm_row != 1)
+		bits &= plan->row[code->comm_free & (ER_GATE_ROWS - 1)].word[word] |
+			plan->row[work->comm_row & (ER_GATE_ROWS - 1)].word[word];
+	for (i = 0; i < ER_GATE_CHOSEN; i++) {
+		if (!bits || i >= work->rows)
+			break;
+		bits &= plan->row[work->row[i] & (ER_GATE_ROWS - 1)].word[word];
+	}
+	return bits != 0;
+}
+
+/* Whether a bit is left in all: path, name and numbers. */
+static __always_inline bool er_gate_any(const struct er_gate *plan, struct er_gate_work *work,
+					const struct er_gate_code *code, __u32 base)
+{
+	const struct er_gate_row *row = &plan->row[base & (ER_GATE_ROWS - 1)];
+	__u32 from = code->first_word, to = code->end_word, i;
+
+	for (i = 0; i < ER_GATE_WORDS; i++) {
+		__u32 word = (from + i) & (ER_GATE_WORDS - 1);
+		__u64 bits;
+
+		if (from + i >= to)
+			break;
+		bits = row->word[word];
+		if (work->hits)
+			bits |= work->hit[word];
+		if (bits && er_gate_left(word, bits))
+			return true;
+	}
+	return false;
+}
+
+/* The decision on what stands in the memory. Returns false for an event that no step can want. */
+static __always_inline bool er_gate_decide(const struct er_gate *plan, struct er_gate_work *work)
+{
+	const struct er_gate_code *code = &plan->code[work->event & (ER_GATE_CODES - 1)];
+	__u32 base = er_gate_base(code, work->path);
+
+	if (plan->open >> (work->event & 63) & 1)
+		return true;
+	if (code->first_word >= code->end_word)
+		return false;
+	work->rows = work->hits = 0;
+	work->comm_row = 1;
+	if (code->numbers && !er_gate_numbers(work, code))
+		return false;
+	if (work->path == ER_GATE_KNOWN)
+		er_gate_keys(plan, work);
+	if (!base && !work->hits)
+		return false;
+	if (work->known >> ER_GATE_COMM & 1) {
+		__u64 key = er_gate_mix(er_gate_mix(ER_GATE_SEED, work->comm[0]), work->comm[1]);
+
+		key = er_gate_mix(key, ER_GATE_NAMED);
+		work->comm_row = er_gate_may_be(plan, key) ? er_gate_row_of(plan, key) : 0;
+	}
+	return er_gate_any(plan, work, code, base);
+}
+
+#endif

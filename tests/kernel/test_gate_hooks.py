@@ -1,0 +1,264 @@
+"""bpf/include/execray/gate.h: what of real calls leaves the kernel under a plan, and what doesn't."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from execray.gate.hashes import (
+    comm_key,
+    component_key,
+    exact_key,
+    leaf_key,
+    prefix_key,
+    suffix_key,
+)
+from execray.gate.plan import ROW_ALL, ROW_NONE, CodeTest, GatePlan, Input, NumberKind, NumberTest
+from execray.schema.catalog import EVENT_BY_NAME, Flag
+from tests.support.live import Live, Run
+
+NAMES = ["open", "write", "read", "connect", "kill"]
+BIT = 2  # the row that holds the plan's one bit
+
+
+def plan_of(
+    name: str = "open",
+    key: int | None = None,
+    suffixes: tuple[int, ...] = (),
+    *,
+    path_free: int = ROW_NONE,
+    path_nameless: int = ROW_NONE,
+    path_missing: int = ROW_NONE,
+    comm_free: int = ROW_ALL,
+) -> GatePlan:
+    """A plan with one bit, of one event. The bit asks for the key; which rows it is in besides is in the rest."""
+    code = EVENT_BY_NAME[name].code
+    test = CodeTest(code, 0, 1, BIT, path_free, path_nameless, path_missing, comm_free)
+    return GatePlan((test,), frozenset(), (0, (1 << 4096) - 1, 1), {} if key is None else {key: BIT}, suffixes=suffixes)
+
+
+def number_plan(name: str, which: Input, kind: NumberKind, bounds: tuple[int, ...], rows: tuple[int, ...]) -> GatePlan:
+    """A plan whose one bit asks something of one number."""
+    test = NumberTest(which, kind, bounds, 3)
+    code = CodeTest(EVENT_BY_NAME[name].code, 0, 1, BIT, BIT, BIT, BIT, ROW_ALL, (test,))
+    return GatePlan((code,), frozenset(), (0, (1 << 4096) - 1, 1, *rows))
+
+
+@pytest.fixture(scope="module")
+def gated() -> Iterator[Live]:
+    with Live([], ring_bytes=1 << 24) as live:
+        yield live
+
+
+def load(live: Live, plan: GatePlan | None, names: list[str] | None = None) -> None:
+    codes = [EVENT_BY_NAME[name].code for name in names or NAMES]
+    assert not live.sensor.want(codes, False, plan=plan)
+
+
+def opened(run: Run) -> set[object]:
+    return {event.get("path") for event in run.of("open")}
+
+
+ATOMS: dict[str, Callable[[Path], tuple[int, tuple[int, ...]]]] = {
+    "exact": lambda hit: (exact_key(os.fsencode(hit)), ()),
+    "folder": lambda hit: (prefix_key(os.fsencode(hit.parent)), ()),
+    "folder above": lambda hit: (prefix_key(os.fsencode(hit.parent.parent)), ()),
+    "component": lambda hit: (component_key(os.fsencode(hit.parent.name)), ()),
+    "leaf": lambda hit: (leaf_key(os.fsencode(hit.name)), ()),
+    "short suffix": lambda hit: (suffix_key(b".hit"), (2, 4)),
+    "long suffix": lambda hit: (suffix_key(b"rticular.hit"), (3, 12)),
+}
+
+
+@pytest.mark.parametrize("atom", ATOMS)
+def test_a_path_that_a_step_asks_for_passes_and_another_does_not(gated: Live, tmp_path: Path, atom: str) -> None:
+    hit, miss = tmp_path / "one" / "two" / "particular.hit", tmp_path / "three" / "other.file"
+    for file in (hit, miss):
+        file.parent.mkdir(parents=True)
+        file.write_text("x")
+    key, suffixes = ATOMS[atom](hit)
+    load(gated, plan_of(key=key, suffixes=suffixes))
+    before = gated.sensor.gate_status()
+    run = gated.python(f"open({str(hit)!r}).close(); open({str(miss)!r}).close(); os.kill(os.getpid(), 0)")
+    after = gated.sensor.gate_status()
+    assert opened(run) == {os.fsencode(hit)}
+    assert not run.of("kill")
+    assert [e.type.name for e in run.events if e.type.name in ("exec", "exit")] == ["exec", "exit"]
+    assert after["dropped"]["open"] > before["dropped"].get("open", 0)
+    assert after["passed"]["open"] == before["passed"].get("open", 0) + 1
+
+
+@pytest.mark.parametrize("name", ["n" * 31, "n" * 32, "n" * 33, "n" * 200 + "x", "\udcff\udcfe", "a b"], ids=len)
+def test_names_of_any_length_are_hashed_as_the_plan_has_them(gated: Live, tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text("x")
+    load(gated, plan_of(key=exact_key(os.fsencode(file))))
+    assert opened(gated.python(f"open({str(file)!r}).close()")) == {os.fsencode(file)}
+    load(gated, plan_of(key=leaf_key(os.fsencode(name)[:-1])))
+    assert not gated.python(f"open({str(file)!r}).close()").of("open")
+
+
+def test_a_path_too_deep_to_be_looked_at_passes(gated: Live, tmp_path: Path) -> None:
+    file = tmp_path.joinpath(*["d"] * 40) / "file"
+    file.parent.mkdir(parents=True)
+    file.write_text("x")
+    load(gated, plan_of(key=exact_key(b"/nowhere")))
+    deep = gated.sensor.gate_status()["deep_paths"]
+    assert os.fsencode(file) in opened(gated.python(f"open({str(file)!r}).close()"))
+    assert gated.sensor.gate_status()["deep_paths"] > deep
+
+
+def test_an_open_that_failed_meets_only_what_may_lack_a_file(gated: Live, tmp_path: Path) -> None:
+    code = f"syscall(257, -100, buf(b'{tmp_path}/missing'), 0, 0)"
+    raw = os.fsencode(tmp_path / "missing")
+    load(gated, plan_of(key=exact_key(raw)))
+    assert not gated.python(code).of("open", rawpath=raw)
+    load(gated, plan_of(key=exact_key(raw), path_missing=BIT))
+    assert gated.python(code).one("open", rawpath=raw).get("path") is None
+
+
+def test_pipes_and_sockets_meet_what_may_have_no_name(gated: Live) -> None:
+    code = "r, w = os.pipe(); os.write(w, b'x'); a, b = socket.socketpair(); os.write(a.fileno(), b'x')"
+    load(gated, plan_of("write", key=exact_key(b"/nowhere")))
+    assert not gated.python(code).of("write")
+    load(gated, plan_of("write", key=exact_key(b"/nowhere"), path_nameless=BIT))
+    found = [event.get("path") for event in gated.python(code).of("write")]
+    assert [path.split(b":")[0] for path in found if isinstance(path, bytes)][:2] == [b"pipe", b"socket"]
+
+
+def test_a_memfd_may_be_anything(gated: Live) -> None:
+    load(gated, plan_of("write", key=exact_key(b"/nowhere")))
+    run = gated.python("os.write(os.memfd_create('secret'), b'x')")
+    assert [event.get("path") for event in run.of("write")] == [b"memfd:secret"]
+
+
+def test_the_root_folder_is_a_path(gated: Live) -> None:
+    load(gated, plan_of(key=exact_key(b"/")))
+    assert opened(gated.python("os.close(os.open('/', os.O_DIRECTORY)); os.close(os.open('/etc', 0))")) == {b"/"}
+
+
+def test_flags_are_tested_by_their_bits(gated: Live, tmp_path: Path) -> None:
+    load(gated, number_plan("open", Input.FLAGS, NumberKind.BITS, (os.O_CREAT,), (0, 1)))
+    run = gated.python(f"open('{tmp_path}/new', 'w').close(); open('{tmp_path}/new').close()")
+    assert [event.get("created") for event in run.of("open")] == [True]
+    load(gated, number_plan("open", Input.CREATED, NumberKind.RANGES, (1,), (0, 1)))
+    run = gated.python(f"open('{tmp_path}/newer', 'w').close(); open('{tmp_path}/newer').close()")
+    assert [event.get("created") for event in run.of("open")] == [True]
+
+
+def test_results_are_signed(gated: Live, tmp_path: Path) -> None:
+    load(gated, number_plan("open", Input.RET, NumberKind.RANGES, (0,), (1, 0)))
+    run = gated.python(f"open('/dev/null').close(); syscall(257, -100, buf(b'{tmp_path}/none'), 0, 0)")
+    assert run.of("open") and all(isinstance(e.get("ret"), int) and e.get("ret") < 0 for e in run.of("open"))  # type: ignore[operator]
+
+
+def test_numbers_of_the_actor_are_tested(gated: Live) -> None:
+    code = "os.close(os.open('/dev/zero', 0)); syscall(117, 12345, 12345, 12345); os.close(os.open('/dev/null', 0))"
+    for which in (Input.UID, Input.EUID):
+        load(gated, number_plan("open", which, NumberKind.RANGES, (12345, 12346), (0, 1, 0)))
+        assert opened(gated.python(code)) == {b"/dev/null"}
+
+
+def test_a_name_of_the_actor_is_tested(gated: Live) -> None:
+    load(gated, plan_of(key=comm_key(b"particular"), path_free=BIT, comm_free=ROW_NONE))
+    run = gated.python(
+        "open('/dev/zero').close(); syscall(157, 15, buf(b'particular'), 0, 0, 0); open('/dev/null').close()"
+    )
+    assert opened(run) == {b"/dev/null"}
+
+
+def test_sockets_are_tested_by_family_and_port(gated: Live) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code = f"socket.create_connection(('127.0.0.1', {port})).close()"
+        load(gated, number_plan("connect", Input.PORT, NumberKind.RANGES, (port, port + 1), (0, 1, 0)))
+        assert gated.python(code).one("connect").get("dst.port") == port
+        load(gated, number_plan("connect", Input.PORT, NumberKind.RANGES, (port, port + 1), (1, 0, 1)))
+        assert not gated.python(code).of("connect")
+        load(gated, number_plan("connect", Input.FAMILY, NumberKind.RANGES, (socket.AF_INET, 3), (1, 0, 1)))
+        assert not gated.python(code).of("connect")
+
+
+def test_a_signal_is_tested(gated: Live) -> None:
+    load(gated, number_plan("kill", Input.REQUEST, NumberKind.RANGES, (1, 2), (0, 1, 0)))
+    run = gated.python(
+        "import signal; signal.signal(1, signal.SIG_IGN); os.kill(os.getpid(), 0); os.kill(os.getpid(), 1)"
+    )
+    assert [event.get("sig") for event in run.of("kill")] == [1]
+
+
+def test_without_a_plan_everything_passes(gated: Live) -> None:
+    load(gated, plan_of(key=exact_key(b"/nowhere")))
+    assert not gated.python("open('/dev/null').close()").of("open")
+    load(gated, None)
+    assert gated.sensor.gate_status()["mode"] == "open"
+    assert gated.python("open('/dev/null').close()").of("open", path=b"/dev/null")
+
+
+def test_an_open_code_passes_whatever_it_is(gated: Live) -> None:
+    load(gated, GatePlan(open_codes=frozenset({EVENT_BY_NAME["open"].code})))
+    run = gated.python("open('/dev/null').close(); os.kill(os.getpid(), 0)")
+    assert run.of("open", path=b"/dev/null") and not run.of("kill")
+
+
+def test_the_switch_lets_everything_pass(tmp_path: Path) -> None:
+    with Live([], gate="off") as live:
+        load(live, GatePlan())
+        assert live.sensor.gate_status()["mode"] == "off"
+        assert live.python("open('/dev/null').close()").of("open", path=b"/dev/null")
+
+
+def test_shadow_lets_everything_pass_and_says_what_it_thinks(tmp_path: Path) -> None:
+    hit, miss = tmp_path / "hit", tmp_path / "miss"
+    hit.write_text("x")
+    miss.write_text("x")
+    with Live([], gate="shadow") as live:
+        load(live, plan_of(key=exact_key(os.fsencode(hit))))
+        run = live.python(f"open('{hit}').close(); open('{miss}').close()")
+    flags = {event.get("path"): bool(event.flags & Flag.GATE_DROP) for event in run.of("open")}
+    assert (flags[os.fsencode(hit)], flags[os.fsencode(miss)]) == (False, True)
+    assert not any(event.flags & Flag.GATE_DROP for event in run.events if event.type.name in ("exec", "fork", "exit"))
+
+
+def test_no_event_that_both_plans_want_is_lost_while_they_take_turns(gated: Live, tmp_path: Path) -> None:
+    wanted = tmp_path / "wanted"
+    wanted.write_text("x")
+    path = os.fsencode(wanted)
+    plans = [plan_of(key=exact_key(path)), plan_of(key=leaf_key(b"wanted"))]
+    load(gated, plans[0])
+    done, flips = threading.Event(), 0
+
+    def turn() -> None:
+        nonlocal flips
+        while not done.is_set():
+            load(gated, plans[flips % 2])
+            flips += 1
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    try:
+        run = gated.python(
+            f"for _ in range(5000): os.close(os.open({str(wanted)!r}, 0)); os.close(os.open('/dev/null', 0))"
+        )
+    finally:
+        done.set()
+        thread.join(30)
+    assert flips > 3
+    assert [event.get("path") for event in run.of("open")] == [path] * 5000
+
+
+def test_what_a_set_id_call_leaves_behind_is_kept_although_its_event_is_dropped(gated: Live) -> None:
+    setuid = EVENT_BY_NAME["setuid"].code
+    code = "syscall(117, 7, 7, 7); syscall(117, 7, 7, 7); syscall(62, os.getpid(), 0)"
+    names = ["setuid", "kill"]
+    only = number_plan("setuid", Input.RET, NumberKind.RANGES, (0,), (1, 0))
+    load(gated, only, names)
+    assert not gated.python(code).of("setuid")
+    load(gated, GatePlan(open_codes=frozenset({setuid})), names)
+    first, second = gated.python(code).of("setuid")
+    assert (first.get("old.uid"), second.get("old.uid")) == (0, 7)

@@ -1,0 +1,60 @@
+"""tracerd/gate.py: a plan as the kernel's table."""
+
+from __future__ import annotations
+
+import struct
+from random import Random
+
+from execray.gate.plan import ALL_BITS, GatePlan
+from execray.schema.catalog import EVENT_BY_NAME
+from execray.schema.layout import ER_GATE_BUCKET, GATE_AT, GATE_WORK_AT, GATE_WORK_BYTES
+from tests.support.gates import random_plan
+from tracerd.gate import GateCounts, table_of
+
+
+def member(table: bytes, name: str) -> bytes:
+    at, size = GATE_AT[name]
+    return table[at : at + size]
+
+
+def test_every_key_is_found_where_the_kernel_looks() -> None:
+    keys = {Random(n).getrandbits(64): n % 7 for n in range(8192)}
+    table = table_of(GatePlan(rows=(0, ALL_BITS, *range(5)), keys=keys), 1)
+    stored = struct.unpack("<8192Q", member(table, "key"))
+    rows = struct.unpack("<8192H", member(table, "key_row"))
+    begins = struct.unpack_from("<4097H", member(table, "bucket"))
+    bloom = struct.unpack("<1024Q", member(table, "bloom"))
+    assert member(table, "open") == bytes(8)
+    for key, row in keys.items():
+        bucket = key >> 52
+        assert begins[bucket + 1] - begins[bucket] <= ER_GATE_BUCKET
+        assert rows[stored.index(key, begins[bucket], begins[bucket + 1])] == row
+        bits = 1 << (key & 63) | 1 << (key >> 6 & 63)
+        assert bloom[key >> 54] & bits == bits
+
+
+def test_keys_that_crowd_into_one_bucket_open_everything() -> None:
+    keys = {(0xABC << 52) + n: 2 for n in range(ER_GATE_BUCKET + 1)}
+    table = table_of(GatePlan(rows=(0, ALL_BITS, 1), keys=keys), 1)
+    assert member(table, "open") == b"\xff" * 8
+    assert not any(member(table, "bloom"))
+
+
+def test_rows_are_written_as_words() -> None:
+    plan = random_plan(Random(5))
+    table = table_of(plan, 7)
+    first = GATE_AT["row"][0]
+    assert len(table) == first + 512 * len(plan.rows)
+    for index, row in enumerate(plan.rows):
+        assert int.from_bytes(table[first + 512 * index :][:512], "little") == row
+    assert struct.unpack("<Q", member(table, "generation")) == (7,)
+
+
+def test_counts_of_all_processors_and_hooks_are_added_up() -> None:
+    code = EVENT_BY_NAME["open"].code
+    one = bytearray(GATE_WORK_BYTES)
+    struct.pack_into("<Q", one, GATE_WORK_AT["passed"][0] + 8 * code, 3)
+    struct.pack_into("<Q", one, GATE_WORK_AT["dropped"][0] + 8 * code, 5)
+    struct.pack_into("<Q", one, GATE_WORK_AT["deep"][0], 1)
+    counts = GateCounts.of([bytes(one) * 2, bytes(one)])
+    assert (counts.passed, counts.dropped, counts.deep) == ({"open": 9}, {"open": 15}, 3)

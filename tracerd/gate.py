@@ -1,0 +1,187 @@
+"""The kernel gate: a plan into the kernel's table, the flip from one to the next, and what the kernel counts.
+
+Two tables, of which at most one is in use. The next plan is written into the other, once no program can still be reading that;
+then one store makes it the one in use, between two events.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from execray.gate.plan import ROW_ALL, CodeTest, GatePlan, Input, NumberTest
+from execray.schema.catalog import EVENT_BY_CODE
+from execray.schema.layout import (
+    ER_GATE_BLOOM,
+    ER_GATE_BUCKET,
+    ER_GATE_BUCKETS,
+    ER_GATE_CODES,
+    ER_GATE_HALVES,
+    ER_GATE_INPUT,
+    ER_GATE_NUMBERS,
+    ER_GATE_SHADOW,
+    GATE_AT,
+    GATE_BYTES,
+    GATE_CODE,
+    GATE_NUMBER,
+    GATE_ROW,
+    GATE_WORK_AT,
+    GATE_WORK_BYTES,
+)
+from tracerd import bpf
+from tracerd.bpf import Map, MapType
+
+_EVERY_CODE: Final = (1 << ER_GATE_CODES) - 1
+_COMM: Final = 1 << ER_GATE_INPUT["ER_GATE_COMM"]
+_ACTOR: Final = frozenset({Input.UID, Input.EUID})
+_BUCKET_SHIFT: Final = 64 - (ER_GATE_BUCKETS - 1).bit_length()
+_BLOOM_SHIFT: Final = 64 - (ER_GATE_BLOOM - 1).bit_length()
+
+
+def table_of(plan: GatePlan, generation: int) -> bytes:
+    """Returns the plan as `struct er_gate`, up to the last row that it has."""
+    rows = GATE_AT["row"][0]
+    out = bytearray(rows + len(plan.rows) * GATE_ROW.size)
+    _put(out, "generation", struct.pack("<Q", generation))
+    keys = sorted(plan.keys.items())
+    buckets = Counter(key >> _BUCKET_SHIFT for key, _ in keys)
+    # keys that crowd into one bucket are no accident: a plan that can't be looked up tests nothing
+    crowded = any(count > ER_GATE_BUCKET for count in buckets.values())
+    open_codes = _EVERY_CODE if crowded else sum(1 << code for code in plan.open_codes)
+    _put(out, "open", struct.pack("<Q", open_codes))
+    _put(out, "suffix", bytes(plan.suffixes))
+    if not crowded:
+        _put_keys(out, keys, buckets)
+    for code in plan.codes:
+        at = GATE_AT["code"][0] + code.code * GATE_CODE.size
+        out[at : at + GATE_CODE.size] = _code(code)
+    for index, row in enumerate(plan.rows):
+        at = rows + index * GATE_ROW.size
+        out[at : at + GATE_ROW.size] = row.to_bytes(GATE_ROW.size, "little")
+    return bytes(out)
+
+
+def _put(out: bytearray, member: str, data: bytes) -> None:
+    at, size = GATE_AT[member]
+    assert len(data) <= size
+    out[at : at + len(data)] = data
+
+
+def _put_keys(out: bytearray, keys: list[tuple[int, int]], buckets: Mapping[int, int]) -> None:
+    bloom = [0] * ER_GATE_BLOOM
+    for key, _ in keys:
+        bloom[key >> _BLOOM_SHIFT] |= 1 << (key & 63) | 1 << (key >> 6 & 63)
+    begins, at = [], 0
+    for bucket in range(ER_GATE_BUCKETS):
+        begins.append(at)
+        at += buckets.get(bucket, 0)
+    begins.append(at)
+    _put(out, "bloom", struct.pack(f"<{ER_GATE_BLOOM}Q", *bloom))
+    _put(out, "bucket", struct.pack(f"<{len(begins)}H", *begins))
+    _put(out, "key", struct.pack(f"<{len(keys)}Q", *(key for key, _ in keys)))
+    _put(out, "key_row", struct.pack(f"<{len(keys)}H", *(row for _, row in keys)))
+
+
+def _code(code: CodeTest) -> bytes:
+    numbers = b"".join(map(_number, code.numbers)).ljust(ER_GATE_NUMBERS * GATE_NUMBER.size, b"\0")
+    asks = sum(1 << which for which in {number.input for number in code.numbers} & _ACTOR)
+    if code.comm_free != ROW_ALL:
+        asks |= _COMM
+    rows = (code.all, code.path_free, code.path_nameless, code.path_missing, code.comm_free)
+    return GATE_CODE.pack(code.first_word, code.end_word, *rows, len(code.numbers), asks, numbers)
+
+
+def _number(number: NumberTest) -> bytes:
+    bounds = b"".join((bound & (1 << 64) - 1).to_bytes(8, "little") for bound in number.bounds)
+    return GATE_NUMBER.pack(number.input, number.kind, number.rows, len(number.bounds), bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class GateCounts:
+    """What the kernel counted, over all processors and hooks. Only grows."""
+
+    passed: dict[str, int]  # by event
+    dropped: dict[str, int]
+    deep: int  # paths of more components than are looked at
+
+    @classmethod
+    def of(cls, raws: Iterable[bytes]) -> GateCounts:
+        """Adds up some `struct er_gate_work`, back to back."""
+        passed, dropped, deep = [0] * ER_GATE_CODES, [0] * ER_GATE_CODES, 0
+        for raw in raws:
+            for start in range(0, len(raw), GATE_WORK_BYTES):
+                for total, member in ((passed, "passed"), (dropped, "dropped")):
+                    counts = struct.unpack_from(f"<{ER_GATE_CODES}Q", raw, start + GATE_WORK_AT[member][0])
+                    total[:] = map(int.__add__, total, counts)
+                deep += struct.unpack_from("<Q", raw, start + GATE_WORK_AT["deep"][0])[0]
+        return cls(_named(passed), _named(dropped), deep)
+
+
+def _named(counts: list[int]) -> dict[str, int]:
+    return {EVENT_BY_CODE[code].name: n for code, n in enumerate(counts) if n and code in EVENT_BY_CODE}
+
+
+def possible_cpus() -> int:
+    """Returns how many processors the kernel keeps values for. Raises OSError."""
+    said = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii")
+    return 1 + int(said.strip().rpartition(",")[2].rpartition("-")[2])
+
+
+class Gate:
+    """The two tables. What is in use is `value`, which belongs into er_config."""
+
+    def __init__(self, mode: str = "on") -> None:
+        """mode: on, off, or shadow, which lets everything pass and flags what it would have dropped. Raises OSError."""
+        self.mode = mode
+        self.map = Map.create(MapType.ARRAY, "er_gate", 4, GATE_BYTES, ER_GATE_HALVES, bpf.MAP_MMAPABLE)
+        self.generation = 0
+        self._view = self.map.view()
+        self._half = 0
+        self._written = [0] * ER_GATE_HALVES  # bytes
+        self._grace = Map.create(MapType.ARRAY_OF_MAPS, "er_grace", 4, 4, 1, inner=self.map)
+
+    @property
+    def value(self) -> int:
+        """er_config::gate: 0 where everything passes."""
+        return self._half | ER_GATE_SHADOW if self._half and self.mode == "shadow" else self._half
+
+    def load(self, plan: GatePlan | None) -> None:
+        """Writes a plan into the table that isn't in use, and makes that `value`; None: everything passes. Raises OSError.
+
+        Waits until no program runs that might still read that table: some milliseconds.
+        """
+        if plan is None or self.mode == "off":
+            self._half = 0
+            return
+        bpf.fill_slot(self._grace.fd, self.map)  # the kernel comes back from this when every program that ran has ended
+        half = 2 if self._half == 1 else 1
+        self.generation += 1
+        table = table_of(plan, self.generation)
+        at = (half - 1) * GATE_BYTES
+        was = self._written[half - 1]
+        self._view[at : at + len(table)] = table
+        if was > len(table):
+            self._view[at + len(table) : at + was] = bytes(was - len(table))
+        self._written[half - 1] = len(table)
+        self._half = half
+
+    def status(self, counts: GateCounts) -> dict[str, Any]:
+        """Returns what heartbeats and `status` say of it."""
+        state = "open" if not self._half else self.mode
+        return {
+            "mode": "off" if self.mode == "off" else state,
+            "generation": self.generation,
+            "passed": counts.passed,
+            "dropped": counts.dropped,
+            "deep_paths": counts.deep,
+        }
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self._view.close()
+        self._grace.close()
+        self.map.close()
