@@ -21,6 +21,7 @@ from policyd.program import CompiledPolicy
 from tests.properties import texts
 from tests.properties.programs import SECOND, describe, hashed, random_policy
 from tests.properties.simpler import simpler_policies
+from tests.properties.simpler_texts import simpler
 from tests.properties.streams import Move, as_json_lines, play, random_moves
 from tests.support.reference import Reference
 from tests.support.reference_partials import Found, Taken
@@ -113,7 +114,7 @@ class TextCase(Case):
         return texts.render(self.texts)
 
     def simpler_policies(self) -> Iterator[Case]:
-        for smaller in texts.simpler(self.texts):
+        for smaller in simpler(self.texts):
             yield replace(self, texts=smaller)
 
 

@@ -18,6 +18,7 @@ from policyd.engine.partials import Limits
 from tests.properties import texts
 from tests.properties.cases import NO_BOUNDS, Case, compare, random_case, run_engine
 from tests.properties.shrink import shrink
+from tests.properties.simpler_texts import simpler
 from tests.properties.streams import as_json_lines
 
 CASES = 5_000
@@ -136,3 +137,10 @@ def test_most_random_texts_compile_and_the_others_say_nothing_wrong() -> None:
         refused += not compilation.ok
         assert {d.code for d in compilation.diagnostics if d.level is Level.ERROR} <= expected
     assert refused < 100
+
+
+def test_every_text_that_is_simpler_than_one_drawn_can_be_written_down() -> None:
+    for number in range(60):
+        drawn = texts.random_text(Random(f"simpler:{number}"), frozenset(texts.FEATURES), "p")
+        whole = texts.render([drawn]).split()
+        assert all(len(texts.render([policy]).split()) <= len(whole) for policy in simpler(drawn))

@@ -1,12 +1,12 @@
-"""Random policies as their authors write them: trees of statements, rendered as text and made small when a case fails."""
+"""Random policies as their authors write them: trees of statements, and rendered as text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 #: What the generator can write and the compiler, as it stands, takes.
 FEATURES: tuple[str, ...] = (
@@ -343,31 +343,3 @@ def random_text(rng: Random, features: frozenset[str], name: str) -> Policy:
         exceptions.append(draft.condition(files=False))
     on_step = (rng.choice(draft.aliases),) if draft.aliases and draft.has("handlers", 0.4) else ()
     return Policy(name, tuple(options), body, draft.untils(0.6), tuple(exceptions), on_step)
-
-
-# ---- made smaller
-
-
-def simpler(node: Any) -> Iterator[Any]:
-    """Yields trees with one thing less: an item of a sequence, a part, or a statement put where the choice was."""
-    if isinstance(node, tuple):
-        for at, item in enumerate(node):
-            yield node[:at] + node[at + 1 :]
-            for smaller in simpler(item):
-                yield (*node[:at], smaller, *node[at + 1 :])
-        for at, item in enumerate(node):  # what is inside of a group takes the group's place
-            if isinstance(item, Block):
-                yield node[:at] + item.body + node[at + 1 :]
-            elif isinstance(item, Choice):
-                yield (*node[:at], item.test, item.then, *node[at + 1 :])
-            elif isinstance(item, Either):
-                yield from (node[:at] + body.body + node[at + 1 :] for body in item.bodies)
-    elif is_dataclass(node) and not isinstance(node, type):
-        for part in fields(node):
-            value = getattr(node, part.name)
-            if isinstance(value, Block) and not isinstance(node, Either) and len(value.body) == 1:
-                yield replace(node, **{part.name: value.body[0]})
-            if part.name == "other" and value is not None:
-                yield replace(node, **{part.name: None})
-            for smaller in simpler(value):
-                yield replace(node, **{part.name: smaller})
