@@ -113,7 +113,8 @@ def read(ref: FieldRef, scope: Scope) -> Known:
         return MISSING
     whole = event.get(ref.name)
     cut = bool(event.flags & (field.cut_by if field else NO_FLAG))
-    unknown = whole is None and bool(event.flags & UNKNOWN)
+    optional = field is not None and field.optional  # a missing one says that there is none
+    unknown = whole is None and not optional and bool(event.flags & UNKNOWN)
     value = _indexed(whole, ref.index)
     return Known(value, not cut and not unknown, cut and value is not None)
 
