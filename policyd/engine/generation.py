@@ -32,9 +32,12 @@ FieldPlan: TypeAlias = "tuple[int, int, dict[Value, int], SlotRows]"
 
 
 class CodePlan(NamedTuple):
-    """How to test one kind of event: the steps it may meet, the slots to look at, and those only for bits that fire."""
+    """How to test one kind of event: the slots to look at, and those only for bits that fire.
 
-    mask: int
+    mask: the steps it may meet; None: the rows of those slots say so.
+    """
+
+    mask: int | None
     fields: tuple[FieldPlan, ...]
     late_fields: tuple[FieldPlan, ...]
 
@@ -89,8 +92,10 @@ class Generation:
         for table in self.tables:
             self._add(table)
         self._ones = ones = (1 << base + len(self._owners)) - 1
-        for rows in self.rows.values():
-            rows.build(ones)
+        for key, rows in self.rows.items():
+            # The rows of a kind of event have the bits of no other, so that nothing else need clear those. But what is looked at
+            # when a step fires has the bit of the step, and not those of its ways.
+            rows.build(self._masks[key.code] if key.code > 0 and key.slot not in UNCACHED else ones)
         self.actor_fields = self._fields(ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot])
         self.parent_fields = self._fields(PARENT_ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot])
         self.orphan_row = ones
@@ -186,7 +191,8 @@ class Generation:
     def _plan(self, kind: EventType, mask: int) -> CodePlan:
         fields = self._fields(kind.code, lambda slot: 5 + kind.slot_of[slot])
         late = {5 + kind.slot_of[slot] for slot in UNCACHED if slot in kind.slot_of}
-        return CodePlan(mask, tuple(f for f in fields if f[0] not in late), tuple(f for f in fields if f[0] in late))
+        early = tuple(field for field in fields if field[0] not in late)
+        return CodePlan(None if early else mask, early, tuple(field for field in fields if field[0] in late))
 
 
 def _key_functions(tables: list[PolicyTable]) -> list[tuple[KeyFunction, int]]:

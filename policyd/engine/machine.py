@@ -198,18 +198,17 @@ class Machine:
                     found = actor_rows[actor]
                     if found is None:
                         found = actor_rows[actor] = generation.actor_row(batch, actor)
-                    bits = found & plan.mask
-                    if bits:
-                        for at, mode, cache, rows in plan.fields:
-                            value = row[at]
-                            if mode == TEXT and value is not None:
-                                value = strings[value]
-                            elif mode == TEXTS and value is not None:
-                                value = tuple([strings[item] for item in value])
-                            known = cache.get(value)
-                            bits &= rows.miss(value) if known is None else known
-                            if not bits:
-                                break
+                    bits = found if plan.mask is None else found & plan.mask
+                    for at, mode, cache, rows in plan.fields:
+                        value = row[at]
+                        if mode == TEXT and value is not None:
+                            value = strings[value]
+                        elif mode == TEXTS and value is not None:
+                            value = tuple([strings[item] for item in value])
+                        known = cache.get(value)
+                        bits &= rows.miss(value) if known is None else known
+                        if not bits:
+                            break
                 elif code == LOST:
                     outputs.append(self._loss(row, batch.first_id + position))
                     continue
