@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The life of processes: exec, fork, exit. Always attached: lineage and the table of processes rest on it. */
 #include "execray/common.h"
+#include "execray/creds.h"
 
 static __always_inline void er_append_argv(struct er_exec *e, struct task_struct *task, __u32 at)
 {
@@ -46,6 +47,9 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	/* exec by another thread than the leader: that thread takes over the leader's tid */
 	if (old_pid != BPF_CORE_READ(task, pid))
 		er_forget_creds(old_pid);
+	else if (!BPF_CORE_READ_BITFIELD_PROBED(bprm,
+						secureexec)) /* set where the file gives other ids or capabilities */
+		er_note_cred_change(config, ER_CALL_EXEC);
 	er_remember_creds(task);
 	er_end_hiding(task);
 	if (!config || !scratch)
@@ -105,6 +109,7 @@ int BPF_PROG(er_fork, struct task_struct *parent, struct task_struct *child)
 	struct er_fork e;
 	bool ours, heartbeat;
 
+	er_note_cred_change(config, ER_CALL_FORK);
 	er_remember_creds(child);
 	if (!config || child_pid != (__u32)BPF_CORE_READ(child, pid)) /* a thread */
 		return 0;

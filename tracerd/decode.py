@@ -5,7 +5,7 @@ One function per record, no I/O. This is tracerd's hot path: about 4 us an event
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
 from typing import Final, NamedTuple, TypeAlias
 
@@ -56,7 +56,9 @@ Slots: TypeAlias = tuple[object, ...]
 _FileSlots: TypeAlias = tuple[int | None, int | None, tuple[int | None, ...] | None, int | None]
 
 #: er_ptrace.nr -> the call's name
-_PROCMEM: Final = {call.number: call.name.encode() for call in EVENT_BY_NAME["procmem"].system_calls}
+_PROCMEM, _PROCREAD = (
+    {call.number: call.name.encode() for call in EVENT_BY_NAME[name].system_calls} for name in ("procmem", "procread")
+)
 _NOWHERE: Final = (None, None)
 #: Events that say that a name is another file's from now on.
 _NAMING: Final = frozenset(
@@ -100,7 +102,9 @@ class Decoder:
             code["ptrace"]: (PTRACE.size, self._ptrace),
             code["kill"]: (PTRACE.size, self._kill),
             code["procmem"]: (PTRACE.size, self._procmem),
+            code["procread"]: (PTRACE.size, self._procread),
             code["setuid"]: (SETUID.size, self._setuid),
+            code["cred_change"]: (SETUID.size, self._cred_change),
             code["syscall"]: (PLAIN.size, self._syscall),
         }
         plain = plain_decoders(frozenset(EVENT_BY_CODE) - frozenset(self._handlers))
@@ -296,10 +300,16 @@ class Decoder:
         return (r.request, number, *self._target(r), r.ret)
 
     def _procmem(self, record: memoryview, flags: int) -> Slots:
+        return self._memory(record, _PROCMEM)
+
+    def _procread(self, record: memoryview, flags: int) -> Slots:
+        return self._memory(record, _PROCREAD)
+
+    def _memory(self, record: memoryview, calls: Mapping[int, bytes]) -> Slots:
         r = layout.Ptrace._make(PTRACE.unpack_from(record))
-        call = _PROCMEM.get(r.nr)
+        call = calls.get(r.nr)
         if call is None:
-            raise BadRecord(f"call {r.nr} is no procmem")
+            raise BadRecord(f"call {r.nr} is no way to another's memory")
         return (self._builder.text(call), r.request, *self._target(r), r.ret)
 
     def _setuid(self, record: memoryview, flags: int) -> Slots:
@@ -308,4 +318,12 @@ class Decoder:
         if call is None:
             raise BadRecord(f"set*id call {r.call}")
         old = (None, None) if flags & _OLD_CREDS_UNKNOWN else (r.old_uid, r.old_euid)
-        return (self._builder.text(call), r.new_uid, r.new_euid, *old, r.ret)
+        new = (None, None) if call == b"setfsuid" else (r.new_uid, r.new_euid)  # which changes neither
+        return (self._builder.text(call), *new, *old, r.ret)
+
+    def _cred_change(self, record: memoryview, flags: int) -> Slots:
+        r = layout.Setuid._make(SETUID.unpack_from(record))
+        call = _CALLS.get(r.call)
+        if call is None:
+            raise BadRecord(f"noticed at {r.call}")
+        return (self._builder.text(call), r.new_uid, r.new_euid, r.old_uid, r.old_euid)

@@ -45,7 +45,7 @@ def table_of(codes: Iterable[int], numbers: Iterable[int] = (), armed: Iterable[
             shape = Shape(_SYSCALL, *(0,) * (len(Shape._fields) - 1))._replace(nr=number)
             for place in (ER_SHAPES_NATIVE + number, *(ER_SHAPES_COMPAT + n for n in compat_numbers(number))):
                 shapes[place] = _with(shapes.get(place), shape)
-    only = frozenset(kernel_number(code) for code in armed)
+    only = frozenset(kernel_number(code) for code in armed if code not in _FOLLOWED)
     shapes = {place: _armed(shape, only) for place, shape in shapes.items()}
     first = next((shapes[place] for place in shapes if ER_SHAPES_SOCKETCALL <= place < ER_SHAPES_URING), None)
     if first is not None:

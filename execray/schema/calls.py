@@ -4,7 +4,7 @@
     ftruncate  77  93  fd len:q
 
 NUMBER is that of the 64-bit entry point, NUMBER32 those of the 32-bit one on x86, separated by commas; `-` where there is none.
-`x32=N` is the number that the x32 ABI has of its own, `socketcall=N` what a 32-bit caller may give to socketcall instead,
+`x32=N` is the number that the x32 ABI has of its own, `socketcall=N,M` what a 32-bit caller may give to socketcall instead,
 `uring=N` the operations of an io_uring that do the same.
 
 Words stand for the arguments, in order:
@@ -16,7 +16,7 @@ Words stand for the arguments, in order:
 - `field`: a signed 32-bit number. `field:u` is unsigned, `:q` has 64 bits, `:w` stands in two 32-bit arguments, `:m` is unsigned,
   and missing where it is -1, `:h` the same of 16 bits
 - `field&MASK`: only those bits; `field?MASK`: a call that has none of those bits isn't the event
-- `_`: nobody's business
+- `_`: nobody's business; `_?=A,B`: a call where it is neither of these two isn't the event
 
 and these are no arguments: `=fd`, the result is such a descriptor; `=root`, `path` is the root that the caller has afterwards;
 `field=N`, a constant; `field=none`, missing; `field=N&MASK`, bits of the Nth argument. A field `call` is the call's name.
@@ -33,6 +33,7 @@ from execray.schema.records import compared
 
 #: A call that has no number of its own among the 64-bit ones is named by this and its first 32-bit one (`er_shape.nr`).
 ONLY_32BIT: Final = 1024
+ONE_OF: Final = 8  # in a position of `need`
 RESULT: Final = 7  # where a call's values hold its result; its arguments are 1 to 6
 _WORD: Final = re.compile(r"(\$?)([a-z_][a-z_0-9.]*)(?::([uqwmh]))?(?:&(\d+))?(?:\?(\d+))?")
 _PLACES: Final = {
@@ -63,7 +64,7 @@ class Call:
     native: int | None
     compat: tuple[int, ...]
     x32: int | None = None
-    socketcall: int | None = None
+    socketcall: tuple[int, ...] = ()
     uring: tuple[int, ...] = ()
     fd: int = 0
     dirs: list[int] = field(default_factory=lambda: [0, 0])
@@ -71,7 +72,7 @@ class Call:
     follows: bool = False  # a symbolic link at the end of the first name is followed
     texts: list[tuple[str, int]] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
-    need: tuple[int, int] = (0, 0)  # position, bits: one of them must be set
+    need: tuple[int, int] = (0, 0)  # position, bits: one of them must be set; with ONE_OF, two numbers of 16 bits
 
     @property
     def number(self) -> int:
@@ -95,8 +96,8 @@ def places_of(call: Call) -> Iterator[int]:
         yield ER_SHAPES_NATIVE + call.x32
     for number in call.compat:
         yield ER_SHAPES_COMPAT + number
-    if call.socketcall is not None:
-        yield ER_SHAPES_SOCKETCALL + call.socketcall
+    for number in call.socketcall:
+        yield ER_SHAPES_SOCKETCALL + number
     for number in call.uring:
         yield ER_SHAPES_URING + number
 
@@ -111,7 +112,7 @@ def parse_call(line: str) -> Call:
     )
     at = 1
     for word in words:
-        if "=" in word:
+        if "=" in word and not word.startswith("_?="):
             _no_argument(call, word)
         else:
             at += _argument(call, word, at)
@@ -131,10 +132,10 @@ def _no_argument(call: Call, word: str) -> None:
         call.fd = RESULT
     elif word == "=root":
         call.dirs[0] = RESULT
-    elif left in ("x32", "socketcall"):
-        setattr(call, left, int(right))
-    elif left == "uring":
-        call.uring = tuple(int(number) for number in right.split(","))
+    elif left == "x32":
+        call.x32 = int(right)
+    elif left in ("socketcall", "uring"):
+        setattr(call, left, tuple(int(number) for number in right.split(",")))
     elif right == "none":
         call.values.append(Value(left))
     elif "&" in right:
@@ -147,6 +148,10 @@ def _no_argument(call: Call, word: str) -> None:
 def _argument(call: Call, word: str, at: int) -> int:
     """Notes what an argument is; returns how many it takes."""
     if word == "_":
+        return 1
+    if word.startswith("_?="):
+        first, _, second = word[3:].partition(",")
+        call.need = (at | ONE_OF, int(first) | int(second) << 16)
         return 1
     if word in _PLACES:
         kind, which = _PLACES[word]

@@ -117,7 +117,7 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
             RET,
         ),
         calls=(
-            "sendto 44 369 fd socketcall=11 uring=26,47",
+            "sendto 44 369 fd socketcall=11,9 uring=26,47",
             "sendmsg 46 370 fd x32=518 socketcall=16 uring=9,48",
             "sendmmsg 307 345 fd x32=538 socketcall=20",
         ),
@@ -127,7 +127,8 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
     EventType(
         31,
         "dup",
-        "A descriptor was copied, or that was tried: dup, dup2, dup3, and pidfd_getfd, which copies one of another process.",
+        "A descriptor was copied, or that was tried: dup, dup2, dup3, fcntl with F_DUPFD, and pidfd_getfd, which copies one of"
+        " another process.",
         (
             Field("fd", Kind.INT, "The descriptor that is copied.", ("oldfd",)),
             path("What it refers to, as for write."),
@@ -135,7 +136,13 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
             FILE_NAMES,
             Field("ret", Kind.INT, RET.doc, ("newfd",), constants="E"),
         ),
-        calls=("dup 32 41 fd", "dup2 33 63 fd", "dup3 292 330 fd", "pidfd_getfd 438 438 _ fd =fd"),
+        calls=(
+            "dup 32 41 fd",
+            "dup2 33 63 fd",
+            "dup3 292 330 fd",
+            "pidfd_getfd 438 438 _ fd =fd",
+            "fcntl 72 55,221 fd _?=0,1030",
+        ),
         ecs_category="process",
         ecs_action="dup",
     ),

@@ -83,10 +83,15 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
     EventType(
         9,
         "setuid",
-        "A thread changed its user ids, or tried: setuid, setreuid, setresuid.",
+        "A thread changed its user ids, or tried: setuid, setreuid, setresuid; or by setfsuid the one for files, after the call"
+        " the actor's `fsuid`.",
         (
-            Field("call", Kind.BYTES, "Which call: `setuid`, `setreuid` or `setresuid`."),
-            Field("new.uid", Kind.INT, "Real user id after the call; where it failed, the one asked for."),
+            Field("call", Kind.BYTES, "Which call: `setuid`, `setreuid`, `setresuid` or `setfsuid`."),
+            Field(
+                "new.uid",
+                Kind.INT,
+                "Real user id after the call; where it failed, the one asked for. Missing for setfsuid, as is `new.euid`.",
+            ),
             Field("new.euid", Kind.INT, "Effective user id after the call; where it failed, the one asked for."),
             Field("old.uid", Kind.INT, "Real user id before; missing where it was not on record."),
             Field("old.euid", Kind.INT, "Effective user id before; missing where it was not on record."),
@@ -96,6 +101,7 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
             "setuid 105 23,213",
             "setreuid 113 70,203",
             "setresuid 117 164,208",
+            "setfsuid 122 138,215",
         ),
         aliases=("setreuid", "setresuid"),
         ecs_category="iam",
@@ -166,7 +172,8 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
     EventType(
         48,
         "setgid",
-        "A thread changed its group ids, or tried. After the call they are the actor's `gid` and `egid`.",
+        "A thread changed its group ids, or tried. After the call they are the actor's `gid`, `egid` and `fsgid`. By setgroups it"
+        " changed those beside them, which no field has.",
         (
             CALL,
             Field("new.gid", Kind.INT, "The real group id asked for; missing where it stays."),
@@ -180,9 +187,70 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
             "setgid16 - 46 new.gid:h new.egid=none",
             "setregid16 - 71 new.gid:h new.egid:h",
             "setresgid16 - 170 new.gid:h new.egid:h",
+            "setfsgid 123 139,216 new.gid=none new.egid=none",
+            "setgroups 116 81,206 new.gid=none new.egid=none",
         ),
         aliases=("setregid", "setresgid"),
         ecs_category="iam",
         ecs_action="setgid",
+    ),
+    EventType(
+        53,
+        "setsid",
+        "A process began a session, or put one into a process group, or tried. After the call they are the actor's `session.id`"
+        " and `pgrp.id`.",
+        (
+            CALL,
+            Field(
+                "target.nr", Kind.INT, "By setpgid: the process as passed, in the caller's pid namespace; 0: itself."
+            ),
+            Field("pgid", Kind.INT, "By setpgid: the group as passed; 0: one of its own."),
+            RET,
+        ),
+        calls=("setpgid 109 57 target.nr pgid", "setsid 112 66 target.nr=none pgid=none"),
+        aliases=("setpgid",),
+        ecs_category="session",
+        ecs_action="setsid",
+    ),
+    EventType(
+        54,
+        "procread",
+        "A process read another's memory, or tried: process_vm_readv, or a read of /proc/PID/mem.",
+        (
+            CALL,
+            Field(
+                "len", Kind.INT, "Bytes asked to be read; of one that takes several pieces, their number.", ("length",)
+            ),
+            *_TARGET,
+            RET,
+            _TARGET_PID,
+        ),
+        calls=(
+            "process_vm_readv 310 347 x32=539",
+            "read 0 3 fd",
+            "readv 19 145 fd x32=515",
+            "pread64 17 180 fd",
+            "preadv 295 333 fd x32=534",
+            "preadv2 327 378 fd x32=546",
+        ),
+        ecs_action="procread",
+    ),
+    EventType(
+        56,
+        "cred_change",
+        "A thread has other user ids than it last got, although no call, exec or birth gave it those: what an exploit of the"
+        " kernel leaves behind. Looked for when a thread asks for its ids (getuid, geteuid, getresuid), makes a thread or"
+        " process, or executes a program that gives it none; told once. A set*id call that was lost looks the same.",
+        (
+            Field("call", Kind.BYTES, "Where it was noticed: `getuid`, `geteuid`, `getresuid`, `exec` or `fork`."),
+            Field("new.uid", Kind.INT, "Real user id now."),
+            Field("new.euid", Kind.INT, "Effective user id now."),
+            Field("old.uid", Kind.INT, "Real user id that it last got."),
+            Field("old.euid", Kind.INT, "Effective user id that it last got."),
+        ),
+        calls=("getuid 102 24,199", "geteuid 107 49,201", "getresuid 118 165,209"),
+        points=("tp_btf/sched_process_exec", "tp_btf/sched_process_fork"),
+        ecs_category="iam",
+        ecs_action="cred_change",
     ),
 )

@@ -37,7 +37,7 @@ MAX_FIELDS: Final = 12
 OWN_RECORDS: Final = frozenset(
     (
         *("exec", "fork", "exit", "open", "write", "connect", "bind", "listen", "accept", "sendto", "ptrace", "kill"),
-        *("procmem", "setuid", "capset", "syscall"),
+        *("procmem", "procread", "setuid", "cred_change", "capset", "syscall"),
     )
 )
 _EVENT: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -295,7 +295,7 @@ def _check_numbers(call: Call, where: str) -> None:
         (ER_SHAPES_SOCKETCALL, ER_SHAPES_SOCKETCALL + 32),
         (ER_SHAPES_URING, ER_SHAPES_URING + 64),
     )
-    numbers: tuple[Iterable[int | None], ...] = ((call.native, call.x32), call.compat, (call.socketcall,), call.uring)
+    numbers: tuple[Iterable[int | None], ...] = ((call.native, call.x32), call.compat, call.socketcall, call.uring)
     for (first, end), found in zip(limits, numbers, strict=True):
         if any(number is not None and not 0 <= number < end - first for number in found):
             raise BadTable(f"{where} has a number that no call has")

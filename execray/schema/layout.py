@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 9
+ER_ABI_VERSION: Final = 10
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -101,6 +101,12 @@ ER_EVENT: Final = {
     "ER_EVENT_SETGID": 48,
     "ER_EVENT_READ": 49,
     "ER_EVENT_SYSCALL": 50,
+    "ER_EVENT_FANOTIFY_INIT": 51,
+    "ER_EVENT_FANOTIFY_MARK": 52,
+    "ER_EVENT_SETSID": 53,
+    "ER_EVENT_PROCREAD": 54,
+    "ER_EVENT_IO_SUBMIT": 55,
+    "ER_EVENT_CRED_CHANGE": 56,
     "ER_EVENT_SCAN": 63,
     "ER_EVENT_OWN": 128,
 }
@@ -163,6 +169,12 @@ ER_SETUID_CALL: Final = {
     "ER_CALL_SETUID": 1,
     "ER_CALL_SETREUID": 2,
     "ER_CALL_SETRESUID": 3,
+    "ER_CALL_SETFSUID": 4,
+    "ER_CALL_GETUID": 5,
+    "ER_CALL_GETEUID": 6,
+    "ER_CALL_GETRESUID": 7,
+    "ER_CALL_EXEC": 8,
+    "ER_CALL_FORK": 9,
 }
 
 

@@ -84,7 +84,7 @@ NAMES: tuple[Code, ...] = (
         "not observed yet",
         "The event or field belongs to the language, but no sensor of this version delivers it, so the condition could "
         "never hold.",
-        'path "p" { cred_change {} }\n',
+        'path "p" { dns {} }\n',
         'path "p" { chmod {} }\n',
     ),
     Code(

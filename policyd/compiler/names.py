@@ -17,7 +17,7 @@ from policyd.program import IT, FieldRef
 
 _FIELDS = "container direction entry env interactive interp ns_pid pgrp prev qname qtype session user via_exec"
 #: Events of the language that no sensor of this version sees.
-PLANNED_EVENTS = frozenset(("create", "dns", "setsid", "cred_change"))
+PLANNED_EVENTS = frozenset(("create", "dns"))
 #: Fields of the language, or their first parts, that no sensor of this version fills.
 PLANNED_FIELDS = frozenset(_FIELDS.split())
 _PLANNED_EXE = frozenset(("exe.file", "exe.memfd", "exe.overlay_upper", "exe.suid", "exe.uid", "proc.age"))

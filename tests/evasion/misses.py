@@ -34,7 +34,6 @@ REASONS: Final = (
         "A list of programs says which program may read, not for whom it works: here it hands the secret to its starter.",
         ("hands/reader_asked",),
     ),
-    ("Sending by the 32-bit socketcall is not among the writes.", ("ways/int80_send",)),
     (
         "What a write goes to is looked up as the call returns. One that has to wait gives a second thread the time to put "
         "another file in the descriptor's place.",

@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 9
+#define ER_ABI_VERSION 10
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -62,6 +62,12 @@ enum er_event {
 	ER_EVENT_SETGID = 48,
 	ER_EVENT_READ = 49,
 	ER_EVENT_SYSCALL = 50,
+	ER_EVENT_FANOTIFY_INIT = 51,
+	ER_EVENT_FANOTIFY_MARK = 52,
+	ER_EVENT_SETSID = 53,
+	ER_EVENT_PROCREAD = 54,
+	ER_EVENT_IO_SUBMIT = 55,
+	ER_EVENT_CRED_CHANGE = 56,
 	ER_EVENT_SCAN = 63, /* one thread found by the scan at start; not an event a policy can name */
 	ER_EVENT_OWN = 128, /* from here on: events that packages add */
 };
@@ -260,9 +266,15 @@ enum er_setuid_call {
 	ER_CALL_SETUID,
 	ER_CALL_SETREUID,
 	ER_CALL_SETRESUID,
+	ER_CALL_SETFSUID,
+	ER_CALL_GETUID, /* from here on: where a change of ids was noticed that no call had made */
+	ER_CALL_GETEUID,
+	ER_CALL_GETRESUID,
+	ER_CALL_EXEC,
+	ER_CALL_FORK,
 };
 
-/* ER_EVENT_SETUID */
+/* ER_EVENT_SETUID, ER_EVENT_CRED_CHANGE */
 struct er_setuid {
 	struct er_header hdr;
 	struct er_task task;

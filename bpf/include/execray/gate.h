@@ -100,6 +100,8 @@ static __always_inline void er_gate_fields(struct er_scratch *scratch, struct er
 	case ER_EVENT_PTRACE:
 	case ER_EVENT_KILL: er_gate_put(work, ER_GATE_REQUEST, scratch->record.ptrace.request); break;
 	case ER_EVENT_SETUID:
+		if (setuid->call == ER_CALL_SETFSUID) /* it has neither */
+			break;
 		er_gate_put(work, ER_GATE_NEW_UID, setuid->new_uid);
 		er_gate_put(work, ER_GATE_NEW_EUID, setuid->new_euid);
 	}

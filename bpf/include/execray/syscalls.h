@@ -16,9 +16,13 @@ enum er_nr {
 	NR_KILL = 62,
 	NR_CREAT = 85,
 	NR_PTRACE = 101,
+	NR_GETUID = 102,
 	NR_SETUID = 105,
+	NR_GETEUID = 107,
 	NR_SETREUID = 113,
 	NR_SETRESUID = 117,
+	NR_GETRESUID = 118,
+	NR_SETFSUID = 122,
 	NR_RT_SIGQUEUEINFO = 129,
 	NR_TKILL = 200,
 	NR_TGKILL = 234,
@@ -29,6 +33,7 @@ enum er_nr {
 	NR_RT_TGSIGQUEUEINFO = 297,
 	NR_OPEN_BY_HANDLE_AT = 304,
 	NR_SENDMMSG = 307,
+	NR_PROCESS_VM_READV = 310,
 	NR_PROCESS_VM_WRITEV = 311,
 	NR_EXECVEAT = 322,
 	NR_COPY_FILE_RANGE = 326,
@@ -42,6 +47,8 @@ enum er_nr {
 #define ER_TS_COMPAT	   0x0002 /* thread_info::status: a 32-bit entry is under way */
 #define NR_I386_SOCKETCALL 102
 #define ER_SOCKETCALLS	   32
+#define SOCKETCALL_SEND	   9
+#define ER_ONE_OF	   8 /* er_shape::need: the argument must be one of two numbers of 16 bits */
 
 /* Calls that move bytes from one descriptor to another: the caller has no buffer that could be read. */
 static __always_inline bool er_is_zero_copy(int nr)
@@ -73,6 +80,16 @@ static __always_inline struct er_shape *er_shape_of(struct er_shapes *shapes, __
 	found = *compat ? narrow : native;
 	*skip = er_skipped(shapes, found, task);
 	return found->event && !(*skip & ER_ARMED_WHOLE) ? found : NULL;
+}
+
+/* Whether a call is the first of its events at all: some are by one of their arguments. */
+static __always_inline bool er_meant(const struct er_call *call, const struct er_shape *shape)
+{
+	__u64 value = call->value[shape->need & 7];
+
+	if (shape->need & ER_ONE_OF)
+		return (__u32)value == (shape->bits & 0xffff) || (__u32)value == shape->bits >> 16;
+	return !shape->bits || (value & shape->bits);
 }
 
 /* The registers still hold the arguments when the call returns; only rax is gone, kept in orig_ax. */
@@ -113,8 +130,9 @@ static __always_inline struct er_shape *er_socketcall(struct er_call *call, stru
 	call->arg[1] = narrow[1];
 	call->arg[2] = narrow[2];
 	call->arg[3] = narrow[3];
-	call->arg[4] = narrow[4];
-	call->arg[5] = narrow[5];
+	/* send is sendto without an address */
+	call->arg[4] = which == SOCKETCALL_SEND ? 0 : narrow[4];
+	call->arg[5] = which == SOCKETCALL_SEND ? 0 : narrow[5];
 	return shape;
 }
 

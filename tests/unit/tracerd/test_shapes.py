@@ -24,7 +24,7 @@ def code(name: str) -> int:
 
 
 def test_only_what_is_wanted_is_armed_beside_what_is_always_followed() -> None:
-    assert set(armed()) == {105, 113, 117, *(ER_SHAPES_COMPAT + n for n in (23, 213, 70, 203, 164, 208))}
+    assert set(armed()) == {105, 113, 117, 122, *(ER_SHAPES_COMPAT + n for n in (23, 213, 70, 203, 164, 208, 138, 215))}
     more = {place: shape for place, shape in armed("unlink").items() if shape.event == code("unlink")}
     assert set(more) == {
         *(87, 84, 263),
@@ -40,6 +40,18 @@ def test_a_call_that_is_several_events_has_them_in_order_and_one_shape() -> None
     assert (both.event, both.also, both.third, both.fd) == (code("write"), code("sendto"), 0, 1)
     three = armed("sendto", "write", "syscall", numbers=(44,))[44]
     assert (three.event, three.also, three.third) == (code("write"), code("sendto"), code("syscall"))
+
+
+def test_a_call_by_one_of_its_arguments_has_it_in_its_shape() -> None:
+    copies = armed("dup")[72]
+    assert (copies.need, copies.bits) == (2 | 8, 1030 << 16)
+    assert armed("mprotect")[10].need == 3
+
+
+def test_what_is_followed_for_its_own_sake_is_followed_in_every_process() -> None:
+    table = table_of([code("setuid"), code("chmod")], armed=[code("setuid"), code("chmod")])
+    assert Shape._make(SHAPE.unpack_from(table, 105 * SHAPE.size)).armed == 0
+    assert Shape._make(SHAPE.unpack_from(table, 90 * SHAPE.size)).armed
 
 
 def test_socketcall_is_armed_where_one_of_its_calls_is() -> None:

@@ -21,8 +21,9 @@ __noinline int er_record(void)
 	if (!config || !scratch)
 		return 0;
 	call = &scratch->call;
-	/* most writes are to something else than a process's memory */
-	if (call->event == ER_EVENT_PROCMEM && call->nr != NR_PROCESS_VM_WRITEV && !er_is_proc_mem(call->file))
+	/* most reads and writes are of something else than a process's memory */
+	if ((call->event == ER_EVENT_PROCMEM || call->event == ER_EVENT_PROCREAD) && call->nr != NR_PROCESS_VM_WRITEV &&
+	    call->nr != NR_PROCESS_VM_READV && !er_is_proc_mem(call->file))
 		return 0;
 	if (!er_begin(&scratch->record.exec.hdr, config, call->event))
 		return 0;
@@ -44,8 +45,10 @@ __noinline int er_record(void)
 	case ER_EVENT_SENDTO: return er_connect(scratch, call);
 	case ER_EVENT_PTRACE:
 	case ER_EVENT_KILL:
-	case ER_EVENT_PROCMEM: return er_ptrace(scratch, call);
+	case ER_EVENT_PROCMEM:
+	case ER_EVENT_PROCREAD: return er_ptrace(scratch, call);
 	case ER_EVENT_SETUID: return er_setuid(scratch, call);
+	case ER_EVENT_CRED_CHANGE: return er_cred_change(scratch, call);
 	default: return er_plain(scratch, call);
 	}
 }
@@ -53,7 +56,7 @@ __noinline int er_record(void)
 /* The call is filled, its descriptor's file looked up. */
 static __always_inline void er_send_call(struct er_call *call, struct er_shape *shape)
 {
-	bool first = !shape->bits || (call->value[shape->need & 7] & shape->bits);
+	bool first = er_meant(call, shape);
 
 	if (shape->event == ER_EVENT_EXEC && call->ret >= 0) /* sched_process_exec's */
 		first = false;

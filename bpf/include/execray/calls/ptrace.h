@@ -102,6 +102,7 @@ static __always_inline struct task_struct *er_target(struct er_ptrace *e, struct
 		e->request = call->arg[0];
 		e->target_nr = call->arg[1];
 		return e->request ? er_find_task(e->target_nr) : NULL; /* 0 is TRACEME: no target */
+	case NR_PROCESS_VM_READV:
 	case NR_PROCESS_VM_WRITEV: e->target_nr = call->arg[0]; return er_find_task(e->target_nr);
 	case NR_TGKILL:
 	case NR_RT_TGSIGQUEUEINFO:
@@ -116,7 +117,7 @@ static __always_inline struct task_struct *er_target(struct er_ptrace *e, struct
 		e->target_nr = call->arg[0];
 		return er_find_task(e->target_nr);
 	}
-	e->request = call->arg[2]; /* a write to /proc/PID/mem; one of several pieces has their number here */
+	e->request = call->arg[2]; /* a read or write of /proc/PID/mem; one of several pieces has their number here */
 	return file ? er_proc_task(file) : NULL;
 }
 
