@@ -24,6 +24,9 @@ _ACTOR_ENTRIES: Final = 512
 _HEAD: Final = 5  # elements of a row before the values
 _ACTOR_TEXTS: Final = tuple(at for at, field in enumerate(ACTOR_SLOTS) if field.kind.is_text)
 _ACTOR_ARGV: Final = ACTOR_SLOT_OF["argv"]
+#: The Python types of rows, and of actors, that were found to be well-formed: most have the same, and to check them takes long.
+_MAX_SHAPES: Final = 256
+_ACTOR_SHAPES: Final[set[tuple[type, ...]]] = set()
 
 
 class Known(NamedTuple):
@@ -61,11 +64,14 @@ class ActorCache:
 
 
 def _known(slots: tuple[Value, ...], parent: Known | None) -> Known:
-    # A chain of parents is the same in batch after batch, and to check it is most of its cost: so it is done once for each.
-    for field, value in zip(ACTOR_SLOTS, slots, strict=True):
-        check_value(field.kind, value)
-    if slots[0] is None:
-        raise PeerError("an actor without identity")
+    shape = tuple(map(type, slots))
+    if shape not in _ACTOR_SHAPES:
+        for field, value in zip(ACTOR_SLOTS, slots, strict=True):
+            check_value(field.kind, value)
+        if slots[0] is None:
+            raise PeerError("an actor without identity")
+        if len(_ACTOR_SHAPES) < _MAX_SHAPES:
+            _ACTOR_SHAPES.add(shape)
     actor = Actor(slots, None if parent is None else parent.actor)
     return Known(actor, text_bytes(slots) + (0 if parent is None else parent.texts), owner_of(actor))
 
@@ -115,7 +121,6 @@ class _Layout:
         self.at = (*texts, *lists)
         self.texts = tuple(_HEAD + at for at in texts)
         self.lists = tuple(_HEAD + at for at in lists)
-        #: The Python types of rows that were found to be well-formed: most rows of a type have the same.
         self.shapes: set[tuple[type, ...]] = set()
 
     def values(self, row: tuple[Any, ...], texts: list[Any]) -> tuple[Any, ...]:
@@ -138,7 +143,6 @@ class _Layouts(dict[int, _Layout]):
 
 
 _LAYOUTS: Final = _Layouts()
-_MAX_SHAPES: Final = 256
 
 
 class Resolver:

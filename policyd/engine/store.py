@@ -1,52 +1,37 @@
-"""Where partials wait: by key and place, within the bounds, and until their deadlines."""
+"""What begins, what takes whose place, and what has to go: by the policies' modes, the bounds, and the clock."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from execray.schema.event import Event, ProcessId
+from execray.schema.event import Event
 from policyd.engine.evidence import WEIGHT_BYTES
-from policyd.engine.heap import Agenda, DeadlineHeap
 from policyd.engine.keys import Key
 from policyd.engine.partials import NEVER, Limits, Partial, PolicyRun
 from policyd.engine.scopes import Scope
-from policyd.engine.shares import Shares
 from policyd.engine.starts import Begun, Cohort, Opened, Start
 from policyd.engine.table import Opening
 from policyd.engine.tally import Counted
-from policyd.program import KeyKind, Overlap
+from policyd.engine.waiting import Waiting, scope_at
+from policyd.program import Overlap
 
 #: Where a bound of at least as many is reached, one part in so many of it goes.
 _AT_ONCE: Final = 64
 
 
-class Store:
+class Store(Waiting):
     """All partials, within their bounds; those of a Start count as what they stand for."""
 
     def __init__(self, limits: Limits) -> None:
+        super().__init__(limits.exit_grace_ns)
         self._limits = limits
-        self.scopes: dict[KeyKind, dict[Key, Scope]] = {kind: {} for kind in KeyKind}
         self.evicted = 0
         self.expired = 0
         self.replaced = 0
         self.retired = 0
-        #: Not after the earliest deadline: before it, expire has nothing to do.
-        self.wake_ns = NEVER
-        self._live = 0
-        self._heap: DeadlineHeap[Partial] = DeadlineHeap()
-        self._agenda: Agenda[Start] = Agenda()
-        self._shares: Shares[Partial | Start] = Shares()
         self._max_weight = limits.evidence_bytes // WEIGHT_BYTES
         self._cohorts: dict[Opening, Cohort] = {}
-
-    def __len__(self) -> int:
-        return self._live
-
-    @property
-    def evidence_bytes(self) -> int:
-        """The text kept as evidence, as the bound counts it."""
-        return self._shares.weight * WEIGHT_BYTES
 
     def expire(self, now_ns: int) -> None:
         """Removes every partial whose deadline lies before now; one due exactly now may still move."""
@@ -64,12 +49,12 @@ class Store:
         """Puts a partial in its place, and keeps the bounds. Returns False where the policy's mode leaves it no place."""
         run = partial.run
         partial.weight = partial.measured
-        scope = _scope(self.scopes[run.table.policy.key], partial.key)
+        scope = scope_at(self.scopes[run.table.policy.key], partial.key)
         start = scope.start_of(run)
         if start is not None and run.table.plain is not None and partial.state == run.table.plain.target:
             self.replaced += 1
             self._clear(start, run.member)
-            scope = _scope(self.scopes[run.table.policy.key], partial.key)
+            scope = scope_at(self.scopes[run.table.policy.key], partial.key)
         held = scope.places.get(run, {}).get(partial.state)
         mode = run.table.policy.mode
         if held is not None and mode.overlap is Overlap.FIRST:
@@ -90,54 +75,6 @@ class Store:
                 self._keep_copies(partial)
         self._keep_bounds(run)
         return True
-
-    def holds(self, partial: Partial) -> bool:
-        """Whether it is still in its place."""
-        if partial.source is not None:
-            return bool(partial.source.members & partial.run.member)
-        return partial.heap_index >= 0
-
-    def at(self, run: PolicyRun, key: Key, state: int) -> list[Partial]:
-        """Returns what waits in one place, but for what a Start stands for."""
-        scope = self.scopes[run.table.policy.key].get(key)
-        return scope.places.get(run, {}).get(state, []) if scope is not None else []
-
-    def remove(self, partial: Partial) -> None:
-        """Takes a partial out."""
-        run = partial.run
-        if partial.source is not None:
-            source, partial.source = partial.source, None
-            self._clear(source, run.member)
-            return
-        scopes = self.scopes[run.table.policy.key]
-        scope = scopes[partial.key]
-        places = scope.places[run]
-        held = places[partial.state]
-        held.remove(partial)
-        if not held:
-            del places[partial.state]
-            if not places:
-                del scope.places[run]
-            if scope.places or scope.starts:
-                scope.refresh(run)
-            else:
-                del scopes[partial.key]
-        self._live -= 1
-        self._heap.remove(partial)
-        self._shares.remove(partial)
-        run.shares.remove(partial)
-        if run.cohort is not None:
-            run.cohort.own -= 1
-            if not run.shares.count:
-                del run.cohort.further[run]
-
-    def settle(self, partial: Partial) -> None:
-        """Gives a partial of a Start a place of its own, since it is going to differ from the others."""
-        source, partial.source = partial.source, None
-        if source is not None:
-            # In this order the scope stays: whoever is at it goes on with what waits there.
-            self._put(_scope(self.scopes[partial.run.table.policy.key], partial.key), partial)
-            self._clear(source, partial.run.member)
 
     def add_repeat(self, partial: Partial, step: int, event: Event, weight: int) -> None:
         """Adds a repeat of a step to a partial's evidence, as far as that is kept."""
@@ -180,13 +117,13 @@ class Store:
                 self._keep_pool()
 
     def _begin_anew(self, cohort: Cohort, members: int, key: Key, begun: Begun) -> None:
-        scope = _scope(cohort.scopes, key)
+        scope = scope_at(cohort.scopes, key)
         start = scope.starts.get(cohort)
         if start is not None and start.members & ~members:
             # One that begins apart from the others has left the start by then, or is to stay as it is.
             for run in cohort.runs_of(start.members & ~members):
                 self.settle(start.partial(run))
-            scope = _scope(cohort.scopes, key)
+            scope = scope_at(cohort.scopes, key)
             start = scope.starts.get(cohort)
         if start is None:
             start = scope.starts[cohort] = Start(cohort, key, begun)
@@ -200,22 +137,6 @@ class Store:
         if cohort.count + cohort.own > cohort.limit:
             self._keep_starts(cohort)
         self._keep_pool()
-
-    def end_process(self, process: ProcessId, now_ns: int) -> None:
-        """Lets the partials of a process that ended wait for the grace only. Those of other keys live on."""
-        scope = self.scopes[KeyKind.PROCESS].get(process)
-        if scope is None:
-            return
-        until_ns = now_ns + self._limits.exit_grace_ns
-        for partial in [p for places in scope.places.values() for held in places.values() for p in held]:
-            partial.exit_ns = min(partial.exit_ns, until_ns)
-            if partial.exit_ns < partial.deadline_ns:
-                partial.deadline_ns = partial.exit_ns
-                self._heap.moved(partial)
-        self.wake_ns = min(self.wake_ns, until_ns)
-        for start in scope.starts.values():
-            start.exit_ns = min(start.exit_ns, until_ns)
-            self._agenda.add(start)
 
     def retire(self, gone: Sequence[PolicyRun]) -> int:
         """Removes the partials of policies that have gone. Returns how many."""
@@ -248,22 +169,7 @@ class Store:
             del self._cohorts[opening]
         for cohort in self._cohorts.values():
             cohort.rebuild()
-        for scopes in self.scopes.values():
-            for scope in scopes.values():
-                _rebuild_mask(scope)
-
-    def _put(self, scope: Scope, partial: Partial) -> None:
-        run = partial.run
-        scope.places.setdefault(run, {}).setdefault(partial.state, []).append(partial)
-        scope.refresh(run)
-        self._live += 1
-        self._heap.add(partial)
-        self.wake_ns = min(self.wake_ns, partial.deadline_ns)
-        self._shares.add(partial)
-        run.shares.add(partial)
-        if run.cohort is not None:
-            run.cohort.own += 1
-            run.cohort.further[run] = None
+        self._rebuild_masks()
 
     def _displace(self, scope: Scope, cohort: Cohort, members: int) -> None:
         # Partials of their own where these members are about to begin anew.
@@ -272,71 +178,6 @@ class Store:
                 for partial in list(scope.places.get(run, {}).get(run.table.plain.target, ())):
                     self.replaced += 1
                     self.remove(partial)
-
-    def _fill(self, scope: Scope, start: Start, older: int) -> None:
-        # After a start got other members than it had.
-        cohort = start.cohort
-        self._live += start.members.bit_count() - older.bit_count()
-        if older:
-            for run in cohort.runs_of(older ^ start.members):
-                run.holes -= 1
-        else:
-            cohort.count += 1
-            if start.members != cohort.all:
-                for run in cohort.runs_of(cohort.all & ~start.members):
-                    run.holes += 1
-        scope.mask |= cohort.awaits if start.members == cohort.all else _awaited(start)
-        self._agenda.add(start)
-        self.wake_ns = min(self.wake_ns, start.agenda_ns)
-
-    def _reweigh(self, start: Start, members: int) -> None:
-        # It gets these members, its event's owner, and counts as the newest.
-        begun = start.begun
-        weight = members.bit_count() * (start.key_weight + begun.weight)
-        both = (self._shares, start.cohort.starts)
-        if start.members and start.owner == begun.owner:
-            for shares in both:
-                shares.reweigh(start, weight)
-            start.members, start.weight = members, weight
-            return
-        if start.members:
-            for shares in both:
-                shares.remove(start)
-        start.members, start.owner, start.weight = members, begun.owner, weight
-        for shares in both:
-            shares.add(start)
-
-    def _clear(self, start: Start, gone: int) -> None:
-        # Takes members out of a start, all of which are in it.
-        cohort, left = start.cohort, start.members & ~gone
-        scopes = cohort.scopes
-        scope = scopes[start.key]
-        self._live -= gone.bit_count()
-        if left:
-            weight = start.weight // start.members.bit_count() * left.bit_count()
-            self._shares.reweigh(start, weight)
-            cohort.starts.reweigh(start, weight)
-            start.members, start.weight = left, weight
-            for run in cohort.runs_of(gone):
-                run.holes += 1
-                scope.refresh(run)
-            return
-        self._agenda.remove(start)
-        self._shares.remove(start)
-        cohort.starts.remove(start)
-        start.members = 0
-        cohort.count -= 1
-        if gone != cohort.all:
-            for run in cohort.runs_of(cohort.all & ~gone):
-                run.holes -= 1
-        del scope.starts[cohort]
-        if not scope.places and not scope.starts:
-            del scopes[start.key]
-            return
-        scope.mask &= ~cohort.bits
-        if scope.places and cohort.further:
-            for run in scope.places.keys() & cohort.further.keys():
-                scope.refresh(run)
 
     def _weigh(self, partial: Partial) -> None:
         measured = partial.measured
@@ -410,29 +251,6 @@ def _low(limit: int) -> int:
     return limit - limit // _AT_ONCE
 
 
-def _scope(scopes: dict[Key, Scope], key: Key) -> Scope:
-    scope = scopes.get(key)
-    if scope is None:
-        scope = scopes[key] = Scope()
-    return scope
-
-
 def _apart(scope: Scope | None, cohort: Cohort) -> bool:
     # Whether no member has a partial of its own there.
     return scope is None or scope.places.keys().isdisjoint(cohort.further.keys())
-
-
-def _awaited(start: Start) -> int:
-    mask = 0
-    for run in start.cohort.runs_of(start.members):
-        assert run.table.plain is not None
-        mask |= run.table.awaits[run.table.plain.target]
-    return mask
-
-
-def _rebuild_mask(scope: Scope) -> None:
-    scope.mask = 0
-    for run in scope.places:
-        scope.refresh(run)
-    for start in scope.starts.values():
-        scope.mask |= start.cohort.awaits if start.members == start.cohort.all else _awaited(start)
