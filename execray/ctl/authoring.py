@@ -77,13 +77,15 @@ def explain(what: str, as_json: bool) -> None:
     if _CODE.fullmatch(what) and not Path(what).exists():
         _explain_code(what.upper(), as_json)
         return
-    from policyd.compiler.story import story  # noqa: PLC0415  # slow to load
+    from policyd.compiler.story import Section, story  # noqa: PLC0415  # slow to load
+    from policyd.gate.telling import kernel_lines  # noqa: PLC0415
 
     policies = compile_or_exit([Path(what)], as_json=as_json)
+    told = [[*story(policy), Section("Kernel", tuple(kernel_lines(policy)))] for policy in policies]
     if as_json:
         found = [
-            {"name": policy.name, **{part.name.lower(): list(part.lines) for part in story(policy)}}
-            for policy in policies
+            {"name": policy.name, **{part.name.lower(): list(part.lines) for part in parts}}
+            for policy, parts in zip(policies, told, strict=True)
         ]
         print_json({"policies": found})
         return
@@ -91,7 +93,7 @@ def explain(what: str, as_json: bool) -> None:
         if number:
             click.echo()
         click.echo(paint(safe(policy.name), "bold"))
-        for part in story(policy):
+        for part in told[number]:
             for index, line in enumerate(part.lines):
                 heading = part.name if index == 0 else ""
                 click.echo(_hanging(heading, line))

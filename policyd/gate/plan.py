@@ -240,5 +240,8 @@ def _bounds(wanted: Iterable[Spans]) -> list[int]:
     found = [edge for edge in found if EVERY[0][0] < edge <= EVERY[0][1]]
     while len(found) > MAX_BOUNDS:
         gaps = [other - one for one, other in pairwise(found)]
-        del found[gaps.index(min(gaps)) + 1]
+        closest = gaps.index(min(gaps))
+        del found[
+            closest + 1 if closest + 2 < len(found) else closest
+        ]  # not the last one: all beyond would be in one class
     return found or [0]  # of what no number meets there is one class, too

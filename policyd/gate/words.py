@@ -67,7 +67,7 @@ def _word(items: _Items) -> Word:
     for item in found:
         if isinstance(item, bytes):
             parts[-1] += item
-        elif item is _GAP:
+        elif item is _GAP and (parts[-1] or len(parts) == 1):  # two gaps are one
             parts.append(b"")
     return Word(tuple(parts), starts, ends)
 
