@@ -39,8 +39,13 @@ class BatchBuilder:
         self._texts: dict[bytes, int] = {}  # in order of their indexes
         self._actors: list[Row] = []
         self._actor_of: dict[bytes, tuple[int, int]] = {}
-        self._parent_of: dict[int, int] = {}
+        self._parent_of: dict[int, int] = {}  # by id(process): its row, for those that it made
         self._kept: list[Process] = []  # keeps the ids in _parent_of from being reused
+        self._keys_of: dict[Process, list[bytes]] = {}  # in _actor_of
+        #: Returns (index, flags) of an actor that this batch has already, by the bytes ACTOR_BYTES of its record.
+        self.known_actor = self._actor_of.get
+        #: The texts of files that this batch has already, by the bytes of their records that say all of them.
+        self.files: dict[bytes, tuple[int | None, int | None, int | None, bytes | None]] = {}
         self.events: list[Row] = []
         self.bytes = 0
 
@@ -54,18 +59,20 @@ class BatchBuilder:
             self.bytes += len(value) + 5
         return index
 
-    def known_actor(self, key: bytes) -> tuple[int, int] | None:
-        """Returns (index, flags) of an actor that this batch has already, by the bytes ACTOR_BYTES of its record."""
-        return self._actor_of.get(key)
-
     def add_actor(self, key: bytes, process: Process) -> tuple[int, int]:
         """Adds the actor of a record, with the line of its creators. Returns (index, flags)."""
-        # it is no longer what it was when it was added as somebody's creator
-        self._parent_of.pop(id(process), None)
         parent = self._ancestor(process.parent)
         argv, cut = self._argv(process)
-        actor = self._row(process, parent, argv), process.flags | cut
+        row = self._row(process, parent, argv)
+        shown = self._parent_of.get(id(process))
+        if shown is not None and not _alike(self._actors[shown], row):
+            self._forget_all()
+            row = (self._ancestor(process.parent), *row[1:])
+        index = self._parent_of[id(process)] = self._add(row)
+        actor = index, process.flags | cut
+        self._kept.append(process)
         self._actor_of[key] = actor
+        self._keys_of.setdefault(process, []).append(key)
         return actor
 
     def event(self, row: Row) -> None:
@@ -75,8 +82,17 @@ class BatchBuilder:
 
     def forget_actors(self, process: Process) -> None:
         """After an exec: what a record's bytes say of its actor is no longer all there is to know."""
-        self._actor_of.clear()
+        if process.shown_by_others:
+            self._forget_all()
+        for key in self._keys_of.pop(process, ()):
+            del self._actor_of[key]
         self._parent_of.pop(id(process), None)
+
+    def _forget_all(self) -> None:
+        """Somebody in others' lines is no longer what these say: who comes now is added anew, with all of its line."""
+        self._actor_of.clear()
+        self._keys_of.clear()
+        self._parent_of.clear()
 
     def lost(self, where: str, count: int, time_ns: int, since_ns: int) -> None:
         """Marks a gap at this point of the stream."""
@@ -100,14 +116,13 @@ class BatchBuilder:
         index = self._parent_of[id(at)] if at is not None else None
         for member in reversed(line):
             argv = self._argv(member)[0] if member is process else None
-            index = self._row(member, index, argv)
+            index = self._add(self._row(member, index, argv))
             self._parent_of[id(member)] = index
             self._kept.append(member)
         if process is not None and not line and process.argv and self._actors[index or 0][_ARGV] is None:
             # known as somebody's grandparent only: once more, with its arguments
-            index = self._parent_of[id(process)] = self._row(
-                process, self._actors[index or 0][0], self._argv(process)[0]
-            )
+            row = self._row(process, self._actors[index or 0][0], self._argv(process)[0])
+            index = self._parent_of[id(process)] = self._add(row)
         return index
 
     def _argv(self, process: Process) -> tuple[tuple[int | None, ...] | None, int]:
@@ -118,29 +133,36 @@ class BatchBuilder:
         cut = _ARGV_TRUNCATED if len(args) > MAX_ARGS else 0
         return tuple(self.text(arg) for arg in args[:MAX_ARGS]), cut
 
-    def _row(self, process: Process, parent: int | None, argv: tuple[int | None, ...] | None) -> int:
-        text = self.text
-        self._actors.append(
-            (
-                parent,
-                (process.pid, process.start_ns),
-                *process.ids,
-                process.cgroup_id,
-                text(process.comm),
-                text(process.exe),
-                argv,
-                text(process.cwd),
-                text(process.container),
-                process.session,
-                text(process.session_exe),
-                process.pgrp,
-                text(process.pgrp_exe),
-                process.entry,
-                process.loginuid,
-                user_id(process.loginuid, process.ids[0]),
-                process.tty_nr,
-                *process.namespaces,
-            )
-        )
+    def _add(self, row: Row) -> int:
+        self._actors.append(row)
+        argv = row[_ARGV]
         self.bytes += _ACTOR_BYTES + (5 * len(argv) if argv else 0)
         return len(self._actors) - 1
+
+    def _row(self, process: Process, parent: int | None, argv: tuple[int | None, ...] | None) -> Row:
+        text = self.text
+        return (
+            parent,
+            (process.pid, process.start_ns),
+            *process.ids,
+            process.cgroup_id,
+            text(process.comm),
+            text(process.exe),
+            argv,
+            text(process.cwd),
+            text(process.container),
+            process.session,
+            text(process.session_exe),
+            process.pgrp,
+            text(process.pgrp_exe),
+            process.entry,
+            process.loginuid,
+            user_id(process.loginuid, process.ids[0]),
+            process.tty_nr,
+            *process.namespaces,
+        )
+
+
+def _alike(one: Row, other: Row) -> bool:
+    """Whether two rows of a process say the same of it, but for arguments that only one of them has."""
+    return one[1:_ARGV] == other[1:_ARGV] and one[_ARGV + 1 :] == other[_ARGV + 1 :]

@@ -59,7 +59,7 @@ class PlainDecoder:
         self.names_at = event.slot_of.get(FILE_NAMES_NAME)
 
     def decode(
-        self, r: Plain, record: memoryview, flags: int, text: Callable[[bytes | None], int | None]
+        self, r: Plain, record: bytes, flags: int, text: Callable[[bytes | None], int | None]
     ) -> tuple[list[object], int]:
         """Returns the slots, and what flags there are besides. Raises BadRecord."""
         texts = cut(record, PLAIN.size, r.len0, r.len1, r.len2, r.len3)

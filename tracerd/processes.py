@@ -57,6 +57,7 @@ class Process:
     namespaces: tuple[int | None, ...] = (None, None, None, None)  # pid, mnt, net, user
     entry: ProcessId | None = None
     entry_by: bytes | None = None  # the program whose child began that entry
+    shown_by_others: bool = False  # it has made, or leads, others: what they are told of has its program
     told: bool = False  # a record, or a copy of its creator's, has told what it is; False: nothing but /proc has
 
     @property
@@ -185,8 +186,11 @@ class ProcessTable:
         if not pid:
             return None, None
         leader = self._by_pid.get(pid)
+        if leader is process:
+            return leader.id, None
         if leader is not None:
-            return leader.id, None if leader is process else leader
+            leader.shown_by_others = True
+            return leader.id, leader
         return (known.id, known) if known is not None and known.pid == pid else ((pid, 0), None)
 
     def _moved(self, process: Process, cgroup_id: int) -> None:
@@ -247,6 +251,7 @@ class ProcessTable:
 
     def _adopt(self, child: Process, maker: Process) -> None:
         child.parent = maker
+        maker.shown_by_others = True
         child.depth = maker.depth + 1
         if child.depth > MAX_DEPTH:
             self._cut_line(child)

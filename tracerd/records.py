@@ -17,15 +17,15 @@ class BadRecord(ValueError):
     """A record that the layout doesn't admit: the objects and this code are not of one build, or memory is damaged."""
 
 
-def cut(record: memoryview, at: int, *lengths: int) -> tuple[bytes, ...]:
+def cut(record: bytes, at: int, *lengths: int) -> tuple[bytes, ...]:
     """Returns the texts that lie back to back from `at` on. Raises BadRecord where the record is shorter."""
-    total = sum(lengths)
-    if at + total > len(record):
-        raise BadRecord("tail longer than the record")
-    tail, out, begin = bytes(record[at : at + total]), [], 0  # copied once: a slice of a memoryview is an object more
+    out = []
     for length in lengths:
-        out.append(tail[begin : begin + length])
-        begin += length
+        end = at + length
+        out.append(record[at:end])
+        at = end
+    if at > len(record):
+        raise BadRecord("tail longer than the record")
     return tuple(out)
 
 

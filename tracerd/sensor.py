@@ -154,7 +154,7 @@ class Sensor:
             header = layout.Header._make(HEADER.unpack_from(raw, at))
             r = layout.Exec._make(EXEC.unpack_from(raw, at))
             task = layout.Task._make(TASK.unpack_from(raw, at + HEADER.size))
-            tail = cut(raw[at : at + header.len], EXEC.size, r.path_len, r.cwd_len, r.cgroup_len, r.v1_len)
+            tail = cut(bytes(raw[at : at + header.len]), EXEC.size, r.path_len, r.cwd_len, r.cgroup_len, r.v1_len)
             yield header.flags, task, r, tail
             at += max(header.len, EXEC.size)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 10
+ER_ABI_VERSION: Final = 11
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -253,24 +253,24 @@ EXIT: Final = Struct("<136xI4x")
 class File(NamedTuple):
     """struct er_file, 192 bytes without its tail."""
 
-    ino: int
     asked: int
-    dev: int
     ret: int
     fd: int
     open_flags: int
     mode: int
     f_mode: int
+    raw_len: int
+    content_len: int
+    ino: int
+    dev: int
     generation: int
     i_mode: int
     path_len: int
     own_len: int
     below_len: int
-    raw_len: int
-    content_len: int
 
 
-FILE: Final = Struct("<136xQQIiiIIIIHHHHHH")
+FILE: Final = Struct("<136xQiiIIIHHQIIHHHH")
 
 
 class Fork(NamedTuple):

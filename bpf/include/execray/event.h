@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 10
+#define ER_ABI_VERSION 11
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -180,22 +180,23 @@ struct er_exit {
 struct er_file {
 	struct er_header hdr;
 	struct er_task task;
-	__u64 ino;
 	__u64 asked; /* write: bytes asked to be written */
-	__u32 dev;
 	__s32 ret;
 	__s32 fd;
 	__u32 open_flags; /* as passed */
 	__u32 mode;	  /* open: as passed */
 	__u32 f_mode;
+	__u16 raw_len;
+	__u16 content_len;
+	/* From here to `below`: the file. Equal bytes, equal file, which tracerd has to look at once only. */
+	__u64 ino;
+	__u32 dev;
 	__u32 generation;
 	__u16 i_mode;
 	__u16 path_len;
 	__u16 own_len;	 /* so much of the path's end is in the file's own mount */
 	__u16 below_len; /* what stands before that within its filesystem */
-	__u16 raw_len;
-	__u16 content_len;
-	char tail[]; /* path, below, raw, content */
+	char tail[];	 /* path, below, raw, content */
 };
 
 /*

@@ -54,7 +54,7 @@ def decode(line: str, *arguments: int, ret: int = 0) -> list[object]:
     raw = PLAIN.pack(*(value % (1 << 64) for value in (*arguments, *(0,) * (6 - len(arguments)))), ret, *(0,) * 9)
     fields_of = PLAIN.unpack(raw)
     decoder = PlainDecoder(event, parse_call(line))
-    return decoder.decode(Plain._make(fields_of), memoryview(raw), 0, lambda text: None)[0]
+    return decoder.decode(Plain._make(fields_of), raw, 0, lambda text: None)[0]
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,4 @@ def test_a_record_shorter_than_its_texts_is_refused() -> None:
     (call,) = (call for call in EVENT_BY_NAME["mkdir"].system_calls if call.name == "mkdir")
     record = Plain._make((0,) * len(Plain._fields))._replace(len0=10)
     with pytest.raises(BadRecord):
-        PlainDecoder(EVENT_BY_NAME["mkdir"], call).decode(record, memoryview(bytes(PLAIN.size)), 0, lambda text: None)
+        PlainDecoder(EVENT_BY_NAME["mkdir"], call).decode(record, bytes(PLAIN.size), 0, lambda text: None)
