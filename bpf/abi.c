@@ -18,6 +18,7 @@ struct er_self er_keep_self;
 struct er_creds er_keep_creds;
 struct er_gate er_keep_gate;
 struct er_gate_code er_keep_gate_code;
+struct er_gate_file er_keep_gate_file;
 struct er_gate_number er_keep_gate_number;
 struct er_gate_case er_keep_gate_case;
 enum er_gate_input er_keep_gate_input;

@@ -78,7 +78,7 @@ class Map:
     ) -> Map:
         """Makes a map; inner: one like those that a map of maps is to hold. Raises OSError."""
         like, label = inner.fd if inner else 0, name.encode("ascii")[:15]
-        attr = struct.pack("<IIIIIIII16s", kind, key_size, value_size, max_entries, flags, like, 0, 0, label)
+        attr = struct.pack("<7I16s", kind, key_size, value_size, max_entries, flags, like, 0, label)
         return cls(_bpf(_Cmd.MAP_CREATE, attr), key_size, value_size, max_entries)
 
     def update(self, key: bytes, value: bytes, flags: int = ANY) -> None:

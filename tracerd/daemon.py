@@ -17,6 +17,7 @@ from execray.config import Config, uids_of
 from execray.control import ControlServer, Handler, argument
 from execray.errors import OperatorError
 from execray.extensions import Outcome
+from execray.gate.encoding import decode_plan
 from execray.schema.catalog import EVENTS, FIRST_ADDED
 from execray.service import Peer, notify, prepare_runtime, settle_memory
 from execray.version import VERSION
@@ -26,6 +27,7 @@ from execray.wire.frames import Subscribe
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
 from tracerd.heartbeat import PROBED, HeartbeatThread, Liveness, Pulse
+from tracerd.names import Names
 from tracerd.objects import OBJECT_DIR
 from tracerd.processes import Process, ProcessTable
 from tracerd.sensor import Sensor, own_identity
@@ -73,7 +75,7 @@ class Tracerd:
         self._batches = 0
         self._waiting = False
         self._running = True
-        self._paths = PathWatch(partial(setattr, self._decoder, "names"))
+        self._paths = PathWatch(self._take_names)
         self._heartbeat = HeartbeatThread(self._interval_s, self._probes_needed, self._spawn_due)
 
     def _uids(self, key: str, accounts: tuple[str | int, ...]) -> frozenset[int]:
@@ -173,12 +175,16 @@ class Tracerd:
         ]
         return ", ".join(words)
 
+    def _take_names(self, names: Names) -> None:
+        self._sensor.gate.files.publish(names, partial(setattr, self._decoder, "names"))
+
     def _subscribe(self, wanted: Subscribe, peer: Peer) -> None:
         known = {event.code for event in EVENTS}
+        plan = decode_plan(wanted.plan) if wanted.plan else None
         if wanted.paths != self._paths.paths:
             self._decoder.watch_names(wanted.paths, self._paths.wake)
             self._paths.watch(wanted.paths)
-        refused = self._sensor.want(known.intersection(wanted.codes), wanted.content, wanted.numbers)
+        refused = self._sensor.want(known.intersection(wanted.codes), wanted.content, wanted.numbers, plan=plan)
         self._log.info(
             "subscribed",
             extra={"kv": {"peer": peer.pid, "events": len(self._sensor.wanted), "content": wanted.content}},

@@ -6,20 +6,24 @@ then one store makes it the one in use, between two events.
 
 from __future__ import annotations
 
+import errno
 import struct
+import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from execray.gate.plan import ROW_ALL, CodeTest, GatePlan, Input, NumberTest
+from execray.gate.verdict import words
 from execray.schema.catalog import EVENT_BY_CODE
 from execray.schema.layout import (
     ER_GATE_BLOOM,
     ER_GATE_BUCKET,
     ER_GATE_BUCKETS,
     ER_GATE_CODES,
+    ER_GATE_FILES,
     ER_GATE_HALVES,
     ER_GATE_INPUT,
     ER_GATE_NUMBERS,
@@ -27,6 +31,7 @@ from execray.schema.layout import (
     GATE_AT,
     GATE_BYTES,
     GATE_CODE,
+    GATE_FILE,
     GATE_NUMBER,
     GATE_ROW,
     GATE_WORK_AT,
@@ -34,9 +39,11 @@ from execray.schema.layout import (
 )
 from tracerd import bpf
 from tracerd.bpf import Map, MapType
+from tracerd.names import Names
 
 _EVERY_CODE: Final = (1 << ER_GATE_CODES) - 1
 _COMM: Final = 1 << ER_GATE_INPUT["ER_GATE_COMM"]
+_FILE: Final = 1 << ER_GATE_INPUT["ER_GATE_FILE"]
 _ACTOR: Final = frozenset({Input.UID, Input.EUID})
 _BUCKET_SHIFT: Final = 64 - (ER_GATE_BUCKETS - 1).bit_length()
 _BLOOM_SHIFT: Final = 64 - (ER_GATE_BLOOM - 1).bit_length()
@@ -56,9 +63,10 @@ def table_of(plan: GatePlan, generation: int) -> bytes:
     _put(out, "suffix", bytes(plan.suffixes))
     if not crowded:
         _put_keys(out, keys, buckets)
+    named = plan.rows[plan.named]
     for code in plan.codes:
         at = GATE_AT["code"][0] + code.code * GATE_CODE.size
-        out[at : at + GATE_CODE.size] = _code(code)
+        out[at : at + GATE_CODE.size] = _code(code, by_file=named & words(code) != 0)
     for index, row in enumerate(plan.rows):
         at = rows + index * GATE_ROW.size
         out[at : at + GATE_ROW.size] = row.to_bytes(GATE_ROW.size, "little")
@@ -86,11 +94,13 @@ def _put_keys(out: bytearray, keys: list[tuple[int, int]], buckets: Mapping[int,
     _put(out, "key_row", struct.pack(f"<{len(keys)}H", *(row for _, row in keys)))
 
 
-def _code(code: CodeTest) -> bytes:
+def _code(code: CodeTest, *, by_file: bool) -> bytes:
     numbers = b"".join(map(_number, code.numbers)).ljust(ER_GATE_NUMBERS * GATE_NUMBER.size, b"\0")
     asks = sum(1 << which for which in {number.input for number in code.numbers} & _ACTOR)
     if code.comm_free != ROW_ALL:
         asks |= _COMM
+    if by_file:
+        asks |= _FILE
     rows = (code.all, code.path_free, code.path_nameless, code.path_missing, code.comm_free)
     return GATE_CODE.pack(code.first_word, code.end_word, *rows, len(code.numbers), asks, numbers)
 
@@ -131,6 +141,54 @@ def possible_cpus() -> int:
     return 1 + int(said.strip().rpartition(",")[2].rpartition("-")[2])
 
 
+class GateFiles:
+    """The files that policies mean whatever leads to them. Their events pass by the table of names that the decoder has."""
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        self.map = Map.create(MapType.HASH, "er_gate_files", GATE_FILE.size, 4, ER_GATE_FILES)
+        self._known: frozenset[bytes] = frozenset()
+        self._open = threading.Lock()  # held while the map is written to, and for good once it is closed
+
+    def close(self) -> None:
+        """Gives the memory back. What is published later goes nowhere."""
+        self._open.acquire()
+        self.map.close()
+
+    def publish(self, names: Names, take: Callable[[Names], None]) -> None:
+        """Hands names on to who matches by them, and in such an order that the kernel drops none of their files meanwhile.
+
+        A file that the kernel can't be told of has no name. To be called by one thread. Raises OSError.
+        """
+        if self._open.acquire(blocking=False):
+            try:
+                self._publish(names, take)
+            finally:
+                self._open.release()
+
+    def _publish(self, names: Names, take: Callable[[Names], None]) -> None:
+        keys = {_file_key(ident): ident for ident in names if ident is not None}
+        refused = {keys[key] for key in sorted(keys.keys() - self._known) if not self._add(key)}
+        take({ident: of for ident, of in names.items() if ident not in refused})
+        for key in self._known - keys.keys():
+            self.map.delete(key)
+        self._known = frozenset(key for key, ident in keys.items() if ident not in refused)
+
+    def _add(self, key: bytes) -> bool:
+        try:
+            self.map.update(key, bytes(4))
+        except OSError as error:
+            if error.errno not in (errno.E2BIG, errno.ENOMEM):
+                raise
+            return False
+        return True
+
+
+def _file_key(ident: bytes) -> bytes:
+    major, minor, ino, generation = map(int, ident.split(b":"))
+    return GATE_FILE.pack(ino, major << 20 | minor, generation)
+
+
 class Gate:
     """The two tables. What is in use is `value`, which belongs into er_config."""
 
@@ -142,6 +200,7 @@ class Gate:
         self._view = self.map.view()
         self._half = 0
         self._written = [0] * ER_GATE_HALVES  # bytes
+        self.files = GateFiles()
         self._grace = Map.create(MapType.ARRAY_OF_MAPS, "er_grace", 4, 4, 1, inner=self.map)
 
     @property
@@ -184,4 +243,5 @@ class Gate:
         """Gives the memory back."""
         self._view.close()
         self._grace.close()
+        self.files.close()
         self.map.close()

@@ -81,6 +81,7 @@ class Sensor:
             self.gate = Gate(gate)
             self._maps = {
                 "er_gate": self.gate.map,
+                "er_gate_files": self.gate.files.map,
                 "er_ring": Map.create(MapType.RINGBUF, "er_ring", 0, 0, ring_bytes),
                 "er_config": Map.create(MapType.ARRAY, "er_config", 4, CONFIG.size, 1, bpf.MAP_MMAPABLE),
                 "er_counter": Map.create(

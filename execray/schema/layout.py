@@ -29,6 +29,7 @@ ER_GATE_NUMBERS: Final = 6
 ER_GATE_BOUNDS: Final = 16
 ER_GATE_CHOSEN: Final = 48
 ER_GATE_DEPTH: Final = 32
+ER_GATE_FILES: Final = 8192
 ER_GATE_HALVES: Final = 2
 ER_GATE_CASE_MAX: Final = 4224
 
@@ -142,6 +143,7 @@ ER_GATE_INPUT: Final = {
     "ER_GATE_NEW_UID": 9,
     "ER_GATE_NEW_EUID": 10,
     "ER_GATE_CREATED": 11,
+    "ER_GATE_FILE": 14,
     "ER_GATE_COMM": 15,
 }
 
@@ -323,6 +325,17 @@ class GateCode(NamedTuple):
 
 
 GATE_CODE: Final = Struct("<HHHHHHHHI4x816s")
+
+
+class GateFile(NamedTuple):
+    """struct er_gate_file, 16 bytes without its tail."""
+
+    ino: int
+    dev: int
+    generation: int
+
+
+GATE_FILE: Final = Struct("<QII")
 
 
 class GateNumber(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import threading
@@ -21,6 +22,7 @@ from execray.gate.hashes import (
 from execray.gate.plan import ROW_ALL, ROW_NONE, CodeTest, GatePlan, Input, NumberKind, NumberTest
 from execray.schema.catalog import EVENT_BY_NAME, Flag
 from tests.support.live import Live, Run
+from tests.support.paths import kernel_id
 
 NAMES = ["open", "write", "read", "connect", "kill"]
 BIT = 2  # the row that holds the plan's one bit
@@ -135,6 +137,30 @@ def test_a_memfd_may_be_anything(gated: Live) -> None:
     load(gated, plan_of("write", key=exact_key(b"/nowhere")))
     run = gated.python("os.write(os.memfd_create('secret'), b'x')")
     assert [event.get("path") for event in run.of("write")] == [b"memfd:secret"]
+
+
+def test_a_file_that_is_meant_whatever_leads_to_it_passes_by_another_name(gated: Live, tmp_path: Path) -> None:
+    one, other, miss = tmp_path / "one", tmp_path / "other", tmp_path / "miss"
+    for file in (one, miss):
+        file.write_text("x")
+    os.link(one, other)
+    code = f"open('{other}').close(); open('{miss}').close()"
+    plan = dataclasses.replace(plan_of(key=exact_key(os.fsencode(one))), named=BIT)
+    load(gated, plan)
+    taken: list[object] = []
+    try:
+        assert not opened(gated.python(code))
+        gated.sensor.gate.files.publish({kernel_id(one): (os.fsencode(one),)}, taken.append)
+        assert opened(gated.python(code)) == {os.fsencode(other)}
+    finally:
+        gated.sensor.gate.files.publish({}, taken.append)
+    assert taken == [{kernel_id(one): (os.fsencode(one),)}, {}]
+    assert not opened(gated.python(code))
+
+
+def test_an_open_whose_name_can_not_be_read_passes(gated: Live) -> None:
+    load(gated, plan_of(key=exact_key(b"/nowhere")))
+    assert [event.get("ret") for event in gated.python("syscall(257, -100, 8, 0, 0)").of("open")] == [-14]
 
 
 def test_the_root_folder_is_a_path(gated: Live) -> None:

@@ -147,7 +147,7 @@ def random_plan(random: Random) -> GatePlan:
     keys = {random_key(random): row() for _ in range(random.choice((0, 3, 60)))}
     suffixes = tuple(sorted(random.sample((1, 3, 8, 9, 16), random.randrange(4))))
     opened = frozenset(random.sample(CODES, random.choice((0, 0, 1))))
-    return GatePlan(tuple(codes), opened, tuple(rows), keys, {}, suffixes)
+    return GatePlan(tuple(codes), opened, tuple(rows), keys, suffixes, named=random.randrange(len(rows)))
 
 
 def _numbers(random: Random, rows: list[int]) -> tuple[NumberTest, ...]:

@@ -138,8 +138,11 @@ static __always_inline enum er_gate_path er_gate_path(const struct er_scratch *s
 
 	if (scratch->record.exec.hdr.flags & ER_F_PATH_UNSURE)
 		return ER_GATE_UNKNOWN;
+	/* a name that can't be read leaves it open what it was of; of a write's file nobody knows then */
 	if (file && !scratch->record.file.ino)
-		return ER_GATE_MISSING;
+		return call->event == ER_EVENT_OPEN && !(scratch->record.exec.hdr.flags & ER_F_UNREADABLE)
+			       ? ER_GATE_MISSING
+			       : ER_GATE_UNKNOWN;
 	if (!file && (call->shape.name || !scratch->record.plain.ino))
 		return ER_GATE_UNKNOWN;
 	if (call->path_known == ER_GATE_NAMELESS && kind != ER_S_IFIFO && kind != ER_S_IFSOCK)
@@ -173,6 +176,29 @@ __noinline int er_gate_collect(void)
 	return 1;
 }
 
+/* The decision on what was collected, once for all that ask. */
+__noinline int er_gate_verdict(void)
+{
+	struct er_gate_work *work = er_gate_work();
+	const struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
+
+	return !plan || er_gate_decide(plan, work);
+}
+
+/* Whether the event's file is one that a policy means whatever leads to it. */
+static __always_inline bool er_gate_is_named(const struct er_scratch *scratch)
+{
+	const struct er_call *call = &scratch->call;
+	bool file = call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE;
+	void *files = er_slot(&er_gate_files_slot);
+	struct er_gate_file key;
+
+	key.ino = file ? scratch->record.file.ino : scratch->record.plain.ino;
+	key.dev = file ? scratch->record.file.dev : scratch->record.plain.dev;
+	key.generation = file ? scratch->record.file.generation : scratch->record.plain.generation;
+	return key.ino && files && bpf_map_lookup_elem(files, &key);
+}
+
 /*
  * The one place that decides, asked when the record has the call's path and numbers, and before it is said who did it
  * and anything is copied from the caller. Whatever fails lets the event pass.
@@ -196,7 +222,11 @@ static __always_inline bool er_gate_pass(const struct er_config *config, struct 
 	work->half = gate & ER_GATE_HALF;
 	if (!er_gate_collect())
 		return true;
-	pass = er_gate_decide(plan, work);
+	pass = er_gate_verdict();
+	if (!pass && (plan->code[event].asks & 1 << ER_GATE_FILE) && er_gate_is_named(scratch)) {
+		work->path = ER_GATE_UNKNOWN;
+		pass = er_gate_verdict();
+	}
 	if (pass)
 		work->passed[event]++;
 	else

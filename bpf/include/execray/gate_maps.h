@@ -18,7 +18,15 @@ struct er_gate_map {
 	__uint(value_size, sizeof(struct er_gate));
 };
 
+struct er_gate_files_map {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ER_GATE_FILES);
+	__uint(key_size, sizeof(struct er_gate_file));
+	__uint(value_size, sizeof(__u32));
+};
+
 ER_SLOT(er_gate_slot, struct er_gate_map);
+ER_SLOT(er_gate_files_slot, struct er_gate_files_map);
 
 /* One per CPU, as the scratch area. tracerd reads the counts of each. */
 struct {

@@ -18,6 +18,7 @@
 #define ER_GATE_BOUNDS	 16   /* of one number */
 #define ER_GATE_CHOSEN	 48   /* rows that the numbers of one event choose at most; more are left out */
 #define ER_GATE_DEPTH	 32   /* components of a path; of a deeper one nothing is known */
+#define ER_GATE_FILES	 8192
 #define ER_GATE_HALVES	 2
 #define ER_GATE_CASE_MAX 4224
 
@@ -35,7 +36,8 @@ enum er_gate_input {
 	ER_GATE_NEW_UID = 9,
 	ER_GATE_NEW_EUID = 10,
 	ER_GATE_CREATED = 11,
-	ER_GATE_COMM = 15, /* no number; a place in er_gate_code::asks */
+	ER_GATE_FILE = 14, /* no numbers, but places in er_gate_code::asks: a file whatever leads to it, */
+	ER_GATE_COMM = 15, /* and the actor's name */
 };
 
 enum er_gate_kind {
@@ -65,6 +67,13 @@ struct er_gate_code {
 	__u32 asks;	     /* bit 1 << enum er_gate_input: what must be looked at */
 	__u32 _pad;
 	struct er_gate_number number[ER_GATE_NUMBERS];
+};
+
+/* Key of the files that policies mean whatever leads to them. */
+struct er_gate_file {
+	__u64 ino;
+	__u32 dev;
+	__u32 generation;
 };
 
 struct er_gate_row {

@@ -102,11 +102,14 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 		e->open_flags = (how.flags & (O_OPEN_ONLY | O_LARGEFILE)) |
 				(ER_LOAD(file, f_flags) & ~(O_OPEN_ONLY | O_LARGEFILE));
 		at = er_append_file(scratch, e, call->file);
+	} else { /* whether the name can be read is part of what is known of the path */
+		e->raw_len = er_append_user_str(e->tail, raw, &e->hdr);
 	}
 	if (!er_admit())
 		return 0;
 	at &= 2 * ER_PATH_MAX - 1;
-	e->raw_len = er_append_user_str(&e->tail[at], raw, &e->hdr);
+	if (call->file)
+		e->raw_len = er_append_user_str(&e->tail[at], raw, &e->hdr);
 	at += e->raw_len & (ER_PATH_MAX - 1);
 	er_send_file(scratch, e, at);
 	return 0;
