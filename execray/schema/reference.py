@@ -52,7 +52,9 @@ def _event(event: EventType) -> Iterator[str]:
     yield event.doc + "\n"
     if event.aliases:
         yield "Also written " + ", ".join(f"`{alias}`" for alias in event.aliases) + ".\n"
-    when = "when it has happened or failed" if event.fact else "when it is tried: it may yet fail"
+    when = (
+        "told when it has happened" if event.fact else "told when the call has returned: `ret` says whether it failed"
+    )
     yield "Seen at " + "; ".join(f"`{hook}`" for hook in event.hooks) + f", {when}.\n"
     yield from _table(event.fields)
 

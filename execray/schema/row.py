@@ -22,7 +22,6 @@ class EventType:
     calls: tuple[str, ...] = ()  # the system calls that it is: see execray.schema.calls
     points: tuple[str, ...] = ()  # where else in the kernel it is seen
     aliases: tuple[str, ...] = ()
-    fact: bool = True  # seen when it had happened, with its result; False: only an attempt
     ecs_category: str = "process"
     ecs_action: str = ""
     package: str = ""  # who brought it: name and version of a package; empty: ExecRay itself
@@ -42,6 +41,16 @@ class EventType:
     def system_calls(self) -> tuple[Call, ...]:
         """What `calls` says."""
         return tuple(parse_call(line) for line in self.calls)
+
+    @property
+    def fact(self) -> bool:
+        """Whether it is told only when it has happened; else also when it failed, and its `ret` says which."""
+        return not any(field.name == "ret" for field in self.fields)
+
+    @cached_property
+    def claims(self) -> frozenset[str]:
+        """The fields that the caller's memory said when the call returned: another thread may have changed them by then."""
+        return frozenset(field.name for field in self.fields if field.spoofable)
 
     @cached_property
     def slots(self) -> tuple[Field, ...]:

@@ -96,4 +96,24 @@ FLOW_LINTS: tuple[Code, ...] = (
         'path "p" within 5s key session { open {} times 5 connect {} }\n',
         Level.WARNING,
     ),
+    Code(
+        "ER0526",
+        "a kill on an attempt",
+        "Calls are told when they have returned, also those that failed: `ret` says which. Without a test of it, an "
+        "attempt kills like the deed. That may be meant, where nobody tries by mistake; `ret exists` says so. A connect "
+        "that goes on in the background returns EINPROGRESS, and is none that failed.",
+        'path "p" response enforce { unlink { path = "/srv/book" } except { uid = 0 } on match { kill } }\n',
+        'path "p" response enforce { unlink { path = "/srv/book", ret = 0 } except { uid = 0 } on match { kill } }\n',
+        Level.WARNING,
+    ),
+    Code(
+        "ER0527",
+        "a kill on what the caller says",
+        "The bytes of a write, and names and texts as they were passed, are read from the caller's memory when the call "
+        "returns. A second thread can have put something else there since the kernel read it, so whoever knows evades such "
+        "a test. What the kernel used (`path`, `file.id`, the addresses of a connection) can't be changed that way.",
+        'path "p" response enforce { write { content = "x", ret > 0 } except { uid = 0 } on match { kill } }\n',
+        'path "p" response enforce { write { path = "/etc/x", ret > 0 } except { uid = 0 } on match { kill } }\n',
+        Level.NOTE,
+    ),
 )

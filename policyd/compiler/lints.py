@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from execray.schema.catalog import ACTOR_FIELDS
+from execray.schema.catalog import ACTOR_FIELDS, EVENT_BY_CODE, EventType
 from policyd.compiler import ast
 from policyd.compiler.diagnostics import Level, Sink, quote
 from policyd.compiler.lint_fields import conjuncts, fields_of
@@ -12,9 +12,11 @@ from policyd.compiler.lints_flow import FlowLints
 from policyd.compiler.literals import plain_text
 from policyd.compiler.source import Span
 from policyd.compiler.typed import TypedPolicy
-from policyd.program import Alert, Capture, CompiledPolicy, Expr, Handler, Kill, Not, Op, Response, Test
+from policyd.program import Alert, Capture, CompiledPolicy, Expr, Handler, Kill, Not, Op, Response, Step, Test
 
 _FORGEABLE = frozenset(field.name for field in ACTOR_FIELDS if field.spoofable)
+# Of an exec that failed, these are still the caller's.
+_IMAGE = frozenset(("exe", "name", "argv", "argc", "cmdline", "file.id"))
 # Not paths, which are whole but for very few.
 _OFTEN_CUT = frozenset(("content", "argv", "cmdline"))
 
@@ -31,6 +33,7 @@ def lint(
     _kill_by_comm(policy, compiled, sink)
     _kill_by_what_is_cut(policy, compiled, sink)
     _kill_without_exception(policy, compiled, sink)
+    _kill_on_attempt(policy, compiled, sink)
     _guard_by_forgeable(policy, sink)
     FlowLints(policy, compiled, used, sink).run()
     _capture_beside_kill(policy, sink)
@@ -88,6 +91,61 @@ def _kill_without_exception(policy: TypedPolicy, compiled: CompiledPolicy, sink:
             level=Level.NOTE,
             help='say who does the same rightly: except "reason" { exe = ... }',
         )
+
+
+def _kill_on_attempt(policy: TypedPolicy, compiled: CompiledPolicy, sink: Sink) -> None:
+    """What a kill follows: a call that may have failed, or what only the caller says of it."""
+    kill = _kill_of(policy)
+    if kill is None:
+        return
+    for step, handler in _killed_by(compiled):
+        fields = fields_of(step.condition)
+        asked = fields if handler.condition is None else fields | fields_of(handler.condition)
+        events = [EVENT_BY_CODE[code] for code in step.codes]
+        tried = [event.name for event in events if _may_have_failed(event, fields)]
+        if tried and "ret" not in asked:
+            done = "(ret >= 0 or ret = -EINPROGRESS)" if "connect" in tried else "ret >= 0"
+            sink.report(
+                "ER0526",
+                kill.span,
+                f"this `kill` follows a {quote(tried[0])} that failed, too",
+                level=Level.WARNING,
+                help=f"add `{done}` to the step, or `ret exists` where the attempt is enough",
+            )
+        # not exec: the name that a program was executed by is the kernel's own copy
+        claimed = sorted(name for event in events if event.name != "exec" for name in fields & event.claims)
+        if claimed and not any(_own(fields, event) - event.claims for event in events):
+            sink.report(
+                "ER0527",
+                kill.span,
+                f"this `kill` rests on {quote(claimed[0])}, which another thread of the caller can change meanwhile",
+                level=Level.NOTE,
+                help="test what the kernel used as well, such as `path`, `file.id` or `dst.ip`",
+            )
+
+
+def _may_have_failed(event: EventType, fields: set[str]) -> bool:
+    """Of an exec that failed only the name is new: who tests the program has found it running already."""
+    return not event.fact and (event.name != "exec" or ("filename" in fields and not fields & _IMAGE))
+
+
+def _own(fields: set[str], event: EventType) -> set[str]:
+    return {field.name for field in event.fields if field.name != "ret"} & fields
+
+
+def _killed_by(compiled: CompiledPolicy) -> Iterator[tuple[Step, Handler]]:
+    """Yields each step behind which a kill stands, with what says so."""
+    moves = [move for state in compiled.states for move in state.transitions]
+    last = sorted({move.step for move in moves if compiled.states[move.target].accepting})
+    for handler in compiled.handlers:
+        if not _has(handler, Kill):
+            continue
+        if handler.step is None:
+            yield from (
+                (compiled.steps[index], handler) for index in last if _applies(handler, compiled.steps[index].labels)
+            )
+        else:
+            yield from ((step, handler) for step in compiled.steps if step.alias == handler.step)
 
 
 def _guard_by_forgeable(policy: TypedPolicy, sink: Sink) -> None:
