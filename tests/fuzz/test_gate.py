@@ -1,0 +1,71 @@
+"""The gate's core under AddressSanitizer and UBSan, on random plans, sound ones and ones that are only noise."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from execray.gate.plan import GatePlan
+from execray.gate.verdict import Facts, PathState, candidates
+from execray.schema.layout import GATE_BYTES, GATE_CASE_AT, GATE_CASE_BYTES
+from tests.support.gates import CODES, case_of, random_facts, random_path, random_plan
+from tracerd.gate import table_of
+
+ROOT = Path(__file__).parents[2]
+#: EXECRAY_GATE_QUESTIONS=1000000 for the long form.
+QUESTIONS = int(os.environ.get("EXECRAY_GATE_QUESTIONS", "20000"))
+_PER_PLAN = 1000
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("gate") / "gate_native"
+    flags = ["-O1", "-g", "-Wall", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    source = ROOT / "tests/fuzz/gate_native.c"
+    subprocess.run(["gcc", *flags, f"-I{ROOT}/bpf/include", "-o", program, source], check=True)
+    return program
+
+
+def ask(native: Path, folder: Path, table: bytes, cases: list[bytes]) -> str:
+    """Returns a verdict for each question. What the sanitizers find is an error."""
+    (folder / "table").write_bytes(table.ljust(GATE_BYTES, b"\0"))
+    (folder / "cases").write_bytes(b"".join(struct.pack("<I", len(case)) + case for case in cases))
+    done = subprocess.run([native, folder / "table", folder / "cases"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:4000]
+    return done.stdout
+
+
+def question(facts: Facts) -> bytes:
+    """A question whose memory ends where the hooks' may: 32 bytes behind the path."""
+    return (case_of(facts) + b"\xee" * 32)[:GATE_CASE_BYTES]
+
+
+def test_the_native_core_decides_as_the_twin_does(native: Path, tmp_path: Path) -> None:
+    random = Random("native")
+    for _ in range(QUESTIONS // _PER_PLAN):
+        plan = random_plan(random)
+        asked = [random_facts(random) for _ in range(_PER_PLAN)]
+        found = ask(native, tmp_path, table_of(plan, 1), [question(facts) for facts in asked])
+        assert found == "".join("0" if candidates(plan, facts) == 0 else "1" for facts in asked)
+
+
+def test_a_table_of_noise_is_read_within_its_bounds(native: Path, tmp_path: Path) -> None:
+    random = Random("noise")
+    for _ in range(max(2, QUESTIONS // 5000)):
+        table = bytearray(random.randbytes(GATE_BYTES))
+        struct.pack_into("<Q", table, 8, 0)  # no code is open
+        asked = [question(random_facts(random)) for _ in range(200)]
+        assert len(ask(native, tmp_path, bytes(table), asked)) == 200
+
+
+def test_names_of_every_length_are_read_within_their_bounds(native: Path, tmp_path: Path) -> None:
+    plan = GatePlan()
+    paths = [b"/" + b"n" * n for n in range(1, 256)] + [random_path(Random(n)) for n in range(50)]
+    asked = [question(Facts(CODES[0], PathState.KNOWN, path)) for path in paths]
+    assert ask(native, tmp_path, table_of(plan, 1), asked) == "0" * len(asked)
+    assert GATE_CASE_AT["path"][0] + 16 < GATE_CASE_BYTES
