@@ -94,7 +94,9 @@ class Ends:
 
     def collect(self, value: bytes, out: list[Effect]) -> None:
         """Adds the effects of the constants that value begins, or ends, with."""
-        for length in self._lengths.get(self._part(value, self._short), ()):
+        short = self._short
+        part = value[len(value) - short :] if self._of_end and short <= len(value) else value[:short]
+        for length in self._lengths.get(part, ()):
             found = self._effects.get(self._part(value, length)) if length <= len(value) else None
             if found is not None:
                 out.append(found)
@@ -146,6 +148,7 @@ class View:
         self._derive: Callable[[Value], Value] | None = DERIVE[ref.name.removeprefix("parent.")] if derived else None
         self._fold = fold
         self._list = ref.kind is Kind.TEXTS and ref.index is None
+        self._whole = not derived and ref.index is None  # the field's value is the slot's
         self._exact: dict[object, list[int]] = {}
         self._prefixes, self._suffixes = Ends(of_end=False), Ends(of_end=True)
         self._patterns = PatternSet()
@@ -194,7 +197,8 @@ class View:
 
     def collect(self, value: Value, out: list[Effect]) -> None:
         """Adds the effects of the tests that hold, given the slot's value. None hold for a missing one."""
-        value = self.value(value)
+        if not self._whole:
+            value = self.value(value)
         if value is None:
             return
         for effect, holds in self._tested:

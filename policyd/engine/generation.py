@@ -129,7 +129,7 @@ class Generation:
             if mode == TEXT and value is not None:
                 value = strings[value]
             elif mode == TEXTS and value is not None:
-                value = tuple([strings[item] for item in value])
+                value = tuple(map(strings.__getitem__, value))
             found = cache.get(value)
             row &= rows.miss(value) if found is None else found
         return row
