@@ -9,7 +9,8 @@ from execray.schema.kinds import Kind
 from execray.schema.records import record
 from policyd.compiler import ast
 from policyd.compiler.diagnostics import Level, quote
-from policyd.compiler.macros import ExpansionSink, MacroChecker
+from policyd.compiler.lefts import LeftChecker
+from policyd.compiler.macros import ExpansionSink
 from policyd.compiler.scope import Declared
 from policyd.compiler.source import Span
 from policyd.compiler.texts import WILDCARDS, basename_patterns, patterns_of, refused
@@ -58,7 +59,7 @@ class _Comparison:
     text: str
 
 
-class ComparisonChecker(MacroChecker):
+class ComparisonChecker(LeftChecker):
     """Types comparisons: field, operator, value. What returns None has reported why."""
 
     def text_of(self, span: Span) -> str:
@@ -71,54 +72,9 @@ class ComparisonChecker(MacroChecker):
             text = f"{self.sink.use_text} {text}"
         return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "..."
 
-    # ---- left sides
-
-    def _left(self, node: ast.Operand) -> Left | None:
-        home, node = self.home(node)
-        match node:
-            case ast.Name(negative=False):
-                found = home.field(node)
-                return Left(*found, node.span, home.sink.source) if found else None
-            case ast.Call(name="basename"):
-                return self._basename(home, node)
-            case ast.Call():
-                home.call(node)
-            case ast.Bad():
-                pass
-            case _:
-                home.sink.report(
-                    "ER0309",
-                    node.span,
-                    "a comparison begins with a field",
-                    help="put the field on the left and the value on the right",
-                )
-        return None
-
-    def _basename(self, home: ValueChecker, call: ast.Call) -> Left | None:
-        inner, field = home.home(call.arguments[0]) if len(call.arguments) == 1 else (home, None)
-        if not isinstance(field, ast.Name):
-            home.sink.report("ER0309", call.span, "`basename` takes one field", help="for example basename(path)")
-            return None
-        found = inner.field(field)
-        if found is None:
-            return None
-        info, ref = found
-        if ref.kind not in (Kind.PATH, Kind.BYTES):
-            message = f"{quote(info.name)} holds {kind_words(ref.kind)}, not a path"
-            home.sink.report("ER0301", call.span, message, help="give a field that holds one")
-            return None
-        prefix, _, last = info.name.rpartition("exe")
-        if last == "" and (prefix == "" or prefix in ("parent.", "it.") or prefix.startswith("ancestor[")):
-            # The catalogue has this one as a field of its own, which is cheaper to test.
-            name = replace(info, name=prefix + "name", kind=Kind.BYTES)
-            return Left(name, name.ref(ref.alias), call.span, home.sink.source)
-        return Left(info, ref, call.span, home.sink.source, basename=True)
-
-    # ---- comparisons
-
     def compare(self, node: ast.Compare) -> Expr | None:
         """Returns the tests that a comparison means."""
-        left = self._left(node.left)
+        left = self.left(node.left)
         if left is None:
             return None
         op, ignore_case = _IGNORING_CASE.get(node.op, node.op), node.op in _IGNORING_CASE

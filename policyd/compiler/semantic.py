@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from execray.schema.catalog import EVENT_BY_NAME
 from policyd.compiler import ast
+from policyd.compiler.aliases import Bound, codes_of, either_of, joined
 from policyd.compiler.checker import ConditionChecker
 from policyd.compiler.counts import check_times, refuse_modifiers
 from policyd.compiler.declarations import declare_inside
-from policyd.compiler.diagnostics import Label, Level, Sink, quote
+from policyd.compiler.diagnostics import Label, Level, Sink
 from policyd.compiler.keys import check_keys, check_throttle_key
 from policyd.compiler.lexer import strip_comments
 from policyd.compiler.literals import plain_text
 from policyd.compiler.metadata import apply_options, check_meta, duration_ns
 from policyd.compiler.names import (
-    PLANNED_EVENTS,
     AliasInfo,
     Names,
     dotted_heads,
-    near,
 )
 from policyd.compiler.outside import OutsideException
 from policyd.compiler.reactions import Reactions
@@ -52,8 +50,6 @@ MAX_HANDLERS = 256
 MAX_EXCEPTIONS = 256
 _MAX_NAME = 200
 _MAX_STEP_TEXT = 200
-
-_Bound = Mapping[str, AliasInfo]  # the steps that lie before a place, by alias
 
 
 class PolicyChecker:
@@ -143,7 +139,7 @@ class PolicyChecker:
                 case ast.Unsupported(parts=parts):
                     self._collect_aliases(parts)
 
-    def _body(self, body: ast.Body, bound: _Bound, block_steps_from: int | None) -> tuple[Shape, _Bound]:
+    def _body(self, body: ast.Body, bound: Bound, block_steps_from: int | None) -> tuple[Shape, Bound]:
         shapes: list[Shape] = []
         ended = False
         for statement in body.statements:
@@ -172,7 +168,7 @@ class PolicyChecker:
             help="every way to it ends in `benign`",
         )
 
-    def _statement(self, node: ast.Stmt | None, bound: _Bound) -> tuple[Shape, _Bound]:
+    def _statement(self, node: ast.Stmt | None, bound: Bound) -> tuple[Shape, Bound]:
         match node:
             case ast.Step():
                 return self._step(node, bound)
@@ -191,14 +187,14 @@ class PolicyChecker:
                 bound = after
         return Seq(), bound
 
-    def _conditional(self, node: ast.Conditional, bound: _Bound) -> tuple[Shape, _Bound]:
+    def _conditional(self, node: ast.Conditional, bound: Bound) -> tuple[Shape, Bound]:
         test, with_test = self._step(node.test, bound)
         then, after_then = self._statement(node.then, with_test)
         other, after_other = self._statement(node.other, bound)
         self._check_benign(other)
-        return Choice(test, then, other), _joined([(then, after_then), (other, after_other)], bound)
+        return Choice(test, then, other), joined([(then, after_then), (other, after_other)], bound)
 
-    def _either(self, node: ast.Either, bound: _Bound) -> tuple[Shape, _Bound]:
+    def _either(self, node: ast.Either, bound: Bound) -> tuple[Shape, Bound]:
         ways = []
         for branch in node.branches:
             shape, after = self._statement(branch, bound)
@@ -211,7 +207,7 @@ class PolicyChecker:
                     help="put a step into it; where it has one with `...`, write `..`",
                 )
             self._check_benign(shape)
-        return Either(tuple(shape for shape, _ in ways)), _joined(ways, bound)
+        return Either(tuple(shape for shape, _ in ways)), joined(ways, bound)
 
     def _check_benign(self, shape: Shape) -> None:
         found = first_benign(shape)
@@ -223,7 +219,7 @@ class PolicyChecker:
                 help="write the harmless step first: open { ... } benign",
             )
 
-    def _block(self, node: ast.Block, bound: _Bound) -> tuple[Shape, _Bound]:
+    def _block(self, node: ast.Block, bound: Bound) -> tuple[Shape, Bound]:
         outer, first = self._labels, len(self._policy.steps)
         if len(self._policy.blocks) >= MAX_STEPS:
             self._too_many(node.span, f"more than {MAX_STEPS} blocks")
@@ -254,7 +250,7 @@ class PolicyChecker:
             if self._has_too_many_steps(until.span):
                 break
             refuse_modifiers(until, self._sink)
-            number = self._add_step(until.step, self._codes(until.step), And(()), None)
+            number = self._add_step(until.step, codes_of(until.step, self._sink), And(()), None)
             self._cancelling.append((number, until))
             found.append(TypedUntil(number, until.span))
         return found
@@ -267,10 +263,10 @@ class PolicyChecker:
             step = replace(typed.step, condition=condition or And(()), alias=None, within_ns=None)
             self._policy.steps[number] = TypedStep(step, typed.node)
 
-    def _step(self, node: ast.Step, bound: _Bound) -> tuple[One, _Bound]:
+    def _step(self, node: ast.Step, bound: Bound) -> tuple[One, Bound]:
         if self._has_too_many_steps(node.span):
             return One(len(self._policy.steps) - 1, node.repeat), bound
-        codes = self._codes(node)
+        codes = codes_of(node, self._sink)
         condition = self._typed(node.condition, codes, bound) if codes else None
         names = self._names(codes, bound)
         number = self._add_step(node, codes, condition or And(()), names)
@@ -311,23 +307,7 @@ class PolicyChecker:
         text = " ".join(strip_comments(self._sink.source.snippet(span)).split())
         return text if len(text) <= _MAX_STEP_TEXT else text[: _MAX_STEP_TEXT - 3] + "..."
 
-    def _codes(self, node: ast.Step) -> tuple[int, ...]:
-        codes: dict[int, None] = {}
-        for event in node.events:
-            found = EVENT_BY_NAME.get(event.text)
-            if found is not None:
-                codes[found.code] = None
-            elif event.text in PLANNED_EVENTS:
-                self._sink.report(
-                    "ER0211", event.span, f"the event `{event.text}` is not observed yet", help=_events_help()
-                )
-            else:
-                close = near(event.text, EVENT_BY_NAME)
-                help_text = f"did you mean `{close}`?" if close else _events_help()
-                self._sink.report("ER0202", event.span, f"unknown event {quote(event.text)}", help=help_text)
-        return tuple(codes)
-
-    def _bind(self, alias: ast.Ident, codes: tuple[int, ...], bound: _Bound) -> _Bound:
+    def _bind(self, alias: ast.Ident, codes: tuple[int, ...], bound: Bound) -> Bound:
         if alias.text in bound:
             self._sink.report(
                 "ER0206",
@@ -343,26 +323,8 @@ class PolicyChecker:
                 f"the alias `{alias.text}` would hide the fields `{alias.text}.*`",
                 help="choose another alias",
             )
-        self._known[alias.text] = _either_of(self._known.get(alias.text), AliasInfo(codes))
+        self._known[alias.text] = either_of(self._known.get(alias.text), AliasInfo(codes))
         return {**bound, alias.text: AliasInfo(codes)}
 
     def _typed(self, node: ast.Expr, codes: tuple[int, ...], known: Mapping[str, AliasInfo]) -> Expr | None:
         return ConditionChecker(self._sink, self._names(codes, known)).condition(node)
-
-
-def _joined(ways: Iterable[tuple[Shape, _Bound]], before: _Bound) -> _Bound:
-    """The aliases that may be read behind a choice: those of every way that goes on."""
-    joined = dict(before)
-    for shape, after in ways:
-        if after is not before and not ends(shape):
-            for alias, info in after.items():
-                joined[alias] = _either_of(joined.get(alias), info)
-    return joined
-
-
-def _either_of(one: AliasInfo | None, other: AliasInfo) -> AliasInfo:
-    return AliasInfo(tuple(dict.fromkeys((*(one.codes if one else ()), *other.codes))))
-
-
-def _events_help() -> str:
-    return f"events are {', '.join(dict.fromkeys(event.name for event in EVENT_BY_NAME.values()))}"
