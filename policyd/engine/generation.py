@@ -10,6 +10,7 @@ from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, EVENT_BY_
 from execray.schema.event import Value
 from execray.schema.kinds import Kind
 from execray.schema.records import compared
+from execray.schema.row import FILE_NAMES_NAME
 from execray.wire.frames import Batch
 from policyd.engine.conditions import fields_of
 from policyd.engine.keys import KeyFunction
@@ -34,10 +35,12 @@ FieldPlan: TypeAlias = "tuple[int, int, dict[Value, int], SlotRows]"
 class CodePlan(NamedTuple):
     """How to test one kind of event: the slots to look at, and those only for bits that fire.
 
-    mask: the steps it may meet; None: the rows of those slots say so.
+    mask: the steps it may meet where it has no `file.names`, as hardly any has; None: the rows of the slots say so.
+    named: where in the row these names would be, 0 where no step asks for them.
     """
 
     mask: int | None
+    named: int
     fields: tuple[FieldPlan, ...]
     late_fields: tuple[FieldPlan, ...]
 
@@ -122,6 +125,13 @@ class Generation:
             return row & self.orphan_row
         return row & self._lookup(batch.actors[actor[0]], self.parent_fields, batch.strings)
 
+    def named_row(self, code: int, names: Any, strings: tuple[bytes, ...]) -> int:
+        """Returns the steps that an event of a kind may meet whose file has these names. Raises as the rows' `row` does."""
+        rows = self.rows[SlotKey(code, FILE_NAMES_NAME)]
+        value = tuple([strings[name] for name in names])
+        found = rows.cache.get(value)
+        return rows.miss(value) if found is None else found
+
     def _lookup(self, actor: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...]) -> int:
         row = self._ones
         for position, mode, cache, rows in fields:
@@ -190,9 +200,14 @@ class Generation:
 
     def _plan(self, kind: EventType, mask: int) -> CodePlan:
         fields = self._fields(kind.code, lambda slot: 5 + kind.slot_of[slot])
+        named, names = 0, self.rows.get(SlotKey(kind.code, FILE_NAMES_NAME))
+        if names is not None:
+            named, mask = 5 + kind.slot_of[FILE_NAMES_NAME], names.row(None)
+            fields = tuple(field for field in fields if field[0] != named)
         late = {5 + kind.slot_of[slot] for slot in UNCACHED if slot in kind.slot_of}
         early = tuple(field for field in fields if field[0] not in late)
-        return CodePlan(None if early else mask, early, tuple(field for field in fields if field[0] in late))
+        late_fields = tuple(field for field in fields if field[0] in late)
+        return CodePlan(mask if named or not early else None, named, early, late_fields)
 
 
 def _key_functions(tables: list[PolicyTable]) -> list[tuple[KeyFunction, int]]:

@@ -198,7 +198,11 @@ class Machine:
                     found = actor_rows[actor]
                     if found is None:
                         found = actor_rows[actor] = generation.actor_row(batch, actor)
-                    bits = found if plan.mask is None else found & plan.mask
+                    named = plan.named
+                    if named and row[named] is not None:
+                        bits = found & generation.named_row(code, row[named], strings)
+                    else:
+                        bits = found if plan.mask is None else found & plan.mask
                     for at, mode, cache, rows in plan.fields:
                         value = row[at]
                         if mode == TEXT and value is not None:

@@ -123,7 +123,7 @@ def random_moves(rng: Random, features: frozenset[str], length: int) -> tuple[Mo
         fields = _fields(rng, what, paths, features)
         if "kernel" in features and rng.random() < 0.3:
             fields += (("comm", rng.choice(COMMS)),)
-        if "kernel" in features and what in ("open", "write") and rng.random() < 0.15:
+        if what in ("open", "write") and rng.random() < 0.15:
             fields += (("file_names", rng.choice((("/a",), ("/c/b", "/b")))),)
         out.append(Move(what, rng.randrange(crowd), pause, cut, fields))
     return tuple(out)
