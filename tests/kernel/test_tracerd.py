@@ -375,3 +375,28 @@ def test_without_root_the_error_says_what_is_needed(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and "hint: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_files_of_watched_paths_are_named_and_the_others_counted(tracerd: Tracerd, tmp_path: Path) -> None:
+    secret, link = (tmp_path.resolve() / name for name in ("secret", "link"))
+    secret.write_text("x")
+    link.hardlink_to(secret)
+    subscriber, code = tracerd.connect(), EVENT_BY_NAME["open"].code
+    paths = (os.fsencode(secret), b"/proc/1/status")
+    subscriber.send(Subscribe((code,), False, paths=paths))
+    until(lambda: bool(tracerd.status()["paths"]["resolved"] == 1 and tracerd.status()["hooks"]["open"]["attached"]))
+    touch(link)
+
+    def named(batch: Batch) -> list[object]:
+        opened = [batch.event(at) for at, row in enumerate(batch.events) if row[0] == code]
+        return [event.get("file.names") for event in opened if event.get("path") == os.fsencode(link)]
+
+    assert named(subscriber.until(lambda batch: bool(named(batch)))[-1]) == [(os.fsencode(secret),)]
+    with tracerd.control() as control:
+        doctor: dict[str, Any] = control.call("doctor")
+    assert [item["path"] for item in doctor["paths"]["by_name_only"]] == ["/proc/1/status"]
+    changes = tracerd.status()["paths"]["changes"]
+    secret.unlink()
+    until(lambda: bool(tracerd.status()["paths"]["changes"] > changes))
+    report = tracerd.status()["paths"]
+    assert (report["watched"], report["resolved"], report["stuck_at"]) == (2, 0, "")
