@@ -339,6 +339,14 @@ WORDS: Final[dict[str, Word]] = {
         "Whoever reads the log was too slow, and so many lines before this one were dropped.",
         "Look at journald, or at the program that reads stderr.",
     ),
+    "gate would have lost an event": Word(
+        POLICYD,
+        "error",
+        ("policy", "of"),
+        "In shadow mode: the kernel gate would have dropped an event that is evidence of what the policy found. That is a mistake"
+        " in ExecRay.",
+        "leave `tracerd.gate` at `shadow` or `off`, and report it with the policy",
+    ),
     "paths matched by name only": Word(
         POLICYD,
         "warning",

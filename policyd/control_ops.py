@@ -47,6 +47,7 @@ class Parts:
     followers: Followers
     plugins: Plugins
     taps: Taps
+    gate: Callable[[], Mapping[str, object]]  # what status tells of the gate's plan
 
 
 class ControlOps:
@@ -119,6 +120,7 @@ class ControlOps:
             "plugins": parts.plugins.status(),
             "followers": len(parts.followers),
             "tails": parts.taps.status(),
+            "gate": parts.gate(),
             "sensor": parts.stream.link.stats,
         }
 

@@ -28,6 +28,7 @@ from policyd.control_ops import ControlOps, Parts
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import SensorLoss
 from policyd.gate.plan import Built, build_plan
+from policyd.gate.watch import GateWatch
 from policyd.plugins import Plugins
 from policyd.privileges import become
 from policyd.pulse import Pulse
@@ -74,6 +75,7 @@ class Daemon:
         self._machine = Machine()
         self._needs = self._machine.needs()
         self._gate = build_plan([])
+        self._gate_watch = GateWatch(log)
         uid = os.geteuid() if user is None else user.pw_uid
         self._store = PolicyStore(
             config.policyd.policy_dirs,
@@ -131,6 +133,7 @@ class Daemon:
             self.followers,
             self._plugins,
             self._taps,
+            lambda: self._gate_watch.status(self._gate),
         )
         ops = ControlOps(parts, config, reloader=self._reloader, log=self._log, rate=lambda: self._rate)
         path = config.control_socket("policyd")
@@ -218,6 +221,7 @@ class Daemon:
         hidden = self._taps.content and not self._needs.content
         outputs = self._machine.feed(without_content(batch) if hidden else batch)
         pending = self._responder.respond(outputs, self._origin())
+        self._gate_watch.look(outputs)
         self._taps.offer(batch, self._needs, losses=any(isinstance(found, SensorLoss) for found in outputs))
         await self._writer.put(Item(pending, stream_id, batch.seq))
 
