@@ -8,7 +8,16 @@ import os
 import platform
 from pathlib import Path
 
-from tests.bench import bench_compile, bench_decode, bench_kill, bench_overhead, bench_reload, bench_stream, bench_tail
+from tests.bench import (
+    bench_compile,
+    bench_decode,
+    bench_gate,
+    bench_kill,
+    bench_overhead,
+    bench_reload,
+    bench_stream,
+    bench_tail,
+)
 from tests.bench.engine import measure
 
 BENCHES = {
@@ -19,6 +28,7 @@ BENCHES = {
     "decode": (bench_decode, "tracerd's decoding alone"),
     "stream": (bench_stream, "real events, kernel to engine"),
     "tail": (bench_tail, "what detection pays for those who follow events"),
+    "gate": (bench_gate, "what the kernel drops of ordinary work, and the size of plans"),
     "overhead": (bench_overhead, "what the watched pay"),
 }
 

@@ -1,0 +1,91 @@
+"""What the gate's plan is worth and what it costs: how much of ordinary work the shipped policies drop, and the plan's size.
+
+    python -m tests.bench.bench_gate --json gate.json
+
+By the plan and its twin in Python, on the recording of ordinary work; what the kernel takes for a decision is in `overhead`.
+`sent` counts the events that pass as the kernel is now; `begun`, those that meet a step which is awaited from the start: what would
+pass if the kernel knew which policies have begun. Exec, fork and exit are left out: they always pass.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from execray.eventfile import EventReader, open_events
+from execray.gate.verdict import candidates
+from execray.schema.catalog import LOST
+from execray.schema.event import Event
+from policyd.compiler import compile_set
+from policyd.engine.table import PolicyTable
+from policyd.gate.plan import build_plan
+from policyd.gate.twin import facts_of
+from policyd.gate.ways import ALWAYS
+from policyd.program import CompiledPolicy
+from tests.bench import command
+from tests.bench.engine.policies import policies
+
+RECORDING: Final = Path("tests/data/ordinary/work.jsonl.zst")
+SIZES: Final = (1, 100, 1000)
+
+
+def run() -> dict[str, Any]:
+    """Returns the figures."""
+    shipped = compile_set([(file.name, file.read_bytes()) for file in sorted(Path("policies").glob("*.policy"))])
+    return {"ordinary": _worth(shipped.policies), "plans": {str(size): _cost(policies(size)) for size in SIZES}}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Returns the figures for people."""
+    lines = [f"{'event':>12} {'events':>8} {'sent':>8} {'begun':>8}"]
+    lines += [
+        f"{name:>12} {row['all']:>8,} {row['sent']:>8,} {row['begun']:>8,}" for name, row in result["ordinary"].items()
+    ]
+    lines.append(f"\n{'policies':>12} {'ms':>8} {'bytes':>8} {'rows':>8} {'keys':>8}")
+    for size, row in result["plans"].items():
+        lines.append(f"{size:>12} {row['ms']:>8,} {row['bytes']:>8,} {row['rows']:>8,} {row['keys']:>8,}")
+    return "\n".join(lines)
+
+
+def _worth(loaded: tuple[CompiledPolicy, ...]) -> dict[str, dict[str, int]]:
+    plan = build_plan([PolicyTable(policy, 0) for policy in loaded]).plan
+    first, counts = plan.rows[plan.first], Counter[tuple[str, str]]()
+    for event in _events():
+        found = candidates(plan, facts_of(event))
+        for name in (event.type.name, "together"):
+            counts[name, "all"] += 1
+            counts[name, "sent"] += found is None or found != 0
+            counts[name, "begun"] += found is None or found & first != 0
+    names = dict.fromkeys(name for name, _ in counts if name != "together")
+    return {name: {what: counts[name, what] for what in ("all", "sent", "begun")} for name in (*names, "together")}
+
+
+def _events() -> Iterator[Event]:
+    with open_events(RECORDING) as lines:
+        for batch in EventReader(lines, RECORDING.name).batches():
+            yield from (
+                batch.event(at) for at, row in enumerate(batch.events) if row[0] != LOST and row[0] not in ALWAYS
+            )
+
+
+def _cost(loaded: list[CompiledPolicy]) -> dict[str, int]:
+    tables, base = [], 0
+    for policy in loaded:
+        tables.append(PolicyTable(policy, base))
+        base += len(policy.steps)
+    began = time.process_time()
+    built = build_plan(tables)
+    took = time.process_time() - began
+    return {
+        "ms": round(took * 1000),
+        "bytes": len(built.raw),
+        "rows": len(built.plan.rows),
+        "keys": len(built.plan.keys),
+    }
+
+
+if __name__ == "__main__":
+    command.main(__doc__, run, table)
