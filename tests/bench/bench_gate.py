@@ -3,8 +3,8 @@
     python -m tests.bench.bench_gate --json gate.json
 
 By the plan and its twin in Python, on the recording of ordinary work; what the kernel takes for a decision is in `overhead`.
-`sent` counts the events that pass as the kernel is now; `begun`, those that meet a step which is awaited from the start: what would
-pass if the kernel knew which policies have begun. Exec, fork and exit are left out: they always pass.
+`sent` counts the events that pass as the kernel is now; `begun`, those that meet a step which is awaited from the start: what
+would pass if the kernel knew which policies have begun. Exec, fork and exit are left out: they always pass.
 """
 
 from __future__ import annotations
