@@ -20,7 +20,7 @@ from execray.ctl.alerts import Since
 from execray.ctl.context import duration, table
 from execray.ctl.doctor import State, static_checks
 from execray.ctl.main import main
-from execray.ctl.status import hook_words, plugin_words
+from execray.ctl.status import hook_words, paths_words, plugin_words
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "ctl-help.txt"
 GOOD = 'path "good" { exec { uid = 0 } }\n'
@@ -397,3 +397,26 @@ def test_check_knows_no_plugins_where_there_is_no_configuration(
 ) -> None:
     monkeypatch.setattr("execray.config.DEFAULT_PATH", tmp_path / "none.yaml")
     assert "ER0513" not in ctl("policy", "check", "-", stdin=COUNTING).stdout
+
+
+@pytest.mark.parametrize(
+    ("paths", "words", "style"),
+    [
+        ({"watched": 0}, "none to match by file", ""),
+        ({"watched": 3, "resolved": 3, "looked_ms": 400}, "3 of 3 matched by file too, looked 0.4 s ago", "good"),
+        (
+            {"watched": 3, "resolved": 1, "looked_ms": 900, "unresolved": {"not there": 2}},
+            "1 of 3 matched by file too, looked 0.9 s ago; by name only: 2 not there",
+            "good",
+        ),
+        (
+            {"watched": 3, "resolved": 3, "looked_ms": 99000, "stuck_at": "/srv/\x1b"},
+            "3 of 3 matched by file too, looked 99.0 s ago; stuck at /srv/\\x1b",
+            "bad",
+        ),
+        ({"watched": 2, "resolved": 0, "looked_ms": None}, "0 of 2 matched by file too, not looked yet", "good"),
+        ({"failure": "no /proc"}, "matched by name only: no /proc", "bad"),
+    ],
+)
+def test_paths_are_told_with_what_is_matched_by_name_only(paths: dict[str, Any], words: str, style: str) -> None:
+    assert paths_words(paths) == (words, style)

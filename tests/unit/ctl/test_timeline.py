@@ -32,6 +32,12 @@ def test_timeline_tells_who_what_when_and_the_end() -> None:
     )
 
 
+def test_timeline_tells_by_which_paths_a_file_was_known() -> None:
+    alert = sample_alert()
+    alert["execray"]["trail"][0]["by_file"] = ["/etc/shadow", "/x\x1b"]
+    assert "\n                   by another name: it is the file /etc/shadow, /x\\x1b\n" in render(alert)
+
+
 def test_timeline_tells_what_became_of_each_notification() -> None:
     told = [{"plugin": "soc", "result": "queued"}, {"plugin": "x\x1b", "result": "not_allowed"}, "nonsense"]
     assert render(sample_alert(action={"notify": told})).endswith(
