@@ -10,7 +10,7 @@ ACTOR_FIELDS: tuple[Field, ...] = (
     Field("uid", Kind.INT, "Real user id of the acting thread.", ecs="process.real_user.id"),
     Field("euid", Kind.INT, "Effective user id.", ecs="process.user.id"),
     Field("suid", Kind.INT, "Saved user id.", ecs="process.saved_user.id"),
-    Field("fsuid", Kind.INT, "User id for file access."),
+    Field("fsuid", Kind.INT, "User id for file access; of an open by io_uring the one that it was done with."),
     Field("gid", Kind.INT, "Real group id.", ecs="process.real_group.id"),
     Field("egid", Kind.INT, "Effective group id.", ecs="process.group.id"),
     Field("sgid", Kind.INT, "Saved group id.", ecs="process.saved_group.id"),

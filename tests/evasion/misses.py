@@ -18,10 +18,6 @@ REASONS: Final = (
         ("names/overlay", "runs/overlaid"),
     ),
     (
-        "What io_uring does with credentials that were registered before is told with the process's own.",
-        ("root/uring_personality",),
-    ),
-    (
         "Of an io_uring request that asks for no completion nothing is seen but `io_uring_setup`, before it.",
         ("hands/uring_silent",),
     ),

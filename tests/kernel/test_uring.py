@@ -130,3 +130,85 @@ print(ring.do(36, -100, 0, buf(b"a")), ring.do(35, -100, buf(b"c"), buf(b"b"), -
         assert (event.get("path"), event.get("rawpath"), event.get("ret")) == (None, None, 0)
         assert {Flag.IO_URING, Flag.UNREADABLE} <= set(event.flags)
     assert made.get("mode") == 0o700
+
+
+#: One more form of a request: with flags, a priority, and credentials that were registered before. Nobody waits for it.
+PUSH = """
+def push(ring, opcode, fd, addr, flags=0, priority=0, personality=0, length=0, op_flags=0):
+    tail, = struct.unpack_from("I", ring.sq, ring.tail)
+    struct.pack_into("BBHiQQIIQHH20x", ring.sqes, tail % 8 * 64, opcode, flags, priority, fd, 0,
+        ctypes.addressof(addr) if addr else 0, length, op_flags, 7, 0, personality)
+    struct.pack_into("I", ring.sq, ring.array + tail % 8 * 4, tail % 8)
+    struct.pack_into("I", ring.sq, ring.tail, tail + 1)
+    return syscall(426, ring.fd, 1, 0, 0, 0, 0)
+def completions(ring, count):
+    while struct.unpack_from("I", ring.cq, ring.cq_tail)[0] < count:
+        syscall(426, ring.fd, 0, count, 1, 0, 0)
+    return [struct.unpack_from("Qi", ring.cq, ring.cqes + n % 16 * 16)[1] for n in range(count)]
+"""
+
+
+def test_a_request_that_asks_for_no_completion_is_not_told(live: Live, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    run = through_ring(
+        live,
+        tmp_path,
+        PUSH
+        + """
+ring = Ring()
+assert push(ring, 36, -100, buf(b"a"), flags=64) == 1
+while os.path.exists("a"):
+    pass
+assert push(ring, 36, -100, buf(b"none")) == 1
+print(*completions(ring, 1))
+""",
+    )
+    assert run.stdout == "-2\n" and not os.listdir(tmp_path)
+    assert [event.get("ret") for event in run.of("unlink")] == [-2]
+
+
+def test_what_comes_of_one_request_again_and_again_is_not_told(live: Live, tmp_path: Path) -> None:
+    run = through_ring(
+        live,
+        tmp_path,
+        PUSH
+        + """
+ring = Ring()
+server = socket.create_server(("127.0.0.1", 0))
+assert push(ring, 13, server.fileno(), None, priority=1) == 1
+clients = [socket.create_connection(server.getsockname()) for _ in range(2)]
+taken = completions(ring, 2)
+assert min(taken) >= 0, taken
+assert os.write(taken[0], b"by what was taken") == 17
+""",
+    )
+    assert not [event for event in run.of("accept") if isinstance(ret := event.get("ret"), int) and ret >= 0]
+    assert run.one("write", content=b"by what was taken").get("path")
+
+
+def test_a_file_opened_with_registered_credentials_says_so_by_the_id_for_files(live: Live, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "secret").chmod(0o600)
+    tmp_path.chmod(0o755)
+    run = through_ring(
+        live,
+        tmp_path,
+        PUSH
+        + """
+ring = Ring()
+root = syscall(427, ring.fd, 9, 0, 0)
+assert root > 0, root
+os.setresgid(77, 77, 77); os.setresuid(77, 77, 77)
+assert push(ring, 18, -100, buf(b"secret"), personality=root, op_flags=os.O_RDONLY) == 1
+print(*completions(ring, 1))
+try:
+    os.open("secret", os.O_RDONLY)
+except PermissionError:
+    pass
+""",
+    )
+    (fd,) = map(int, run.stdout.split())
+    opened = run.one("open", path=os.fsencode(tmp_path / "secret"), ret=fd)
+    assert [opened.get(name) for name in ("uid", "euid", "fsuid", "fsgid")] == [77, 77, 0, 0]
+    refused = run.one("open", rawpath=b"secret", ret=-13)
+    assert [refused.get(name) for name in ("uid", "euid", "fsuid")] == [77, 77, 77]

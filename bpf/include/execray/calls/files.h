@@ -56,6 +56,15 @@ static __always_inline void er_clear_file(struct er_file *e, __s32 ret)
 	e->content_len = 0;
 }
 
+/* By which ids a file was opened, where they may be others than the thread's. */
+static __always_inline void er_opened_by(struct er_task *out, struct file *file)
+{
+	const struct cred *cred = BPF_CORE_READ(file, f_cred);
+
+	out->fsuid = BPF_CORE_READ(cred, fsuid.val);
+	out->fsgid = BPF_CORE_READ(cred, fsgid.val);
+}
+
 static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 {
 	struct er_file *e;
@@ -107,6 +116,8 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 	}
 	if (!er_admit())
 		return 0;
+	if (call->uring && call->file) /* a request may bring credentials that were registered before */
+		er_opened_by(&e->task, call->file);
 	at &= 2 * ER_PATH_MAX - 1;
 	if (call->file)
 		e->raw_len = er_append_user_str(&e->tail[at], raw, &e->hdr);
