@@ -79,6 +79,8 @@ def _text(raw: bytes) -> str:
 
 def _spans(which: Input, wanted: Spans) -> str:
     name = _name(which)
+    if which is Input.CREATED:  # it is 0 or 1
+        return name if any(low <= 1 <= high for low, high in wanted) else f"not {name}"
     told = [
         f"{name} = {low}"
         if low == high
