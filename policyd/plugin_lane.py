@@ -15,14 +15,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from execray.errors import PeerError
-from execray.plugin_index import Installed
 from execray.plugins import SINKS
 from execray.wire.plugins import MAX_ITEM_BYTES, Answer, encode_item
 from policyd.plugin_facts import PluginOptions, PluginStats, State, kind_of
 from policyd.plugin_process import OUTPUT_PAUSE_S, OutputTail, PluginProcess
+
+if TYPE_CHECKING:
+    from execray.plugin_index import Installed
 
 T = TypeVar("T")
 

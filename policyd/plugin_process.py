@@ -10,12 +10,14 @@ import signal
 import socket
 import sys
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from execray.errors import PeerError
-from execray.plugin_index import Installed
 from execray.wire.plugins import MAX_ANSWER_BYTES, Answer, Hello, decode_answer, encode_hello
 from policyd.spawn import Child
+
+if TYPE_CHECKING:
+    from execray.plugin_index import Installed
 
 #: Of policyd's environment, what a plug-in may see; secrets of others may be in the rest.
 ENVIRONMENT: Final = (

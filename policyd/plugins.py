@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from execray.config import PolicydConfig
-from execray.plugin_index import find
 from execray.plugins import ACTIONS, BUILT_IN_SINKS, SINKS, ActionRequest
 from policyd.plugin_facts import PluginOptions
 from policyd.plugin_lane import PluginLane
 from policyd.plugin_requests import DROPPED, NOT_ALLOWED, QUEUED
 from policyd.sinks.base import Alert
+
+if TYPE_CHECKING:
+    from execray.plugin_index import Installed
 
 
 class Plugins:
@@ -38,8 +41,8 @@ class Plugins:
         config = self._config
         sinks = [name for name in dict.fromkeys(config.sinks) if name not in BUILT_IN_SINKS]
         actions = list(dict.fromkeys(config.actions))
-        found_sinks = [find(SINKS, name, config.plugin_dir, BUILT_IN_SINKS) for name in sinks]
-        found_actions = [find(ACTIONS, name, config.plugin_dir) for name in actions]
+        found_sinks = _found(SINKS, sinks, config.plugin_dir, BUILT_IN_SINKS)
+        found_actions = _found(ACTIONS, actions, config.plugin_dir)
         self._sinks = {
             plugin.name: PluginLane(plugin, self._options(plugin.name), dict, self._log) for plugin in found_sinks
         }
@@ -74,3 +77,13 @@ class Plugins:
         config = self._config
         settings: dict[str, Any] = dict(config.plugins.get(name, {}))
         return PluginOptions(settings, str(config.plugin_dir), config.plugin_timeout_s, config.plugin_memory_mib)
+
+
+def _found(group: str, names: Iterable[str], folder: Path, others: Iterable[str] = ()) -> list[Installed]:
+    found = []
+    for name in names:
+        # Imported here: it takes 3 MB, and most hosts name no plug-in.
+        from execray.plugin_index import find  # noqa: PLC0415
+
+        found.append(find(group, name, folder, others))
+    return found
