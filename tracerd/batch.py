@@ -22,6 +22,8 @@ assert [field.name for field in ACTOR_SLOTS] == _ROW.split()
 
 #: Arguments sent of one process; each is an entry in the batch's table, however short.
 MAX_ARGS: Final = 256
+#: Bytes of arguments sent of a creator beyond the parent: a line of 256, each with 16 KiB, would not fit a frame.
+OLD_ARGV_BYTES: Final = 1024
 #: What an event and an actor take at most beside their texts: enough for every row of the catalogue.
 _EVENT_BYTES: Final = 160
 _ACTOR_BYTES: Final = 240
@@ -107,7 +109,7 @@ class BatchBuilder:
         return batch
 
     def _ancestor(self, process: Process | None) -> int | None:
-        """Adds the line of creators. The first has its arguments (`parent.argv`); of older ones nobody can ask for them."""
+        """Adds the line of creators. The first has all of its arguments; of older ones come the first, OLD_ARGV_BYTES of them."""
         line: list[Process] = []
         at = process
         while at is not None and id(at) not in self._parent_of:
@@ -115,21 +117,22 @@ class BatchBuilder:
             at = at.parent
         index = self._parent_of[id(at)] if at is not None else None
         for member in reversed(line):
-            argv = self._argv(member)[0] if member is process else None
+            argv = self._argv(member, None if member is process else OLD_ARGV_BYTES)[0]
             index = self._add(self._row(member, index, argv))
             self._parent_of[id(member)] = index
             self._kept.append(member)
-        if process is not None and not line and process.argv and self._actors[index or 0][_ARGV] is None:
-            # known as somebody's grandparent only: once more, with its arguments
+        if process is not None and not line and len(process.argv or b"") > OLD_ARGV_BYTES:
+            # maybe known as somebody's grandparent only: once more, with its arguments
             row = self._row(process, self._actors[index or 0][0], self._argv(process)[0])
-            index = self._parent_of[id(process)] = self._add(row)
+            if row != self._actors[index or 0]:
+                index = self._parent_of[id(process)] = self._add(row)
         return index
 
-    def _argv(self, process: Process) -> tuple[tuple[int | None, ...] | None, int]:
-        """Returns the indexes of the arguments, and the flag where there are more than MAX_ARGS."""
+    def _argv(self, process: Process, limit: int | None = None) -> tuple[tuple[int | None, ...] | None, int]:
+        """Returns the indexes of the arguments in the first `limit` bytes, and the flag where there are more than MAX_ARGS."""
         if process.argv is None:
             return None, 0
-        args = process.argv.removesuffix(b"\0").split(b"\0", MAX_ARGS) if process.argv else []
+        args = process.argv[:limit].removesuffix(b"\0").split(b"\0", MAX_ARGS) if process.argv else []
         cut = _ARGV_TRUNCATED if len(args) > MAX_ARGS else 0
         return tuple(self.text(arg) for arg in args[:MAX_ARGS]), cut
 

@@ -1,10 +1,12 @@
 """Records ordinary work on this machine, and says what the shipped policies make of it. Root, Debian, package mirrors in reach.
 
     python -m tests.bench.ordinary                            # about ten minutes
+    python -m tests.bench.ordinary --pause 15                 # about an hour: with time to think between two commands
     python -m tests.bench.ordinary --keep tests/data/ordinary/work.jsonl.zst
 
-Packages, accounts, git, a C build, pip, npm, ssh, cron, services, editors: work/*.sh, in a throw-away copy of the running system
-(an overlay that is never written back). tracerd records it without loss; the policies are then run over the recording.
+Packages, accounts, git, a C build, pip, npm, ssh, cron, services, editors, containers: work/*.sh, in a throw-away copy of the
+running system (an overlay that is never written back). tracerd records it without loss; the policies are then run over the
+recording.
 """
 
 from __future__ import annotations
@@ -48,17 +50,17 @@ ENTER: Final = [
 ]
 
 
-def record(output: Path, work_dir: Path, chapters: str) -> None:
+def record(output: Path, work_dir: Path, chapters: str, pause_s: float) -> None:
     """Does the work and records all that the machine does meanwhile. Raises OperatorError."""
     machine = Machine()
     machine.load(compiled(), 1)
     stack = Stack(work_dir / "daemons", {"tracerd": {"buffer_mib": 512}})
     stack.order = ("tracerd",)
     with stack, recording(stack.runtime_dir / "tracerd" / "stream.sock", output, machine.needs().codes):
-        do_work(work_dir, chapters)
+        do_work(work_dir, chapters, pause_s)
 
 
-def do_work(work_dir: Path, chapters: str) -> None:
+def do_work(work_dir: Path, chapters: str, pause_s: float) -> None:
     """Does the work; what it says of itself is in work_dir/log."""
     folder = work_dir / "copy"
     folder.mkdir()
@@ -70,7 +72,7 @@ def do_work(work_dir: Path, chapters: str) -> None:
             stdout=log,
             stderr=log,
             check=True,
-            env={**os.environ, "CHAPTERS": chapters},
+            env={**os.environ, "CHAPTERS": chapters, "PAUSE": str(pause_s)},
         )
     print(f"the work took {time.monotonic() - began:.0f} s", flush=True)
 
@@ -103,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.ordinary", description=__doc__.partition("\n")[0])
     parser.add_argument("--keep", type=Path, help="event file to write the reduced recording to")
     parser.add_argument("--chapters", default="", help="only these, for example '10-packages 60-ssh'")
+    parser.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="between two commands (default: 0)")
     parser.add_argument("--work-dir", type=Path, help="keep everything in this folder (default: a temporary one)")
     parser.add_argument("--again", action="store_true", help="take the recording that --work-dir holds already")
     options = parser.parse_args()
@@ -111,7 +114,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         everything = folder / "all.frames.zst"
         if not options.again:
-            record(everything, folder, options.chapters)
+            record(everything, folder, options.chapters, options.pause)
         keep, work = options.keep or folder / "reduced.jsonl.zst", Work()
         found: list[Found] = []
         write(keep, reduced(work, recorded(everything), Replay(compiled()), found))

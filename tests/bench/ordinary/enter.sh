@@ -10,6 +10,9 @@ cd "$folder/root"
 mount -t proc proc proc
 mount --rbind /sys sys
 mount --rbind /dev dev
+# One hierarchy of cgroups, as an ordinary host has it: crun refuses the mixed form.
+umount --lazy --recursive sys/fs/cgroup
+mount -t cgroup2 none sys/fs/cgroup
 for place in run tmp root; do mount -t tmpfs none $place; done
 chmod 1777 tmp
 chmod 700 root
@@ -27,5 +30,5 @@ done
 # A client that brings its certificates along would not know those of this host.
 bundle=/etc/ssl/certs/ca-certificates.crt
 exec env --ignore-environment PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root SHELL=/bin/bash \
-    LANG=C.UTF-8 TERM=dumb DEBIAN_FRONTEND=noninteractive CHAPTERS="$CHAPTERS" \
+    LANG=C.UTF-8 TERM=dumb DEBIAN_FRONTEND=noninteractive CHAPTERS="$CHAPTERS" PAUSE="$PAUSE" \
     PIP_CERT=$bundle npm_config_cafile=$bundle bash /run/work/all.sh

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from execray.schema.catalog import ACTOR_SLOTS, Flag
+from execray.schema.catalog import ACTOR_SLOT_OF, ACTOR_SLOTS, Flag
 from execray.wire.frames import MAX_FRAME_BYTES, Batch, Decoder, Frame, encode
 from tracerd.batch import MAX_ARGS, BatchBuilder
 from tracerd.processes import (
@@ -42,6 +42,37 @@ def test_a_deep_chain_with_many_arguments_fits_a_frame() -> None:
     while at.parent is not None:
         depth, at = depth + 1, at.parent
     assert depth == 250
+
+
+def test_a_deep_chain_with_arguments_of_16_kib_each_fits_a_frame() -> None:
+    table, builder = ProcessTable(65536), BatchBuilder()
+    process = table.scanned(1, 1, b"/sbin/init")
+    for pid in range(2, 252):
+        process = table.forked(process, pid, pid)
+        table.executed(
+            process, b"/opt/%d" % pid, b"".join(b"%d-%d\0" % (pid, n) for n in range(2000))[:MAX_ARGV_BYTES], 0
+        )
+    index, flags = builder.add_actor(b"k", process)
+    builder.event((3, 5, index, process.pid, flags, 0, 0))
+    assert len(encode(builder.take())) < MAX_FRAME_BYTES // 4
+
+
+def test_every_creator_is_sent_with_its_first_arguments_and_the_parent_with_all() -> None:
+    table, builder = ProcessTable(64), BatchBuilder()
+    leaf = chain(table, 4, b"sh\0" + b"-x\0" * 600)
+    for name, process in ((b"leaf", leaf), (b"middle", leaf.parent)):
+        assert process is not None
+        index, flags = builder.add_actor(name, process)
+        builder.event((3, 5, index, process.pid, flags, 0, 0))
+    batch = builder.take()
+    for position in range(2):
+        line, at = [], batch.event(position).actor.parent
+        while at is not None and at.parent is not None:
+            line.append(at.slots[ACTOR_SLOT_OF["argv"]])
+            at = at.parent
+        assert all(isinstance(argv, tuple) and argv[:2] == (b"sh", b"-x") for argv in line)
+        assert len(line) == 3 - position
+        assert batch.event(position).get("parent.argc") == MAX_ARGS
 
 
 def test_a_grandparent_that_is_a_parent_too_is_sent_with_its_arguments() -> None:

@@ -12,6 +12,7 @@ run() { # the account, then the command; one that fails or hangs doesn't keep th
     fi < /dev/null 2>&1
     local status=$?
     [ $status = 0 ] || printf '  status %s\n' $status
+    sleep "$PAUSE"
 }
 as_root() { run root "$@"; }
 as_dev() { run dev "$@"; }
