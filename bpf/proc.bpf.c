@@ -86,6 +86,7 @@ static __always_inline bool er_inherit_self(struct task_struct *parent, struct t
 					    __u32 child_pid)
 {
 	struct er_self self = {.start_ns = er_start_ns(child)};
+	struct er_shapes *shapes = er_get_shapes();
 	void *map = er_slot(&er_self_slot);
 
 	if (heartbeat)
@@ -98,6 +99,8 @@ static __always_inline bool er_inherit_self(struct task_struct *parent, struct t
 		er_count(ER_COUNT_SELF_FULL);
 		return false;
 	}
+	if (shapes)
+		shapes->self[child_pid & (ER_PID_SLOTS - 1)] = ER_PID_MARK;
 	return true;
 }
 

@@ -151,6 +151,7 @@ class Tracerd:
                 # The clock is read before the ring: a heartbeat must not be later than an event still to come.
                 beat_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
                 self._drain()
+                self._sensor.sweep()
                 if not self._waiting:
                     self._stream.heartbeat(beat_ns, self._statistics())
 

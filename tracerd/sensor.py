@@ -19,7 +19,7 @@ from execray.schema.catalog import EVENTS, FIRST_ADDED, EventType
 from execray.schema.extension import digests
 from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, EXEC, GATE_WORK_BYTES, HEADER, SELF, TASK
 from tracerd import bpf
-from tracerd.armed import FILTER_BYTES, KEY_BYTES, MAX_ARMED, VALUE_BYTES, ArmedProcesses
+from tracerd.armed import KEY_BYTES, MAX_ARMED, SELF_AT, SHAPES_BYTES, VALUE_BYTES, ArmedProcesses, PidFilter
 from tracerd.bpf import Map, MapType
 from tracerd.gate import Gate, GateCounts, possible_cpus
 from tracerd.loader import BpfObject, LoadError, Program, attach_iterator, load
@@ -28,7 +28,7 @@ from tracerd.others import Others
 from tracerd.processes import ProcessTable
 from tracerd.records import container, cut, folder
 from tracerd.ringbuf import RingReader
-from tracerd.shapes import TABLE_BYTES, table_of, write_table
+from tracerd.shapes import table_of, write_table
 
 RING_BYTES: Final = 16 * 1024 * 1024
 _SELF_MAX: Final = 1024
@@ -87,7 +87,7 @@ class Sensor:
                 "er_counter": Map.create(
                     MapType.ARRAY, "er_counter", 4, 8, ER_COUNTER["ER_COUNT_MAX"], bpf.MAP_MMAPABLE
                 ),
-                "er_shapes": Map.create(MapType.ARRAY, "er_shapes", 4, TABLE_BYTES + FILTER_BYTES, 1, bpf.MAP_MMAPABLE),
+                "er_shapes": Map.create(MapType.ARRAY, "er_shapes", 4, SHAPES_BYTES, 1, bpf.MAP_MMAPABLE),
                 "er_self": Map.create(MapType.HASH, "er_self", 4, SELF.size, _SELF_MAX),
                 "er_creds": Map.create(MapType.HASH, "er_creds", 4, CREDS.size, _CREDS_MAX),
                 "er_armed": Map.create(MapType.HASH, "er_armed", KEY_BYTES, VALUE_BYTES, MAX_ARMED),
@@ -97,6 +97,7 @@ class Sensor:
         self._config = self._maps["er_config"].view()
         self._shapes = self._maps["er_shapes"].view()
         self.armed = ArmedProcesses(self._maps["er_armed"], self._shapes)
+        self._own = PidFilter(self._maps["er_self"], self._shapes, SELF_AT)
         self._counters = memoryview(self._maps["er_counter"].view()).cast("Q")
         self.ring = RingReader(self._maps["er_ring"].fd, ring_bytes)
         for name in ("proc", "sys", "uring", *(("counter",) if counter else ())):
@@ -246,6 +247,7 @@ class Sensor:
         """Drops the events of one of ExecRay's own processes in the kernel. Raises OSError when there are too many."""
         flags = ER_SELF_FLAG["ER_SELF_DROP"] | (ER_SELF_FLAG["ER_SELF_INHERIT"] if children else 0)
         self._maps["er_self"].update(struct.pack("<I", pid), SELF.pack(start_ns, flags))
+        self._own.mark(pid)
 
     def show(self, pid: int, start_ns: int) -> None:
         """Ends the hiding of a process; its events are events again."""
@@ -256,7 +258,12 @@ class Sensor:
 
     def hidden(self) -> list[int]:
         """Returns the pids whose events are dropped now."""
-        return sorted(struct.unpack("<I", key)[0] for key in list(self._maps["er_self"].keys()))
+        return self._own.pids()
+
+    def sweep(self) -> None:
+        """Takes away the marks that ended processes have left in the filters: now and then, or their slots cost a look-up."""
+        for marks in (self._own, self.armed.filter):
+            marks.sweep()
 
     def counter(self, name: str) -> int:
         """Returns one of `enum er_counter`, by its name without ER_COUNT_."""

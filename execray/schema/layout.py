@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 11
+ER_ABI_VERSION: Final = 12
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -15,7 +15,8 @@ ER_SHAPES_COMPAT: Final = 1024
 ER_SHAPES_SOCKETCALL: Final = 1536
 ER_SHAPES_URING: Final = 1600
 ER_SHAPES: Final = 2048
-ER_ARMED_SLOTS: Final = 4096
+ER_PID_SLOTS: Final = 4096
+ER_PID_MARK: Final = 257
 ER_GATE_SHADOW: Final = 256
 ER_GATE_CODES: Final = 64
 ER_GATE_WORDS: Final = 64

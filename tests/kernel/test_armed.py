@@ -16,10 +16,9 @@ import pytest
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.schema.event import Event
 from tests.support.live import PRELUDE, Live, sleeper
-from tracerd.armed import FILTER_BYTES, MAX_ARMED
+from tracerd.armed import ARMED_AT, MAX_ARMED, SELF_AT
 from tracerd.heartbeat import HeartbeatThread
 from tracerd.processes import Process
-from tracerd.shapes import TABLE_BYTES
 
 WRITE = EVENT_BY_NAME["write"].code
 HELLO = "os.write(nowhere, b'hello')"
@@ -116,17 +115,34 @@ def test_what_else_such_a_call_is_stays_an_event_of_all(live: Live) -> None:
 
 
 def test_what_ends_is_armed_no_longer_and_its_mark_goes_with_the_next_sweep(live: Live) -> None:
-    armed, shapes = live.sensor.armed, live.sensor._shapes
-    before = armed.pids()
+    armed = live.sensor.armed
+    before = armed.filter.pids()
+
+    def marks() -> int:
+        return sum(live.sensor._shapes[ARMED_AT:SELF_AT])
+
     with sleeper() as child:
         process = live.await_exec(child.pid)
         armed.arm(process.pid, process.start_ns)
-        assert armed.pids() == sorted([*before, child.pid])
-        armed.sweep()
-        assert sum(shapes[TABLE_BYTES : TABLE_BYTES + FILTER_BYTES]) == 2 * len({pid % 4096 for pid in armed.pids()})
-    assert armed.pids() == before
-    armed.sweep()
-    assert sum(shapes[TABLE_BYTES : TABLE_BYTES + FILTER_BYTES]) == 2 * len({pid % 4096 for pid in before})
+        assert armed.filter.pids() == sorted([*before, child.pid])
+        live.sensor.sweep()
+        assert marks() == 2 * len({pid % 4096 for pid in armed.filter.pids()})
+    assert armed.filter.pids() == before
+    live.sensor.sweep()
+    assert marks() == 2 * len({pid % 4096 for pid in before})
+
+
+def test_a_process_of_ours_stays_hidden_through_a_sweep() -> None:
+    with Live(["open"]) as live:
+        me = live.table.find(os.getpid())
+        assert me is not None
+        live.sensor.hide(me.pid, me.start_ns)
+        live.sensor.sweep()
+        live.drain()
+        before = live.sensor.counter("SELF")
+        os.close(os.open("/dev/null", os.O_RDONLY))
+        assert live.sensor.counter("SELF") > before
+        assert not [event for event in live.drain() if event.actor.id[0] == os.getpid()]
 
 
 def test_more_than_fit_are_refused() -> None:

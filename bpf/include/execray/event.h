@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 11
+#define ER_ABI_VERSION 12
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -325,15 +325,17 @@ enum er_armed_event {
 };
 
 /*
- * Which processes may be armed, by their tgid: not 0 where er_armed may have one of that slot. A look-up in that map
- * costs more than all the rest for a call that isn't wanted after all. Two filters side by side, of which one is whole
- * while the other is made anew.
+ * Which processes may be armed, or ExecRay's own, by their tgid: not 0 where er_armed or er_self may have one of that
+ * slot. A look-up in such a map costs more than all the rest for a call that isn't wanted after all. Two filters side
+ * by side, of which one is whole while the other is made anew.
  */
-#define ER_ARMED_SLOTS 4096
+#define ER_PID_SLOTS 4096
+#define ER_PID_MARK  257 /* in both */
 
 struct er_shapes {
 	struct er_shape shape[ER_SHAPES];
-	__u16 armed[ER_ARMED_SLOTS];
+	__u16 armed[ER_PID_SLOTS];
+	__u16 self[ER_PID_SLOTS];
 };
 
 /* Shared maps. tracerd makes them and puts them into each object's er_*_slot (maps.h). */

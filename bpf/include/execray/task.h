@@ -147,9 +147,13 @@ static __always_inline void er_fill_current(struct er_task *out)
 /* What er_self says of a process: 0, or enum er_self_flag. */
 static __always_inline __u32 er_self_flags(__u32 pid, __u64 start_ns)
 {
+	struct er_shapes *shapes = er_get_shapes();
 	void *map = er_slot(&er_self_slot);
-	struct er_self *self = map ? bpf_map_lookup_elem(map, &pid) : NULL;
+	struct er_self *self;
 
+	if (!map || !shapes || !shapes->self[pid & (ER_PID_SLOTS - 1)])
+		return 0;
+	self = bpf_map_lookup_elem(map, &pid);
 	return self && self->start_ns == start_ns ? self->flags : 0;
 }
 
@@ -178,7 +182,7 @@ static __always_inline __u8 er_skipped(struct er_shapes *shapes, struct er_shape
 	if (!shape->armed)
 		return 0;
 	tgid = ER_READ(er_can_load(), task, tgid);
-	if (!shapes->armed[tgid & (ER_ARMED_SLOTS - 1)])
+	if (!shapes->armed[tgid & (ER_PID_SLOTS - 1)])
 		return shape->armed;
 	map = er_slot(&er_armed_slot);
 	start_ns = map ? bpf_map_lookup_elem(map, &tgid) : NULL;
@@ -191,7 +195,7 @@ static __always_inline void er_disarm(__u32 tgid)
 	struct er_shapes *shapes = er_get_shapes();
 	void *map = er_slot(&er_armed_slot);
 
-	if (map && shapes && shapes->armed[tgid & (ER_ARMED_SLOTS - 1)])
+	if (map && shapes && shapes->armed[tgid & (ER_PID_SLOTS - 1)])
 		bpf_map_delete_elem(map, &tgid);
 }
 
@@ -201,11 +205,12 @@ static __always_inline void er_disarm(__u32 tgid)
  */
 static __always_inline bool er_begin(struct er_header *hdr, const struct er_config *config, enum er_event kind)
 {
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	__u32 self = er_self_flags(pid_tgid >> 32, er_current_start_ns());
+	struct task_struct *task = er_this_task();
+	__u32 tgid = ER_READ(er_can_load(), task, tgid), tid = ER_READ(er_can_load(), task, pid);
+	__u32 self = er_self_flags(tgid, ER_READ(er_can_load(), task, group_leader, start_boottime));
 
 	hdr->flags = 0;
-	if (er_is_heartbeat(config, pid_tgid) || (self & ER_SELF_HEARTBEAT)) {
+	if (er_is_heartbeat(config, (__u64)tgid << 32 | tid) || (self & ER_SELF_HEARTBEAT)) {
 		hdr->flags = ER_F_HEARTBEAT;
 	} else if (self & ER_SELF_DROP) {
 		er_count(ER_COUNT_SELF);
