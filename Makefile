@@ -60,7 +60,7 @@ evasion: dev ## tricks that hide a theft, a dropped program, an attach or a way 
 fuzz: dev ## the compiler and the protocols on long random input
 	$(Q)$(PY) -m pytest -q tests/fuzz $(ARGS)
 
-properties: dev ## the engine against a plain matcher, 100,000 random cases; ARGS="--cases 5000 --seed 1"
+properties: dev ## the engine against a plain matcher, and behind the gate, 100,000 random cases; ARGS="--cases 5000 --seed 1"
 	$(Q)$(PY) -m tests.properties $(ARGS)
 
 bench: build ## throughput, kill latency, overhead: ratios side by side, a table and bench.json
