@@ -12,6 +12,7 @@
 
 #define __noinline	  __attribute__((noinline))
 #define ER_GATE_BARRIER() __asm__ volatile("" : : : "memory")
+#define ER_GATE_KEEP(var) __asm__ volatile("" : "+r"(var))
 
 static __always_inline __u64 load_word(const void *from)
 {

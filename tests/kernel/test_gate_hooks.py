@@ -92,7 +92,7 @@ def test_a_path_that_a_step_asks_for_passes_and_another_does_not(gated: Live, tm
     assert not run.of("kill")
     assert [e.type.name for e in run.events if e.type.name in ("exec", "exit")] == ["exec", "exit"]
     assert after["dropped"]["open"] > before["dropped"].get("open", 0)
-    assert after["passed"]["open"] == before["passed"].get("open", 0) + 1
+    assert after["passed"]["open"] > before["passed"].get("open", 0)
 
 
 @pytest.mark.parametrize("name", ["n" * 31, "n" * 32, "n" * 33, "n" * 200 + "x", "\udcff\udcfe", "a b"], ids=len)
@@ -219,24 +219,24 @@ def test_a_signal_is_tested(gated: Live) -> None:
 
 
 def test_without_a_plan_everything_passes(gated: Live) -> None:
-    load(gated, plan_of(key=exact_key(b"/nowhere")))
-    assert not gated.python("open('/dev/null').close()").of("open")
-    load(gated, None)
+    load(gated, GatePlan(), ["kill"])
+    assert not gated.python("os.kill(os.getpid(), 0)").of("kill")
+    load(gated, None, ["kill"])
     assert gated.sensor.gate_status()["mode"] == "open"
-    assert gated.python("open('/dev/null').close()").of("open", path=b"/dev/null")
+    assert gated.python("os.kill(os.getpid(), 0)").of("kill")
 
 
 def test_an_open_code_passes_whatever_it_is(gated: Live) -> None:
-    load(gated, GatePlan(open_codes=frozenset({EVENT_BY_NAME["open"].code})))
+    load(gated, GatePlan(open_codes=frozenset({EVENT_BY_NAME["kill"].code})))
     run = gated.python("open('/dev/null').close(); os.kill(os.getpid(), 0)")
-    assert run.of("open", path=b"/dev/null") and not run.of("kill")
+    assert run.of("kill") and not run.of("open")
 
 
-def test_the_switch_lets_everything_pass(tmp_path: Path) -> None:
+def test_the_switch_lets_everything_pass() -> None:
     with Live([], gate="off") as live:
-        load(live, GatePlan())
+        load(live, GatePlan(), ["kill"])
         assert live.sensor.gate_status()["mode"] == "off"
-        assert live.python("open('/dev/null').close()").of("open", path=b"/dev/null")
+        assert live.python("os.kill(os.getpid(), 0)").of("kill")
 
 
 def test_shadow_lets_everything_pass_and_says_what_it_thinks(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ __noinline int er_gate_note(void)
 	size = walk->size;
 	work->size = size;
 	size += walk->at - 16;
+	barrier_var(size); /* as above: checked as it is used */
 	if (size > ER_RECORD_MAX - 2 * ER_NAME_MAX)
 		return 0;
 	work->tail[0] = ER_GATE_LOAD(&scratch->record.bytes[size]);
@@ -150,9 +151,8 @@ static __always_inline enum er_gate_path er_gate_path(const struct er_scratch *s
 	return call->path_known;
 }
 
-/* What there is to be decided on. Not static, so that the verifier looks at the decision once, and not after each case.
- */
-__noinline int er_gate_collect(void)
+/* Collects what there is to be decided on, and decides. Not static, so that it is verified once. */
+__noinline int er_gate_verdict(void)
 {
 	struct er_scratch *scratch = er_get_scratch();
 	struct er_gate_work *work = er_gate_work();
@@ -161,28 +161,21 @@ __noinline int er_gate_collect(void)
 	__s64 ret;
 
 	if (!scratch || !plan)
-		return 0;
+		return 1;
 	event = scratch->call.event & (ER_GATE_CODES - 1);
 	ret = scratch->call.ret;
 	work->event = event;
-	work->path = er_gate_path(scratch);
+	work->path = scratch->call.path_named ? ER_GATE_UNKNOWN : er_gate_path(scratch);
 	work->known = 0;
 	if (ret < ER_RESTARTS || ret > ER_RESTARTS + 4)
 		er_gate_put(work, ER_GATE_RET, ret);
 	er_gate_fields(scratch, work);
 	asks = plan->code[event].asks;
-	if (asks)
+	if (asks & (1 << ER_GATE_UID | 1 << ER_GATE_EUID | 1 << ER_GATE_COMM))
 		er_gate_actor(scratch, work, asks);
-	return 1;
-}
-
-/* The decision on what was collected, once for all that ask. */
-__noinline int er_gate_verdict(void)
-{
-	struct er_gate_work *work = er_gate_work();
-	const struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
-
-	return !plan || er_gate_decide(plan, work);
+	ER_GATE_BARRIER(); /* what was collected is in memory: the verifier looks at the decision once, not after each
+			      case */
+	return er_gate_decide(plan, work);
 }
 
 /* Whether the event's file is one that a policy means whatever leads to it. */
@@ -215,16 +208,17 @@ static __always_inline bool er_gate_pass(const struct er_config *config, struct 
 		return false;
 	if (!(gate & ER_GATE_HALF) || event <= ER_EVENT_EXIT || event >= ER_GATE_CODES)
 		return true;
+	barrier_var(event); /* the verifier of Linux 5.10 has lost the bound when it is used */
+	event &= ER_GATE_CODES - 1;
 	work = er_gate_work();
 	plan = er_gate_plan(gate & ER_GATE_HALF);
 	if (!work || !plan)
 		return true;
 	work->half = gate & ER_GATE_HALF;
-	if (!er_gate_collect())
-		return true;
+	scratch->call.path_named = 0;
 	pass = er_gate_verdict();
 	if (!pass && (plan->code[event].asks & 1 << ER_GATE_FILE) && er_gate_is_named(scratch)) {
-		work->path = ER_GATE_UNKNOWN;
+		scratch->call.path_named = 1;
 		pass = er_gate_verdict();
 	}
 	if (pass)

@@ -13,6 +13,7 @@ static __always_inline bool er_gate_read_case(struct er_gate_case *asked)
 	struct er_gate_work *work = &asked->work;
 	__u32 i, size = work->size;
 
+	ER_GATE_KEEP(size);
 	if (size > ER_GATE_CASE_MAX - 48 || work->count > ER_GATE_DEPTH)
 		return false;
 	work->at = ER_GATE_PATH_AT + 1;

@@ -238,11 +238,19 @@ __noinline int er_gate_left(__u32 at, __u64 bits)
 	return bits != 0;
 }
 
-/* Whether a bit is left in all: path, name and numbers. */
+/* One of the rows that the numbers chose; the row of all bits where there are fewer. */
+static __always_inline const struct er_gate_row *er_gate_chosen(const struct er_gate *plan,
+								const struct er_gate_work *work, __u32 at)
+{
+	return &plan->row[work->rows > at ? work->row[at] & (ER_GATE_ROWS - 1) : 1];
+}
+
+/* Whether a bit is left in all: path, name and numbers. The rows of two numbers here, more than that word by word. */
 static __always_inline bool er_gate_any(const struct er_gate *plan, struct er_gate_work *work,
 					const struct er_gate_code *code, __u32 base)
 {
 	const struct er_gate_row *row = &plan->row[base & (ER_GATE_ROWS - 1)];
+	const struct er_gate_row *one = er_gate_chosen(plan, work, 0), *other = er_gate_chosen(plan, work, 1);
 	__u32 from = code->first_word, to = code->end_word, i;
 
 	for (i = 0; i < ER_GATE_WORDS; i++) {
@@ -254,6 +262,7 @@ static __always_inline bool er_gate_any(const struct er_gate *plan, struct er_ga
 		bits = row->word[word];
 		if (work->hits)
 			bits |= work->hit[word];
+		bits &= one->word[word] & other->word[word];
 		if (bits && er_gate_left(word, bits))
 			return true;
 	}

@@ -9,6 +9,7 @@
  */
 #define ER_GATE_LOAD(from) (*(const volatile __u64 *)(from))
 #define ER_GATE_BARRIER()  barrier()
+#define ER_GATE_KEEP(var)  barrier_var(var) /* checked as it is used, and not read again */
 
 struct er_gate_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
