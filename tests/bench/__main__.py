@@ -12,6 +12,7 @@ from tests.bench import (
     bench_compile,
     bench_decode,
     bench_gate,
+    bench_gated,
     bench_kill,
     bench_overhead,
     bench_reload,
@@ -29,6 +30,7 @@ BENCHES = {
     "stream": (bench_stream, "real events, kernel to engine"),
     "tail": (bench_tail, "what detection pays for those who follow events"),
     "gate": (bench_gate, "what the kernel drops of ordinary work, and the size of plans"),
+    "gated": (bench_gated, "what an event costs that the kernel drops, and a flood of them"),
     "overhead": (bench_overhead, "what the watched pay"),
 }
 

@@ -1,0 +1,156 @@
+"""What an event costs that the kernel gate drops: under plans of 1 and 1,000 policies, and in a flood that meets nothing.
+
+    python -m tests.bench.bench_gated --json gated.json
+
+As `overhead`: a C program times its own calls on one processor at real-time priority, and the ways take turns. `left` is a plan
+in which the path leaves bits in every word, and flags or results take them away. Ratios are of medians, to an empty program.
+
+Needs root and gcc.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from execray.gate.hashes import exact_key, prefix_key
+from execray.gate.plan import ALL_BITS, ROW_ALL, ROW_NONE, CodeTest, GatePlan, Input, NumberKind, NumberTest
+from execray.schema.catalog import EVENT_BY_NAME
+from tests.bench import command
+from tests.bench.bench_overhead import _attach, _build, _priority
+from tests.bench.empty_program import attached as empty_program
+from tests.support.live import Live
+
+ROUNDS: Final = 7
+CALLS: Final = 20_000
+FLOOD_S: Final = 5.0
+WORK: Final = {
+    "open+close": ('close(open("/etc/hostname", 0));', "open"),
+    "write 4 KiB": ("if (write(null, page, 4096) < 0) return 1;", "write"),
+}
+#: Most of a busy program's calls; what of it is wanted is opens, writes, reads and connects.
+_MIX: Final = (
+    'int f = open("/etc/hostname", 0); char b[64]; for (int k = 0; k < 4; k++) { if (pread(f, b, 64, 0) < 0) return 1;'
+    " if (write(null, page, 64) < 0) return 1; } close(f); close(-1);"
+)
+_MIX_CALLS: Final = 11
+_FLOODED: Final = ("open", "write", "read", "connect")
+_OPEN, _WRITE = EVENT_BY_NAME["open"].code, EVENT_BY_NAME["write"].code
+
+
+def plan_of(policies: int, *, left: bool = False) -> GatePlan:
+    """Returns a plan of policies with three steps each: an open of a file, one below a folder, and a write to a file."""
+    opens = (1 << 2 * policies) - 1
+    words = -(-2 * policies // 64)
+    writes = (1 << policies) - 1 << 64 * words
+    rows, keys = [0, ALL_BITS, opens, writes], {}
+    for number in range(policies):
+        for bit, key in (
+            (2 * number, exact_key(b"/srv/p%d/secret" % number)),
+            (2 * number + 1, prefix_key(b"/opt/app%d" % number)),
+            (64 * words + number, exact_key(b"/var/lib/w%d" % number)),
+        ):
+            keys[key] = len(rows)
+            rows.append(1 << bit)
+    free: tuple[int, int] = (ROW_NONE, ROW_NONE)
+    tests: list[tuple[NumberTest, ...]] = [(), ()]
+    if left:
+        every_other = sum(1 << bit for bit in range(0, 4096, 2))
+        free = (len(rows), len(rows) + 1)
+        rows += [opens & every_other, writes & every_other]
+        tests = [(NumberTest(Input.FLAGS, NumberKind.BITS, (3,), len(rows)),)]
+        tests += [(NumberTest(Input.RET, NumberKind.RANGES, (1 << 40,), len(rows)),)]
+        rows += [ALL_BITS & ~every_other, ALL_BITS]
+    codes = (
+        CodeTest(_OPEN, 0, words, 2, free[0], 0, 0, ROW_ALL, tests[0]),
+        CodeTest(_WRITE, words, words - (-policies // 64), 3, free[1], 0, 0, ROW_ALL, tests[1]),
+    )
+    return GatePlan(codes, frozenset(), tuple(rows), keys)
+
+
+def run() -> dict[str, Any]:
+    """Returns for each kind of work nanoseconds untraced and each way's ratio to an empty program; and what came of the flood."""
+    plans = {"1 policy": plan_of(1), "1,000": plan_of(1000), "1,000 left": plan_of(1000, left=True)}
+    result: dict[str, Any] = {"real-time priority": bool(_priority())}
+    with tempfile.TemporaryDirectory(prefix="execray-bench-") as folder, Live([], ring_bytes=1 << 22) as live:
+        _attach(live.sensor, False)
+        for index, (name, (statement, event)) in enumerate(WORK.items()):
+            program = _build(Path(folder), index, statement)
+            times: dict[str, list[float]] = {way: [] for way in ("untraced", "empty", *plans)}
+            for _ in range(ROUNDS):
+                for way, found in times.items():
+                    found.append(_time(live, way, plans.get(way), event, program))
+            median = {way: statistics.median(found) for way, found in times.items()}
+            result[name] = {"untraced_ns": round(median["untraced"], 1)}
+            result[name] |= {way: round(ns / median["empty"], 3) for way, ns in median.items() if way != "untraced"}
+        result["flood"] = _flood(live, plans["1,000"], _build(Path(folder), len(WORK), _MIX))
+    return result
+
+
+def _time(live: Live, way: str, plan: GatePlan | None, event: str, program: Path) -> float:
+    with ExitStack() as stack:
+        if way == "empty":
+            stack.enter_context(empty_program("sys_exit"))
+        elif plan is not None:
+            live.sensor.want([EVENT_BY_NAME[event].code], False, plan=plan)
+            stack.callback(live.sensor.want, [], False)
+        argv: list[str | Path] = ["taskset", "-c", "0", *_priority(), program, str(CALLS)]
+        out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    return statistics.median(map(float, out.split()))
+
+
+def _flood(live: Live, plan: GatePlan, program: Path) -> dict[str, Any]:
+    """Runs the mix on every processor for a while, and counts what comes out and what reading it costs."""
+    _attach(live.sensor, True)
+    live.sensor.want([EVENT_BY_NAME[name].code for name in _FLOODED], False, plan=plan)
+    live.drain()
+    before, sent, cpu = live.sensor.gate_status(), live.sensor.counter("SENT"), resource.getrusage(resource.RUSAGE_SELF)
+    began = time.monotonic()
+    rounds = 50_000
+    calls = 0
+    while time.monotonic() - began < FLOOD_S:
+        children = [
+            subprocess.Popen([program, str(rounds)], stdout=subprocess.DEVNULL) for _ in os.sched_getaffinity(0)
+        ]
+        for child in children:
+            child.wait()
+        calls += len(children) * rounds * _MIX_CALLS
+        live.drain()
+    took, used = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF)
+    after = live.sensor.gate_status()
+    return {
+        "calls_per_s": round(calls / took),
+        "dropped": sum(after["dropped"].values()) - sum(before["dropped"].values()),
+        "passed": sum(after["passed"].values()) - sum(before["passed"].values()),
+        "records": live.sensor.counter("SENT") - sent,  # exec, fork and exit of the whole host among them
+        "lost": live.sensor.counter("DROPPED"),
+        "reader_cpu": round((used.ru_utime - cpu.ru_utime + used.ru_stime - cpu.ru_stime) / took, 4),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Returns the result for people."""
+    ways = [way for way in result["open+close"] if way != "untraced_ns"]
+    lines = [
+        f"{'':14}{'untraced ns':>12}" + "".join(f"{way:>12}" for way in ways) + "   (to an empty program; bound 1.15)"
+    ]
+    for name in WORK:
+        found = result[name]
+        lines.append(f"{name:14}{found['untraced_ns']:12.0f}" + "".join(f"{found[way]:12.2f}" for way in ways))
+    flood = result["flood"]
+    lines.append(
+        f"flood: {flood['calls_per_s']:,} calls/s, {flood['dropped']:,} events dropped, {flood['passed']:,} passed, "
+        f"{flood['records']:,} records of the whole host, {flood['lost']} lost, reader at {flood['reader_cpu']:.2%} of a CPU"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command.main(__doc__, run, table)
