@@ -221,9 +221,6 @@ static __always_inline bool er_gate_pass(const struct er_config *config, struct 
 		scratch->call.path_named = 1;
 		pass = er_gate_verdict();
 	}
-	/* the compiler knows the bound and would leave the mask out; the verifier of Linux 5.10 has lost it by now */
-	barrier_var(event);
-	event &= ER_GATE_CODES - 1;
 	if (pass)
 		work->passed[event]++;
 	else
