@@ -38,7 +38,11 @@ class Tracerd:
         with (self.dir / "log").open("ab") as log:
             command = [sys.executable, "-m", "tracerd.cli", "--config", str(self.dir / "execray.yaml")]
             self.process = subprocess.Popen(command, stderr=log)
-        until(self.answers)
+        try:
+            until(self.answers)
+        except BaseException:
+            self.close()  # whoever asked for it gets nothing that they could close
+            raise
 
     def answers(self) -> bool:
         self.alive()
