@@ -17,7 +17,7 @@ BPF_FLAGS := -O2 -g -target bpf -D__TARGET_ARCH_x86 -mcpu=v3 -Wall -Wextra -Werr
 PREFIX ?= /usr/local
 RUN_PACKAGES := python3-venv tcpdump libelf1
 VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs
-DEV_PACKAGES := clang-14 clang-format-14 llvm-14 libbpf-dev bpftool gcc libc6-dev systemd man-db zsh fish $(VM_PACKAGES)
+DEV_PACKAGES := clang-14 clang-format-14 llvm-14 libbpf-dev bpftool gcc libc6-dev systemd man-db zsh fish xfsprogs $(VM_PACKAGES)
 CODE := execray tracerd policyd enforcer deploy tests bpf examples
 
 .DEFAULT_GOAL := help
