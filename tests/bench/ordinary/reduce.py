@@ -67,7 +67,21 @@ class Work:
         line = zip(_creators(event), record.get("ancestor", ()), strict=True)
         inside = [shown for creator, shown in line if creator.id in self.processes]
         record["ancestor"] = [*(shown for shown in inside if not _is_scaffold(shown)), INIT]
+        for shown in (record, *record["ancestor"]):
+            self._cut_leaders(shown)
         return record
+
+    def _cut_leaders(self, shown: Record) -> None:
+        """Whoever leads the session or group from outside of the work is init, too."""
+        for group in ("session", "pgrp"):
+            leader, program = shown.get(f"{group}.id"), f"{group}.leader.exe"
+            if program in shown and (leader is None or _process_of(leader) not in self.processes):
+                shown[program] = INIT["exe"]
+
+
+def _process_of(text: str) -> ProcessId:
+    pid, _, start_ns = text.partition("-")
+    return int(pid), int(start_ns)
 
 
 def _is_scaffold(actor: Record) -> bool:
