@@ -48,8 +48,8 @@ def extend_catalogue(folder: Path = PLUGIN_DIR) -> list[Outcome]:
         if len(outcomes) == MAX_PACKAGES:
             outcomes.append(Outcome(package, refused=f"more than {MAX_PACKAGES} packages add events"))
             break
-        # Imported only where there is one: most hosts have none, and `policy check` should be quick there.
-        from execray.schema.extension import MAX_TABLE_BYTES, BadTable, add, read_table  # noqa: PLC0415
+        # most hosts have none, and `policy check` should be quick there
+        from execray.schema.extension import MAX_TABLE_BYTES, BadTable, add, read_table  # noqa: PLC0415  # see above
 
         place = root.joinpath(*module.split("."))
         try:
@@ -124,7 +124,8 @@ def _installed(folder: Path) -> Iterator[tuple[str, Path, str]]:
     for place in dict.fromkeys((*sys.path, os.fspath(folder))):
         root = Path(place or ".")
         try:
-            names = sorted(name for name in os.listdir(root) if name.endswith((".dist-info", ".egg-info")))  # noqa: PTH208
+            # not iterdir(): of hundreds of names a few are wanted, and a Path for each takes longer than all the rest
+            names = sorted(name for name in os.listdir(root) if name.endswith((".dist-info", ".egg-info")))  # noqa: PTH208  # see above
         except OSError:
             continue  # no folder, a zip, or one that we may not read: nothing of it could be used
         for info in names:

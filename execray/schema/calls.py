@@ -83,7 +83,7 @@ class Call:
 def places_of(call: Call) -> Iterator[int]:
     """Yields where in the kernel's table a call stands: once for each entry point."""
     # Here, since short commands that only read the catalogue would wait for it.
-    from execray.schema.layout import (  # noqa: PLC0415
+    from execray.schema.layout import (  # noqa: PLC0415  # see above
         ER_SHAPES_COMPAT,
         ER_SHAPES_NATIVE,
         ER_SHAPES_SOCKETCALL,
