@@ -42,7 +42,7 @@ class Live:
     """A sensor of its own: its maps, objects, table and decoder."""
 
     def __init__(
-        self, names: Iterable[str], *, content: bool = False, ring_bytes: int = 1 << 22, gate: str = "on"
+        self, names: Iterable[str], *, content: bool = False, ring_bytes: int = 1 << 24, gate: str = "on"
     ) -> None:
         self.sensor = Sensor(ring_bytes=ring_bytes, gate=gate)
         self.table = ProcessTable(65536)
@@ -78,7 +78,7 @@ class Live:
         assert decoded == batch
         return [batch.event(i) for i, row in enumerate(batch.events) if row[0] != LOST]
 
-    def collect(self, pid: int, timeout_s: float = 10.0) -> list[Event]:
+    def collect(self, pid: int, timeout_s: float = 30.0) -> list[Event]:
         """Returns the events of a process and its descendants up to its exit. Raises TimeoutError."""
         deadline = time.monotonic() + timeout_s
         ours, found = {pid}, []
@@ -108,13 +108,12 @@ class Live:
     def run(self, argv: list[str | Path], *, uid: int | None = None, cwd: Path | None = None) -> Run:
         """Runs a program to its end and returns it with its events."""
         self.drain()
-        child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, user=uid, cwd=cwd)
-        try:
-            events = self.collect(child.pid)
-            out, err = child.communicate(timeout=10)
-        finally:
-            child.kill()
-            child.wait()
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, user=uid, cwd=cwd) as child:
+            try:
+                events = self.collect(child.pid)
+                out, err = child.communicate(timeout=10)
+            finally:
+                child.kill()
         return Run(child.pid, child.returncode, os.fsdecode(out), os.fsdecode(err), events)
 
     def python(self, code: str, *args: object, uid: int | None = None) -> Run:
