@@ -16,8 +16,8 @@ _ARGV_TRUNCATED: Final = int(Flag.ARGV_TRUNCATED)
 _ARGV: Final = 1 + ACTOR_SLOT_OF["argv"]
 #: The order in which _row() writes them.
 _ROW: Final = """proc.id uid euid suid fsuid gid egid sgid fsgid caps.effective caps.permitted cgroup.id comm exe argv cwd
-container.id session.id session.leader.exe pgrp.id pgrp.leader.exe entry.id loginuid user.id tty.nr ns.pid ns.mnt ns.net
-ns.user"""
+container.id session.id session.leader.exe pgrp.id pgrp.leader.exe entry.id entry.exe entry.kind loginuid user.id tty.nr
+ns.pid ns.mnt ns.net ns.user"""
 assert [field.name for field in ACTOR_SLOTS] == _ROW.split()
 
 #: Arguments sent of one process; each is an entry in the batch's table, however short.
@@ -26,7 +26,7 @@ MAX_ARGS: Final = 256
 OLD_ARGV_BYTES: Final = 1024
 #: What an event and an actor take at most beside their texts: enough for every row of the catalogue.
 _EVENT_BYTES: Final = 160
-_ACTOR_BYTES: Final = 240
+_ACTOR_BYTES: Final = 256
 
 
 class BatchBuilder:
@@ -143,7 +143,7 @@ class BatchBuilder:
         return len(self._actors) - 1
 
     def _row(self, process: Process, parent: int | None, argv: tuple[int | None, ...] | None) -> Row:
-        text = self.text
+        text, entry = self.text, process.entered
         return (
             parent,
             (process.pid, process.start_ns),
@@ -158,7 +158,7 @@ class BatchBuilder:
             text(process.session_exe),
             process.pgrp,
             text(process.pgrp_exe),
-            process.entry,
+            *((None, None, None) if entry is None else (entry.leader.id, text(entry.leader.exe), text(entry.kind))),
             process.loginuid,
             user_id(process.loginuid, process.ids[0]),
             process.tty_nr,

@@ -17,6 +17,7 @@ from execray.schema.event import ProcessId
 from execray.schema.layout import Task
 from tracerd import entries
 from tracerd.containers import container_in_proc
+from tracerd.entries import Entry, Leader
 
 #: Ancestors kept behind a living process. A longer line of dead ones is cut at its far end.
 MAX_DEPTH: Final = 256
@@ -51,12 +52,12 @@ class Process:
     loginuid: int | None = None
     tty_nr: int = 0
     session: ProcessId | None = None
-    session_leader: Process | None = None  # another process, which may be gone; None where it was before ExecRay came
+    session_leader: Leader | None = None  # another process, which may be gone; None where it was before ExecRay came
     pgrp: ProcessId | None = None
-    pgrp_leader: Process | None = None
+    pgrp_leader: Leader | None = None
     namespaces: tuple[int | None, ...] = (None, None, None, None)  # pid, mnt, net, user
-    entry: ProcessId | None = None
-    entry_by: bytes | None = None  # the program whose child began that entry
+    entered: Entry | None = None  # what it was born in, or began
+    leading: Leader | None = None  # itself, as those whom it leads know it
     shown_by_others: bool = False  # it has made, or leads, others: what they are told of has its program
     told: bool = False  # a record, or a copy of its creator's, has told what it is; False: nothing but /proc has
 
@@ -74,6 +75,18 @@ class Process:
     def id(self) -> ProcessId:
         """(pid, start_ns)."""
         return self.pid, self.start_ns
+
+    @property
+    def entry(self) -> ProcessId | None:
+        """The identity of the process below which it does its work."""
+        return None if self.entered is None else self.entered.leader.id
+
+    def lead(self) -> Leader:
+        """Returns itself as a leader of others."""
+        if self.leading is None:
+            self.leading = Leader(self.id, self.exe)
+        self.shown_by_others = True
+        return self.leading
 
 
 class ProcessTable:
@@ -131,8 +144,8 @@ class ProcessTable:
         child.flags, child.cwd, child.container = parent.flags, parent.cwd, parent.container
         child.loginuid, child.tty_nr, child.namespaces = parent.loginuid, parent.tty_nr, parent.namespaces
         child.session, child.pgrp, child.told = parent.session, parent.pgrp, parent.told
-        child.session_leader = parent if parent.session == parent.id else parent.session_leader
-        child.pgrp_leader = parent if parent.pgrp == parent.id else parent.pgrp_leader
+        child.session_leader = parent.lead() if parent.session == parent.id else parent.session_leader
+        child.pgrp_leader = parent.lead() if parent.pgrp == parent.id else parent.pgrp_leader
         self._adopt(child, parent)
         entries.inherit(child)
         return self._add(child)
@@ -144,6 +157,8 @@ class ProcessTable:
         self._argv_bytes -= len(process.argv or b"")
         process.exe, process.argv, process.flags, process.cwd = exe, argv, flags, cwd
         process.own_image = True
+        if process.leading is not None:
+            process.leading.exe = exe
         self._account(process)
 
     def contained(self, process: Process, container: bytes | None, cgroup_id: int, by_id: bool) -> None:
@@ -173,11 +188,11 @@ class ProcessTable:
         if process.loginuid != loginuid:
             process.loginuid = loginuid
             if loginuid is not None:
-                entries.begin(process)
+                entries.log_in(process)
         if process.cgroup_id != task.cgroup_id:
             self._moved(process, task.cgroup_id)
 
-    def _leader(self, process: Process, pid: int, known: Process | None) -> tuple[ProcessId | None, Process | None]:
+    def _leader(self, process: Process, pid: int, known: Leader | None) -> tuple[ProcessId | None, Leader | None]:
         """Returns the identity of a session's or group's leader, and who that is if it is another.
 
         Nobody else gets a leader's pid while its session or group has members. One that had gone before ExecRay came has the
@@ -189,9 +204,8 @@ class ProcessTable:
         if leader is process:
             return leader.id, None
         if leader is not None:
-            leader.shown_by_others = True
-            return leader.id, leader
-        return (known.id, known) if known is not None and known.pid == pid else ((pid, 0), None)
+            return leader.id, leader.lead()
+        return (known.id, known) if known is not None and known.id[0] == pid else ((pid, 0), None)
 
     def _moved(self, process: Process, cgroup_id: int) -> None:
         """Its cgroup is another without an exec: a runtime has put it there, or it went by itself."""
@@ -207,7 +221,7 @@ class ProcessTable:
         if process.container != container:
             process.container = container
             if container is not None:
-                entries.begin(process)
+                entries.begin(process, entries.CONTAINER)
 
     def parent_seen(self, process: Process, parent: tuple[int, int]) -> None:
         """A record names the parent: taken where none is known."""

@@ -104,6 +104,24 @@ ACTOR_FIELDS: tuple[Field, ...] = (
         optional=True,
     ),
     Field(
+        "entry.exe",
+        Kind.PATH,
+        "The program that the entry's process runs, or ran at its end: a service's own, a job's or login's shell or the daemon"
+        " that waits for it. Missing as `entry.id` is.",
+        ecs="process.entry_leader.executable",
+        optional=True,
+    ),
+    Field(
+        "entry.kind",
+        Kind.BYTES,
+        "What it began with: `container`, by (4); `ssh`, `telnet`, `cron` (at jobs too) or `inetd`, by (2), with all logins below"
+        " it by (3); `login`, by (3) elsewhere, as at a console; else `service`. Missing as `entry.id`"
+        " is.",
+        ecs="process.entry_leader.entry_meta.type",
+        words=("container", "ssh", "telnet", "cron", "inetd", "login", "service"),
+        optional=True,
+    ),
+    Field(
         "loginuid",
         Kind.INT,
         "Login user id: set at login, kept through su and sudo. Missing where unset.",

@@ -49,4 +49,5 @@ class Field:
     derived: str = ""  # the slot it is computed from; empty: it is a slot itself
     cut_by: Flag = NO_FLAG  # an event with one of these flags holds only part of the value
     spoofable: bool = False  # the watched process can forge it
+    words: tuple[str, ...] = ()  # of text: all that it may hold; empty: anything
     optional: bool = False  # not every process (or event) has it, so that a missing one is known to be missing

@@ -33,6 +33,8 @@ def _row(field: Field) -> str:
         notes.append("also " + ", ".join(f"`{alias}`" for alias in field.aliases))
     if field.constants:
         notes.append(f"constants `{field.constants}*`" if field.constants != "ACCESS_" else "`READ`, `WRITE`")
+    if field.words:
+        notes.append("one of " + ", ".join(f"`{word}`" for word in field.words))
     if field.spoofable:
         notes.append("can be forged by the process")
     if field.cut_by:

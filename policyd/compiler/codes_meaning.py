@@ -291,4 +291,11 @@ TYPES: tuple[Code, ...] = (
         'path "p" { exec {} }\nexception for "p" "migration" until "1.3.2027" { uid = 0 }\n',
         'path "p" { exec {} }\nexception for "p" "migration" until "2027-03-01" { uid = 0 }\n',
     ),
+    Code(
+        "ER0322",
+        "never that word",
+        "Some fields hold one of a few words, so a comparison with any other never holds. The help says which.",
+        'path "p" { exec { entry.kind = "sshd" } }\n',
+        'path "p" { exec { entry.kind = "ssh" } }\n',
+    ),
 )

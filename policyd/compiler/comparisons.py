@@ -11,6 +11,7 @@ from policyd.compiler import ast
 from policyd.compiler.diagnostics import Level, quote
 from policyd.compiler.lefts import LeftChecker
 from policyd.compiler.macros import ExpansionSink
+from policyd.compiler.names import near
 from policyd.compiler.scope import Declared
 from policyd.compiler.source import Span
 from policyd.compiler.texts import WILDCARDS, basename_patterns, patterns_of, refused
@@ -33,6 +34,7 @@ _ACCEPTS_LIST = frozenset((*_TEXT_OPS, *WILDCARDS, "in", "=", "!=", "=~", "!~"))
 #: Every operator of the language, as it is written.
 OPERATORS = frozenset((*_ORDER, *_TEXT_OPS, *WILDCARDS, *_BITS, *_IGNORING_CASE, "=", "!=", "=~", "!~", "in", "exists"))
 _ON_TEXT = frozenset((*_TEXT_OPS, *WILDCARDS, "=~", "!~"))
+_WHOLE = frozenset(("=", "!=", "in"))
 _COMM_BYTES = 15
 _MAX_TEXT = 200
 _PATTERN_WORK = 10
@@ -169,6 +171,8 @@ class ComparisonChecker(LeftChecker):
             return None
         if this.op not in WILDCARDS and not self._fits_comm(this.left, right, good):
             return None
+        if this.op in _WHOLE and this.left.info.words and not self._fits_words(this, right, good):
+            return None
         return (
             [value for value in good if not isinstance(value, FieldRef)],
             [value for value in good if isinstance(value, FieldRef)],
@@ -193,6 +197,22 @@ class ComparisonChecker(LeftChecker):
                     f"{quote(value)} is longer than a thread's name can be",
                     help=f'the kernel keeps 15 bytes: write "{short}", or test `name` or `exe`',
                 )
+        return good
+
+    def _fits_words(self, this: _Comparison, right: _Right, values: Sequence[Constant | FieldRef]) -> bool:
+        words, good = this.left.info.words, True
+        for node, value in zip(right.items, values, strict=True):
+            word = value.decode("utf-8", "replace") if isinstance(value, bytes) else words[0]
+            if (word.lower() if this.ignore_case else word) in words:
+                continue
+            good = False
+            close = near(word, words)
+            right.home.sink.report(
+                "ER0322",
+                node.span,
+                f"{quote(this.left.info.name)} is never {quote(word)}",
+                help=f'did you mean "{close}"?' if close else f"it is one of {', '.join(words)}",
+            )
         return good
 
     # ---- the groups of operators
@@ -316,7 +336,7 @@ class ComparisonChecker(LeftChecker):
 def _key(this: _Comparison) -> tuple[object, ...]:
     """All that decides what a list of constants becomes."""
     info = this.left.info
-    return info.kind, info.constants, _is_comm(info.name), this.ignore_case
+    return info.kind, info.constants, _is_comm(info.name), this.op in _WHOLE and info.words, this.ignore_case
 
 
 def _is_comm(name: str) -> bool:

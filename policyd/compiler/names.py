@@ -53,6 +53,7 @@ class FieldInfo:
     events: tuple[str, ...]
     conflict: tuple[str, str] | None = None
     can_be_cut: bool = False  # a value may be captured in part
+    words: tuple[str, ...] = ()  # all that it may hold; empty: anything
 
     def ref(self, alias: str | None = None, index: int | None = None) -> FieldRef:
         """Returns the reference that the engine uses."""
@@ -108,7 +109,10 @@ def find_field(codes: tuple[int, ...], name: str) -> FieldInfo | None:
         conflict = (first_event, other)
     family = first.constants if len({field.constants for _, field in found}) == 1 else ""
     cut = any(field.cut_by for _, field in found)
-    return FieldInfo(prefix + first.name, kind, family, tuple(event for event, _ in found), conflict, cut)
+    words = tuple(dict.fromkeys(word for _, field in found for word in field.words))
+    if not all(field.words for _, field in found):
+        words = ()
+    return FieldInfo(prefix + first.name, kind, family, tuple(event for event, _ in found), conflict, cut, words)
 
 
 class Element(enum.Enum):
@@ -123,7 +127,9 @@ def find_element(element: Element, name: str) -> FieldInfo | None:
     if name == IT:
         return FieldInfo(IT, Kind.BYTES, "", ()) if element is Element.TEXT else None
     field = actor_field(name.removeprefix(f"{IT}.")) if element is Element.PROCESS else None
-    return FieldInfo(f"{IT}.{field.name}", field.kind, field.constants, (), None, bool(field.cut_by)) if field else None
+    if field is None:
+        return None
+    return FieldInfo(f"{IT}.{field.name}", field.kind, field.constants, (), None, bool(field.cut_by), field.words)
 
 
 def field_names(codes: Iterable[int]) -> list[str]:

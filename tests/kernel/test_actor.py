@@ -140,6 +140,8 @@ os.waitpid(pid, 0)
     assert (login.get("loginuid"), login.get("user.id"), login.get("uid")) == (4321, 4321, 0)
     assert (child.get("loginuid"), child.get("user.id"), child.get("uid")) == (4321, 4321, 500)
     assert login.get("entry.id") == child.get("entry.id") == login.get("proc.id") != before.get("entry.id")
+    assert {event.get("entry.kind") for event in (login, child)} == {b"login"}
+    assert child.get("entry.exe") == os.fsencode(os.path.realpath(sys.executable))
 
 
 def test_user_id_is_the_uid_where_nobody_logged_in(live: Live) -> None:
@@ -244,6 +246,8 @@ def test_the_container_is_known_by_its_cgroup(live: Live, hierarchy: str, form: 
     assert outside.get("container.id") is None
     assert inside.get("container.id") == child.get("container.id") == expected.encode()
     assert inside.get("entry.id") == child.get("entry.id") == inside.get("proc.id") != outside.get("entry.id")
+    assert inside.get("entry.kind") == child.get("entry.kind") == b"container"
+    assert child.get("entry.exe") == inside.get("exe") == os.fsencode(os.path.realpath("/bin/sh"))
 
 
 def test_a_process_that_is_moved_is_in_the_container_from_then_on(live: Live) -> None:
@@ -308,6 +312,7 @@ def test_what_was_there_before_is_known_by_the_scan(tmp_path: Path) -> None:
             child.communicate(b"\n")
     assert process is not None and me is not None
     assert process.session == process.pgrp == process.id == process.entry
+    assert process.entered is not None and process.entered.kind == b"container"
     assert (process.loginuid, process.cwd, process.container) == (77, os.fsencode(tmp_path), ID.encode())
     assert me.cwd == os.fsencode(Path.cwd())
     assert me.tty_nr == int(stat_fields(os.getpid())[4])

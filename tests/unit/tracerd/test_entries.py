@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from execray.process import NS_PER_TICK
 from execray.schema.layout import Task
-from tracerd.processes import Process, ProcessTable
+from tracerd.processes import MAX_DEPTH, Process, ProcessTable
 
 UNSET = 0xFFFFFFFF
 SYSTEMD, SSHD, CRON, BASH = b"/usr/lib/systemd/systemd", b"/usr/sbin/sshd", b"/usr/sbin/cron", b"/usr/bin/bash"
@@ -117,6 +118,90 @@ def test_where_v1_has_a_say_a_cgroups_id_alone_tells_nothing(world: World) -> No
     world.table.contained(one, b"c1", 1, by_id=False)
     world.table.acted(two, task(two, cgroup_id=1))
     assert one.container == b"c1" and two.container is None
+
+
+def kind_of(process: Process) -> bytes | None:
+    return None if process.entered is None else process.entered.kind
+
+
+def test_an_entrys_kind_says_what_began_it(world: World) -> None:
+    kinds = {}
+    for daemon in (SSHD, CRON, b"/usr/sbin/atd", b"/usr/sbin/in.telnetd", b"/usr/sbin/xinetd", b"/usr/bin/php-fpm"):
+        kinds[daemon] = kind_of(world.run(world.fork(world.run(world.init, daemon)), BASH))
+    assert list(kinds.values()) == [b"ssh", b"cron", b"cron", b"telnet", b"inetd", b"service"]
+    assert kind_of(world.init) is None
+
+
+def test_a_login_within_a_login_is_the_same_kind_and_at_a_console_is_a_login(world: World) -> None:
+    remote, job = (world.fork(world.run(world.init, daemon)) for daemon in (SSHD, CRON))
+    console = world.run(world.init, b"/sbin/agetty")
+    inside = world.run(world.run(world.init, b"/usr/bin/containerd"), BASH)
+    world.table.contained(inside, b"c1", 77, by_id=True)
+    kinds = []
+    for process in (remote, job, console, inside):
+        world.table.executed(process, b"/bin/login", b"login\0", 0)
+        world.table.acted(process, task(process, loginuid=1000, cgroup_id=process.cgroup_id))
+        kinds.append(kind_of(world.run(process, BASH)))
+    assert kinds == [b"ssh", b"cron", b"login", b"login"]
+
+
+def test_what_was_there_before_has_the_kind_that_it_would_have_got() -> None:
+    table = ProcessTable(100)
+    made = {
+        1: (0, SYSTEMD, {}),
+        20: (1, SSHD, {}),
+        21: (20, SSHD, {"loginuid": 1000}),
+        22: (21, BASH, {"loginuid": 1000}),
+        30: (1, b"/sbin/agetty", {"loginuid": 1000}),
+        40: (1, b"/usr/bin/containerd-shim", {}),
+        41: (40, BASH, {}),
+    }
+    for pid, (_, exe, facts) in made.items():
+        process = table.scanned(pid, pid, exe)
+        process.argv = b"%d\0" % pid
+        if pid == 41:
+            table.contained(process, b"c1", 7, by_id=True)
+        table.acted(process, task(process, **facts))
+    for pid, (parent, _, _) in made.items():
+        table.link(pid, (parent, parent))
+    table.settle()
+    found = {pid: (process.entry, kind_of(process)) for pid in made if (process := table.find(pid))}
+    assert found == {
+        1: (None, None),
+        20: ((20, 20), b"service"),
+        21: ((21, 21), b"ssh"),
+        22: ((21, 21), b"ssh"),
+        30: ((30, 30), b"login"),
+        40: ((40, 40), b"service"),
+        41: ((41, 41), b"container"),
+    }
+
+
+def test_an_entrys_program_is_what_its_process_runs_now_or_ran_at_its_end(world: World) -> None:
+    job = world.fork(world.run(world.init, CRON))
+    worker = world.fork(job)
+    assert worker.entered is not None and worker.entered.leader.exe == CRON
+    world.table.executed(job, BASH, b"bash\0", 0)
+    world.table.exited(*job.id)
+    assert worker.entered.leader.exe == BASH
+
+
+def test_a_line_of_leaders_keeps_no_more_processes_than_any_line(world: World) -> None:
+    """Each leads a session and an entry of its own for some generations: what is cut off the line must go."""
+    process = world.init
+    before = _processes()
+    for generation in range(5 * MAX_DEPTH):
+        child = world.fork(process)
+        if generation % 50 == 0:
+            world.table.acted(child, task(child, session=child.pid, pgrp=child.pid, loginuid=generation))
+        world.table.exited(*process.id)
+        process = child
+    assert _processes() - before <= MAX_DEPTH
+
+
+def _processes() -> int:
+    gc.collect()
+    return sum(isinstance(one, Process) for one in gc.get_objects())
 
 
 def test_a_sessions_leader_is_remembered_when_it_is_gone(world: World) -> None:
