@@ -165,7 +165,7 @@ def test_what_was_there_before_has_the_kind_that_it_would_have_got() -> None:
     for pid, (parent, _, _) in made.items():
         table.link(pid, (parent, parent))
     table.settle()
-    found = {pid: (process.entry, kind_of(process)) for pid in made if (process := table.find(pid))}
+    found = {pid: (one.entry, kind_of(one)) for pid in made if (one := table.find(pid))}
     assert found == {
         1: (None, None),
         20: ((20, 20), b"service"),
