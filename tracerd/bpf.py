@@ -30,6 +30,7 @@ class _Cmd(enum.IntEnum):
     MAP_GET_NEXT_KEY = 4
     PROG_RUN = 10
     OBJ_GET_INFO_BY_FD = 15
+    MAP_LOOKUP_BATCH = 24
     ITER_CREATE = 33
 
 
@@ -41,6 +42,8 @@ class MapType(enum.IntEnum):
     ARRAY_OF_MAPS = 12
     RINGBUF = 27
 
+
+_BATCH: Final = 4096  # elements; the kernel refuses fewer than one bucket holds
 
 MAP_MMAPABLE: Final = 1 << 10
 ANY: Final = 0
@@ -64,6 +67,7 @@ class Map:
     key_size: int
     value_size: int
     max_entries: int
+    kind: MapType | None = None  # None: made by somebody else
 
     @classmethod
     def create(
@@ -79,7 +83,7 @@ class Map:
         """Makes a map; inner: one like those that a map of maps is to hold. Raises OSError."""
         like, label = inner.fd if inner else 0, name.encode("ascii")[:15]
         attr = struct.pack("<7I16s", kind, key_size, value_size, max_entries, flags, like, 0, label)
-        return cls(_bpf(_Cmd.MAP_CREATE, attr), key_size, value_size, max_entries)
+        return cls(_bpf(_Cmd.MAP_CREATE, attr), key_size, value_size, max_entries, kind)
 
     def update(self, key: bytes, value: bytes, flags: int = ANY) -> None:
         """Sets one element. Raises OSError: EEXIST with NOEXIST, E2BIG when full."""
@@ -116,6 +120,25 @@ class Map:
                 return
             yield following.raw
             previous = ctypes.create_string_buffer(following.raw, self.key_size)
+
+    def count(self) -> int:
+        """Returns how many elements a hash has: about, where it changes meanwhile. Raises OSError."""
+        keys = ctypes.create_string_buffer(_BATCH * self.key_size)
+        values = ctypes.create_string_buffer(_BATCH * self.value_size)
+        place = ctypes.create_string_buffer(4)  # where in the hash to go on
+        at, key, value = map(ctypes.addressof, (place, keys, values))
+        total = begin = 0
+        while True:
+            head = struct.pack("<4QIIQQ", begin, at, key, value, _BATCH, self.fd, 0, 0)
+            attr = ctypes.create_string_buffer(head, _ATTR_BYTES)
+            result = _libc.syscall(_SYS_BPF[platform.machine()], int(_Cmd.MAP_LOOKUP_BATCH), attr, len(head))
+            code = ctypes.get_errno()
+            if result < 0 and code != errno.ENOENT:
+                raise OSError(code, f"bpf(MAP_LOOKUP_BATCH): {os.strerror(code)}")
+            total += int(struct.unpack_from("<I", attr.raw, 32)[0])
+            if result < 0:
+                return total
+            begin = at
 
     def view(self) -> mmap.mmap:
         """Maps the values of an array that was made with MAP_MMAPABLE into memory, shared with the kernel."""

@@ -222,7 +222,6 @@ class Tracerd:
     def _drain(self) -> None:
         """Decodes what is in the ring, for at most flush_ms, and publishes it as one batch."""
         ring, decode, builder = self._sensor.ring, self._decoder.decode, self._builder
-        ring.measure()
         deadline = time.monotonic_ns() + self._flush_ns
         taken = 0
         more = False
@@ -265,7 +264,8 @@ class Tracerd:
 
     def _statistics(self) -> dict[str, Any]:
         """Returns what heartbeats and `status` say. Every number only grows, but rate and the gauges of ring and buffer."""
-        self._note_loss("skipped", self._sensor.misses())
+        skipped = self._sensor.misses()
+        self._note_loss("skipped", sum(skipped.values()))
         hooks = self._sensor.hooks()
         for event in EVENTS:
             hook = hooks[event.name]
@@ -279,8 +279,10 @@ class Tracerd:
             "batches": self._batches,
             "rate": round(self._rate, 1),
             "lost": {**self._lost, "stream": retention.lost},
+            "skipped": skipped,
             "hooks": hooks,
-            "ring": {"size": self._sensor.ring.size_bytes, "used_max": self._sensor.ring.used_max_bytes},
+            "tables": self._sensor.tables(),
+            "ring": self._ring(),
             "buffer": {"bytes": retention.bytes, "max": self._config.tracerd.buffer_mib * 1024 * 1024},
             "paths": self._paths.report(),
             "self_dropped": self._sensor.counter("SELF"),
@@ -310,7 +312,18 @@ class Tracerd:
     async def _op_doctor(self, request: Request, peer: Peer) -> dict[str, Any]:
         packages = [found.to_json() for found in self._extensions]
         paths = {**self._paths.report(), "by_name_only": self._paths.unresolved()}
-        return {"objects": self._sensor.doctor(), "hooks": self._sensor.hooks(), "packages": packages, "paths": paths}
+        return {
+            "objects": self._sensor.doctor(),
+            "hooks": self._sensor.hooks(),
+            "packages": packages,
+            "paths": paths,
+            "gate": self._sensor.gate_status(),
+            "ring": self._ring(),
+            "tables": self._sensor.tables(),
+        }
+
+    def _ring(self) -> dict[str, int]:
+        return {"size": self._sensor.ring.size_bytes, "used_max": self._sensor.ring.used_max_bytes}
 
     async def _op_register(self, request: Request, peer: Peer) -> AsyncGenerator[object, None]:
         """Hides one of ExecRay's own daemons. Only `tracerd.registrants` may: who hides is unseen from then on.

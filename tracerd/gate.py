@@ -26,8 +26,11 @@ from execray.schema.layout import (
     ER_GATE_FILES,
     ER_GATE_HALVES,
     ER_GATE_INPUT,
+    ER_GATE_KEYS,
     ER_GATE_NUMBERS,
+    ER_GATE_ROWS,
     ER_GATE_SHADOW,
+    ER_GATE_WORDS,
     GATE_AT,
     GATE_BYTES,
     GATE_CODE,
@@ -45,6 +48,7 @@ _EVERY_CODE: Final = (1 << ER_GATE_CODES) - 1
 _COMM: Final = 1 << ER_GATE_INPUT["ER_GATE_COMM"]
 _FILE: Final = 1 << ER_GATE_INPUT["ER_GATE_FILE"]
 _ACTOR: Final = frozenset({Input.UID, Input.EUID})
+_ALWAYS: Final = frozenset({"exec", "fork", "exit"})
 _BUCKET_SHIFT: Final = 64 - (ER_GATE_BUCKETS - 1).bit_length()
 _BLOOM_SHIFT: Final = 64 - (ER_GATE_BLOOM - 1).bit_length()
 
@@ -200,6 +204,7 @@ class Gate:
         self._view = self.map.view()
         self._half = 0
         self._written = [0] * ER_GATE_HALVES  # bytes
+        self._plan: GatePlan | None = None  # the one in use
         self.files = GateFiles()
         self._grace = Map.create(MapType.ARRAY_OF_MAPS, "er_grace", 4, 4, 1, inner=self.map)
 
@@ -214,7 +219,7 @@ class Gate:
         Waits until no program runs that might still read that table: some milliseconds.
         """
         if plan is None or self.mode == "off":
-            self._half = 0
+            self._half, self._plan = 0, None
             return
         bpf.fill_slot(self._grace.fd, self.map)  # the kernel comes back from this when every program that ran has ended
         half = 2 if self._half == 1 else 1
@@ -226,7 +231,24 @@ class Gate:
         if was > len(table):
             self._view[at + len(table) : at + was] = bytes(was - len(table))
         self._written[half - 1] = len(table)
-        self._half = half
+        self._half, self._plan = half, plan
+
+    def tables(self) -> dict[str, dict[str, int]]:
+        """Returns how full the plan in use makes its table, as `Sensor.tables` does of maps."""
+        if self._plan is None:
+            return {}
+        rows, keys = len(self._plan.rows), len(self._plan.keys)
+        bits = 64 * sum(code.end_word - code.first_word for code in self._plan.codes)
+        return {
+            "gate_bits": {"used": bits, "max": 64 * ER_GATE_WORDS},
+            "gate_rows": {"used": rows, "max": ER_GATE_ROWS},
+            "gate_keys": {"used": keys, "max": ER_GATE_KEYS},
+        }
+
+    def _open(self) -> list[str]:
+        """Returns the events of which the plan lets all pass, but for those that always do."""
+        codes = self._plan.open_codes if self._plan is not None else ()
+        return sorted({EVENT_BY_CODE[code].name for code in codes if code in EVENT_BY_CODE} - _ALWAYS)
 
     def status(self, counts: GateCounts) -> dict[str, Any]:
         """Returns what heartbeats and `status` say of it."""
@@ -236,6 +258,7 @@ class Gate:
             "generation": self.generation,
             "passed": counts.passed,
             "dropped": counts.dropped,
+            "open": self._open(),
             "deep_paths": counts.deep,
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,9 +82,12 @@ class Others:
         attached = other.loaded is not None and all(program.attached for program in other.loaded.programs.values())
         return {"needed": needed, "attached": needed and attached, "refused": other.refused}
 
-    def misses(self) -> int:
-        """Returns how often the kernel skipped one of their programs."""
-        return sum(p.info().recursion_misses for o in self._loaded() for p in o.programs.values())
+    def misses(self) -> dict[str, int]:
+        """Returns by program how often the kernel skipped it; those of one name in two objects together."""
+        out = Counter[str]()
+        for program in (p for o in self._loaded() for p in o.programs.values()):
+            out[program.name] += program.info().recursion_misses
+        return dict(out)
 
     def doctor(self) -> Iterator[dict[str, Any]]:
         """Yields a report on each object and its programs."""

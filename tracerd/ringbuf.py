@@ -25,7 +25,7 @@ class RingReader:
         page = mmap.PAGESIZE
         self.fd = fd
         self.size_bytes = size_bytes
-        self.used_max_bytes = 0  # the fullest it was when we came to read
+        self.used_max_bytes = 0  # the fullest it was
         self._mask = size_bytes - 1
         self._consumer_map = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._data_map = mmap.mmap(fd, page + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
@@ -51,13 +51,10 @@ class RingReader:
                 return offset + _HEADER_BYTES, length
         return None
 
-    def measure(self) -> None:
-        """Notes how full the ring is, for the high-water mark."""
-        used = self._producer[0] - self._consumer[0]
-        self.used_max_bytes = max(self.used_max_bytes, used)
-
     def release(self) -> None:
         """Gives everything taken so far back to the kernel."""
+        # just before room is made, it is as full as it gets
+        self.used_max_bytes = max(self.used_max_bytes, self._producer[0] - self._consumer[0])
         self._consumer[0] = self._position
 
     def close(self) -> None:

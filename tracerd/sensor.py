@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -279,10 +280,16 @@ class Sensor:
                 raws.append(Map(fd, 4, size, 1).lookup(struct.pack("<I", 0)) or b"")
         return self.gate.status(GateCounts.of(raws))
 
-    def misses(self) -> int:
-        """Returns how often the kernel skipped a program because it ran already on that CPU."""
-        ours = sum(p.info().recursion_misses for o in self._objects.values() for p in o.programs.values())
-        return ours + self._others.misses()
+    def tables(self) -> dict[str, dict[str, int]]:
+        """Returns of everything in the kernel that can be full how much is `used`, about, of `max`. Raises OSError."""
+        hashes = {name: table for name, table in self._maps.items() if table.kind is MapType.HASH}
+        used = {name: {"used": table.count(), "max": table.max_entries} for name, table in hashes.items()}
+        return used | self.gate.tables()
+
+    def misses(self) -> dict[str, int]:
+        """Returns by program how often the kernel skipped it because it ran already on that CPU."""
+        ours = {p.name: p.info().recursion_misses for o in self._objects.values() for p in o.programs.values()}
+        return dict(Counter(ours) + Counter(self._others.misses()))  # without those that it never skipped
 
     def hooks(self) -> dict[str, dict[str, Any]]:
         """Returns for each event whether it is needed, and whether its programs are attached or were refused."""

@@ -28,6 +28,7 @@ from execray.ctl.context import (
     print_json,
     show_error,
 )
+from execray.ctl.kernelside import gate_findings, program_words, ring_findings, table_findings
 from execray.ctl.status import paths_words
 from execray.terminal import safe
 
@@ -238,6 +239,9 @@ def _sensor_lines(sensor: dict[str, Any]) -> Iterator[str]:
             yield _line(*_program(program), indent="  ")
     for name, raw in as_map(sensor.get("hooks")).items():
         yield _line(*_hook(f"event {name}", as_map(raw)))
+    gate, ring, tables = (as_map(sensor.get(what)) for what in ("gate", "ring", "tables"))
+    for one in (*gate_findings(gate), *ring_findings(ring), *table_findings(tables)):
+        yield _line(one.state, one.name, one.found, one.cost)
     if paths := as_map(sensor.get("paths")):
         words, style = paths_words(paths)
         bad = style == "bad"
@@ -251,7 +255,10 @@ def _program(program: dict[str, Any]) -> tuple[str, str, str, str]:
     name, reason = str(program.get("name", "?")), str(program.get("refused") or "")
     if reason:
         return "refused", name, reason, ""
-    return ("attached", name, "", "") if program.get("attached") else ("idle", name, "no policy needs it", "")
+    words, cost = program_words(program)
+    if program.get("attached"):
+        return "note" if cost else "attached", name, words, cost
+    return "idle", name, ", ".join(filter(None, ("no policy needs it", words))), cost
 
 
 def _hook(name: str, hook: dict[str, Any]) -> tuple[str, str, str, str]:

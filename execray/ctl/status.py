@@ -23,6 +23,7 @@ from execray.ctl.context import (
     paint,
     print_json,
 )
+from execray.ctl.kernelside import full_words, gate_words, plan_words, skipped_words
 from execray.terminal import safe
 
 
@@ -98,7 +99,8 @@ def _lines(answer: Answer) -> Iterator[str]:
     ]
     yield f"{name} {paint('up   ', 'up')} {', '.join(words)}"
     yield from _loss(stats)
-    yield from _gate(as_map(stats.get("gate")))
+    if answer.daemon == "tracerd":
+        yield from _kernel(stats)
     yield from _hooks(stats)
     if paths := as_map(stats.get("paths")):
         yield f"{'':9}  paths    {paint(*paths_words(paths))}"
@@ -129,16 +131,13 @@ def _loss(stats: dict[str, Any]) -> Iterator[str]:
     yield f"{'':9}  lost     " + paint(", ".join(f"{safe(n)} at {safe(where)}" for where, n in some.items()), "bad")
 
 
-def _gate(gate: dict[str, Any]) -> Iterator[str]:
-    if not gate:
-        return
-    passed, dropped = (
-        sum(n for n in as_map(gate.get(k)).values() if isinstance(n, int)) for k in ("passed", "dropped")
-    )
-    words = [safe(gate.get("mode", "?")), f"{dropped:,} dropped in the kernel", f"{passed:,} passed"]
-    if isinstance(deep := gate.get("deep_paths"), int) and deep:
-        words.append(f"{deep:,} paths too deep to look at")
-    yield f"{'':9}  gate     " + ", ".join(words)
+def _kernel(stats: dict[str, Any]) -> Iterator[str]:
+    if skipped := skipped_words(as_map(stats.get("skipped"))):
+        yield f"{'':9}  skipped  {paint(skipped, 'bad')}"
+    if gate := as_map(stats.get("gate")):
+        yield f"{'':9}  gate     {gate_words(gate)}"
+    for words in full_words(stats):
+        yield f"{'':9}  filling  {paint(words, 'warning')}"
 
 
 def _hooks(stats: dict[str, Any]) -> Iterator[str]:
@@ -181,6 +180,8 @@ def _policyd(found: dict[str, Any]) -> Iterator[str]:
     pad = f"{'':9}  "
     policies, generation = safe(found.get("policies", "?")), safe(found.get("generation", "?"))
     yield f"{pad}mode     {safe(found.get('mode', '?'))}; {policies} policies, generation {generation}"
+    for words, style in plan_words(as_map(found.get("gate"))):
+        yield f"{pad}gate     {paint(words, style)}"
     stream = as_map(found.get("stream"))
     if stream:
         good = stream.get("connected") and stream.get("live")

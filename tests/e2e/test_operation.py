@@ -119,6 +119,8 @@ def test_status_and_doctor_say_how_it_is(tmp_path: Path) -> None:
         doctor = arena.ctl("doctor")
         assert doctor.returncode == 0, doctor.stdout + doctor.stderr
         assert "er_exec" in doctor.stdout and "er_sys_exit" in doctor.stdout
+        assert "verified instructions" in doctor.stdout and "table er_creds" in doctor.stdout
+        assert "events dropped in the kernel" in text.stdout and "events dropped in the kernel" in doctor.stdout
         arena.stack.stop("enforcer")
         assert arena.ctl("status").returncode == 3
 
