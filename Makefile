@@ -8,7 +8,7 @@ CLANG ?= clang-14
 STRIP ?= llvm-strip-14
 OBJECTS := tracerd/objects/$(ARCH)
 OUT := bpf/.output
-FAMILIES := proc sys uring scan counter gate
+FAMILIES := proc sys uring submit scan counter gate
 BUILT := $(FAMILIES:%=$(OUT)/%.bpf.o)
 BPF_HEADERS := $(wildcard bpf/include/execray/*.h bpf/include/execray/calls/*.h)
 # clang calls BPF_PROG's hidden `ctx` an unused parameter

@@ -16,6 +16,8 @@ struct er_config er_keep_config;
 struct er_shape er_keep_shape;
 struct er_self er_keep_self;
 struct er_creds er_keep_creds;
+struct er_ring_key er_keep_ring_key;
+struct er_ring_name er_keep_ring_name;
 struct er_gate er_keep_gate;
 struct er_gate_code er_keep_gate_code;
 struct er_gate_file er_keep_gate_file;

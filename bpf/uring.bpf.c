@@ -7,10 +7,6 @@
 #include "execray/common.h"
 #include "execray/calls/dispatch.h"
 
-#define ER_URING_OPS	  64
-#define ER_URING_FDCWD	  ((__u64)-100)
-#define ER_REQ(type, req) ((struct type *)&(req)->cmd)
-
 /* Reading and writing files, with the arguments of read and write. */
 static __always_inline void er_uring_rw(struct er_call *call, struct io_kiocb *req)
 {
@@ -51,37 +47,58 @@ static __always_inline void er_uring_socket(struct er_call *call, struct io_kioc
 	}
 }
 
-/* Names are kernel memory, and freed by now: what is left are numbers. */
+/* Numbers only: the names are where submit.bpf.c kept them. */
 static __always_inline void er_uring_name(struct er_call *call, struct io_kiocb *req, __u8 opcode)
 {
 	struct io_open *open = ER_REQ(io_open, req);
 	struct io_unlink *unlink = ER_REQ(io_unlink, req);
 	struct io_rename *rename = ER_REQ(io_rename, req);
 	struct io_mkdir *mkdir = ER_REQ(io_mkdir, req);
+	struct io_link *link = ER_REQ(io_link, req);
 	struct io_ftrunc *truncate = ER_REQ(io_ftrunc, req);
 	struct io_splice *splice = ER_REQ(io_splice, req);
 
-	call->arg[0] = ER_URING_FDCWD;
 	switch (opcode) {
 	case IORING_OP_OPENAT:
 	case IORING_OP_OPENAT2:
 		call->arg[2] = BPF_CORE_READ(open, how.flags);
 		call->arg[3] = BPF_CORE_READ(open, how.mode);
 		break;
-	case IORING_OP_UNLINKAT: call->arg[2] = (__u32)BPF_CORE_READ(unlink, flags); break;
+	case IORING_OP_UNLINKAT:
+		call->arg[0] = (__u32)BPF_CORE_READ(unlink, dfd);
+		call->arg[2] = (__u32)BPF_CORE_READ(unlink, flags);
+		break;
 	case IORING_OP_RENAMEAT:
-		call->arg[2] = ER_URING_FDCWD;
+		call->arg[0] = (__u32)BPF_CORE_READ(rename, old_dfd);
+		call->arg[2] = (__u32)BPF_CORE_READ(rename, new_dfd);
 		call->arg[4] = (__u32)BPF_CORE_READ(rename, flags);
 		break;
-	case IORING_OP_LINKAT: call->arg[2] = ER_URING_FDCWD; break;
-	case IORING_OP_SYMLINKAT: call->arg[1] = ER_URING_FDCWD; break;
-	case IORING_OP_MKDIRAT: call->arg[2] = BPF_CORE_READ(mkdir, mode); break;
+	case IORING_OP_LINKAT:
+		call->arg[0] = (__u32)BPF_CORE_READ(link, old_dfd);
+		call->arg[2] = (__u32)BPF_CORE_READ(link, new_dfd);
+		break;
+	case IORING_OP_SYMLINKAT: call->arg[1] = (__u32)BPF_CORE_READ(link, new_dfd); break;
+	case IORING_OP_MKDIRAT:
+		call->arg[0] = (__u32)BPF_CORE_READ(mkdir, dfd);
+		call->arg[2] = BPF_CORE_READ(mkdir, mode);
+		break;
 	case IORING_OP_FTRUNCATE:
 		if (bpf_core_type_exists(struct io_ftrunc))
 			call->arg[1] = BPF_CORE_READ(truncate, len);
 		break;
 	case IORING_OP_SPLICE: call->arg[4] = BPF_CORE_READ(splice, len);
 	}
+}
+
+/* Whether the result is no descriptor of the process, but a place in the ring's own table of files. */
+static __always_inline bool er_uring_own_table(struct io_kiocb *req, __u8 opcode)
+{
+	struct io_open *open = ER_REQ(io_open, req);
+	struct io_accept *accept = ER_REQ(io_accept, req);
+
+	if (opcode == IORING_OP_ACCEPT)
+		return BPF_CORE_READ(accept, file_slot);
+	return (opcode == IORING_OP_OPENAT || opcode == IORING_OP_OPENAT2) && BPF_CORE_READ(open, file_slot);
 }
 
 static __always_inline void er_uring_arguments(struct er_call *call, struct io_kiocb *req, __u8 opcode)
@@ -137,15 +154,20 @@ int BPF_PROG(er_uring, void *ring, __u64 request)
 	call->skip = skip;
 	call->uring = true;
 	call->none = -1;
+	call->request = request;
+	call->ring = (__u64)BPF_CORE_READ(req, ctx);
+	call->user_data = BPF_CORE_READ(req, cqe.user_data);
+	call->opcode = opcode;
 	call->ret = BPF_CORE_READ(req, cqe.res);
 	call->arg[0] = (__u64)-1;
 	call->arg[1] = call->arg[2] = call->arg[3] = call->arg[4] = call->arg[5] = 0;
 	er_uring_arguments(call, req, opcode);
 	if (shape->fd == ER_AT_RESULT)
-		call->file = er_file_of(call->ret);
+		call->file = er_uring_own_table(req, opcode) ? NULL : er_file_of(call->ret);
 	else
 		call->file = shape->fd ? BPF_CORE_READ(req, file) : NULL;
 	er_send_call(call, shape);
+	er_ring_forget(request, opcode);
 	return 0;
 }
 

@@ -291,6 +291,7 @@ class Tracerd:
             "processes": len(self._table),
             "creds_full": self._sensor.counter("CREDS_FULL"),
             "self_full": self._sensor.counter("SELF_FULL"),
+            "names_full": self._sensor.counter("NAMES_FULL"),
             "lines_cut": self._table.lines_cut,
             "evicted": self._table.evicted,
         }

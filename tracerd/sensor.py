@@ -29,6 +29,7 @@ from tracerd.others import Others
 from tracerd.processes import ProcessTable
 from tracerd.records import container, cut, folder
 from tracerd.ringbuf import RingReader
+from tracerd.rings import Rings, tells_operations
 from tracerd.shapes import table_of, write_table
 
 RING_BYTES: Final = 16 * 1024 * 1024
@@ -42,6 +43,7 @@ _COSTS: Final[dict[str, str]] = {
     "proc": "no exec, fork or exit events and no lineage: tracerd does not start without it",
     "sys": "no system calls are seen: only exec, fork and exit",
     "uring": "what is done through io_uring is not seen",
+    "submit": "what is done to files by name through io_uring is told without the names",
     "scan": "processes from before the start are looked up in /proc, with start times of 10 ms grain",
     "counter": "no count of system calls; only an option",
 }
@@ -80,6 +82,7 @@ class Sensor:
         bpf.lift_memory_lock()
         try:
             self.gate = Gate(gate)
+            self._rings = Rings(self._find)
             self._maps = {
                 "er_gate": self.gate.map,
                 "er_gate_files": self.gate.files.map,
@@ -90,6 +93,7 @@ class Sensor:
                 ),
                 "er_shapes": Map.create(MapType.ARRAY, "er_shapes", 4, SHAPES_BYTES, 1, bpf.MAP_MMAPABLE),
                 "er_self": Map.create(MapType.HASH, "er_self", 4, SELF.size, _SELF_MAX),
+                "er_ring_names": self._rings.map,
                 "er_creds": Map.create(MapType.HASH, "er_creds", 4, CREDS.size, _CREDS_MAX),
                 "er_armed": Map.create(MapType.HASH, "er_armed", KEY_BYTES, VALUE_BYTES, MAX_ARMED),
             }
@@ -101,7 +105,7 @@ class Sensor:
         self._own = PidFilter(self._maps["er_self"], self._shapes, SELF_AT)
         self._counters = memoryview(self._maps["er_counter"].view()).cast("Q")
         self.ring = RingReader(self._maps["er_ring"].fd, ring_bytes)
-        for name in ("proc", "sys", "uring", *(("counter",) if counter else ())):
+        for name in ("proc", "sys", "uring", "submit", *(("counter",) if counter else ())):
             self._load(name, object_dir)
         if "proc" not in self._objects:
             raise OperatorError(self.reports["proc"].refused, "a kernel of 5.8 or later with BTF, and root, are needed")
@@ -111,7 +115,7 @@ class Sensor:
     def _load(self, name: str, object_dir: Path) -> None:
         try:
             self._objects[name] = load(name, self._maps, object_dir)
-            blind = name == "uring" and not _tells_operations()
+            blind = name == "uring" and not tells_operations()
             self.reports[name] = ObjectReport(name, True, "", f"before Linux 6.0 {_COSTS[name]}" if blind else "")
         except LoadError as error:
             self.reports[name] = ObjectReport(name, False, error.message, _COSTS[name])
@@ -132,6 +136,9 @@ class Sensor:
 
     def _program(self, name: str) -> Program:
         return next(o.programs[name] for o in self._objects.values() if name in o.programs)
+
+    def _find(self, name: str) -> Program | None:
+        return next((o.programs[name] for o in self._objects.values() if name in o.programs), None)
 
     def _scan(self, table: ProcessTable) -> None:
         found = []
@@ -202,7 +209,7 @@ class Sensor:
             refused += self._follow_syscalls(self._program("er_sys_exit"), need_syscalls)
         elif need_syscalls:
             refused.append(self.reports["sys"].refused)
-        refused += self._follow_rings(
+        refused += self._rings.follow(
             any(call.uring for e in EVENTS if e.code in self.wanted for call in e.system_calls)
         )
         self.gate.load(plan)
@@ -218,20 +225,6 @@ class Sensor:
             except LoadError as error:
                 return [error.message]
             self._renew_creds()
-        return []
-
-    def _follow_rings(self, needed: bool) -> list[str]:
-        """Operations of io_uring have a hook of their own, without which the events are those of system calls alone."""
-        if "uring" not in self._objects or not _tells_operations():
-            return []
-        program = self._program("er_uring")
-        if not needed:
-            program.detach()
-            return []
-        try:
-            program.attach()
-        except LoadError as error:
-            return [error.message]
         return []
 
     def set_heartbeat_thread(self, tgid: int, tid: int) -> None:
@@ -262,9 +255,10 @@ class Sensor:
         return self._own.pids()
 
     def sweep(self) -> None:
-        """Takes away the marks that ended processes have left in the filters: now and then, or their slots cost a look-up."""
+        """Takes away what ended processes and operations have left: now and then, or it costs a look-up, and room."""
         for marks in (self._own, self.armed.filter):
             marks.sweep()
+        self._rings.sweep(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def counter(self, name: str) -> int:
         """Returns one of `enum er_counter`, by its name without ER_COUNT_."""
@@ -364,11 +358,6 @@ def own_identity() -> dict[str, Any]:
         "pid": os.getpid(),
         "extensions": digests(),
     }
-
-
-def _tells_operations() -> bool:
-    """Whether the tracepoint says which operation of an io_uring it was: since Linux 6.0."""
-    return int(os.uname().release.split(".")[0]) >= 6
 
 
 def _hint(code: int) -> str:

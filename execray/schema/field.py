@@ -26,7 +26,7 @@ class Flag(enum.IntFlag):
     PATH_TORN = 1 << 10  # something was renamed while a path was built: it may be one that never was
     PATH_DETACHED = 1 << 11  # a path that begins at a mount in nobody's tree (unmounted, or not yet mounted)
     DELETED = 1 << 12  # the file, or the directory where its name begins, had no name any more
-    IO_URING = 1 << 13  # an operation of an io_uring: what `fd` there was, and names, are unknown
+    IO_URING = 1 << 13  # an operation of an io_uring: what `fd` there was is unknown
     GATE_DROP = 1 << 14  # the gate is only watched (`tracerd.gate: shadow`): it would have dropped this event
 
 

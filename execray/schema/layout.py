@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 12
+ER_ABI_VERSION: Final = 13
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -48,6 +48,7 @@ ER_COUNTER: Final = {
     "ER_COUNT_CREDS_FULL": 3,
     "ER_COUNT_SELF_FULL": 4,
     "ER_COUNT_SYSCALLS": 5,
+    "ER_COUNT_NAMES_FULL": 6,
     "ER_COUNT_MAX": 8,
 }
 
@@ -438,6 +439,30 @@ class Ptrace(NamedTuple):
 
 
 PTRACE: Final = Struct("<136xQQQIIIIiH2xq")
+
+
+class RingKey(NamedTuple):
+    """struct er_ring_key, 16 bytes without its tail."""
+
+    request: int
+    place: int
+
+
+RING_KEY: Final = Struct("<QI4x")
+
+
+class RingName(NamedTuple):
+    """struct er_ring_name, 4128 bytes without its tail."""
+
+    time_ns: int
+    ring: int
+    user_data: int
+    opcode: int
+    len: int
+    text: bytes
+
+
+RING_NAME: Final = Struct("<QQQII4096s")
 
 
 class Self(NamedTuple):

@@ -22,7 +22,7 @@ _FLAGS = {
     Flag.PATH_TORN: "something was renamed while a path was built: it may be a path that never was",
     Flag.PATH_DETACHED: "a path begins at a mount that is in nobody's tree: it was unmounted, or never mounted",
     Flag.DELETED: "the file, or the directory where its name begins, had no name any more (also O_TMPFILE)",
-    Flag.IO_URING: "an operation of an io_uring: of its descriptor only the file is known, of its names nothing",
+    Flag.IO_URING: "an operation of an io_uring: of its descriptor only the file is known; its names are the kernel's own copies",
     Flag.GATE_DROP: "the kernel gate is only watched (`tracerd.gate: shadow`), and would have dropped this event",
 }
 

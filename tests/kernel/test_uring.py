@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from execray.schema.catalog import Flag
-from tests.support.live import Live, Run, shown
+from tests.support.live import PRELUDE, Live, Run, shown
+from tracerd.rings import KEPT_NS, MAX_NAMES
 
 EVENTS = ["open", "write", "read", "connect", "accept", "sendto", "socket", "unlink", "rename", "mkdir", "truncate"]
+EVENTS += ["symlink", "link", "setxattr"]
 UNSEEN = True
 pytestmark = pytest.mark.skipif(
     int(os.uname().release.split(".")[0]) < 6,
@@ -75,14 +80,14 @@ print(fd, os.getpid())
     secret = os.fsencode(tmp_path / "secret")
     rings = [e for e in run.events if Flag.IO_URING in e.flags]
     opened = next(e for e in rings if e.type.name == "open" and e.get("ret") == fd)
-    assert (opened.get("path"), opened.get("rawpath"), opened.get("access")) == (secret, None, 3)
+    assert (opened.get("path"), opened.get("rawpath"), opened.get("access")) == (secret, b"link", 3)
     assert opened.get("pid") == pid
     read = next(e for e in rings if e.type.name == "read")
     assert (read.get("path"), read.get("len"), read.get("ret")) == (secret, 4, 4)
     written = next(e for e in rings if e.type.name == "write")
     assert (written.get("path"), written.get("content"), written.get("ret")) == (secret, b"through a ring", 14)
     failed = next(e for e in rings if e.type.name == "open" and e.get("ret") == -2)
-    assert failed.get("path") is None and Flag.UNREADABLE in failed.flags
+    assert (failed.get("path"), failed.get("rawpath")) == (None, b"nothing") and Flag.UNREADABLE not in failed.flags
 
 
 def test_sockets_are_made_connected_and_sent_through(live: Live, tmp_path: Path) -> None:
@@ -113,23 +118,108 @@ print(ring.do(13, t.fileno()), c.getsockname()[1])
     assert (accepted.get("ret"), accepted.get("src.port")) == (taken, peer)
 
 
-def test_names_are_unknown_and_results_are_not(live: Live, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).write_text("x")
+@pytest.mark.parametrize("flags", [0, 2], ids=["submitted", "polled by the kernel"])
+def test_names_are_those_that_the_kernel_took(live: Live, tmp_path: Path, flags: int) -> None:
+    run = through_ring(
+        live,
+        tmp_path,
+        f"""
+ring = Ring({flags})
+name, target = buf(b"a"), buf(b"elsewhere")
+os.mkdir("d")
+d = os.open("d", os.O_RDONLY)
+print(ring.do(37, d, 0, name, 0o700))
+name.raw = b"b\\0"
+print(ring.do(38, d, name, target), ring.do(39, d, buf(b"{tmp_path}/c"), name, -100))
+print(ring.do(35, d, buf(b"./e"), name, -100), ring.do(36, d, 0, buf(b"a"), 0, 0x200), ring.do(36, -100, 0, buf(b"none")))
+""",
+    )
+    assert run.stdout.split() == ["0", "0", "0", "0", "0", "-2"]
+    assert sorted(os.listdir(tmp_path)) == ["c", "d", "e"] and not os.listdir(tmp_path / "d")
+    here = os.fsencode(tmp_path)
+    rings = [e for e in run.events if Flag.IO_URING in e.flags and Flag.UNREADABLE not in e.flags]
+    told = {(e.type.name, e.get("path"), e.get("ret")): e for e in rings}
+    made = told["mkdir", here + b"/d/a", 0]
+    assert (made.get("rawpath"), made.get("mode")) == (b"a", 0o700)
+    assert told["symlink", here + b"/d/b", 0].get("target") == b"elsewhere"
+    linked = told["link", here + b"/d/b", 0]
+    assert (linked.get("newpath"), linked.get("rawnewpath")) == (here + b"/c", here + b"/c")
+    moved = told["rename", here + b"/d/b", 0]
+    assert (moved.get("newpath"), moved.get("rawnewpath")) == (here + b"/e", b"./e")
+    assert told["unlink", here + b"/d/a", 0].get("directory") is True
+    assert told["unlink", here + b"/none", -2].get("rawpath") == b"none"
+
+
+def test_a_name_that_was_rewritten_since_is_the_one_that_was_meant(live: Live, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("x")
+    run = through_ring(
+        live,
+        tmp_path,
+        PUSH
+        + """
+ring = Ring()
+name = buf(b"victim")
+push(ring, 36, -100, name)
+name.raw = b"other!\\0"
+print(*completions(ring, 1))
+""",
+    )
+    assert run.stdout == "0\n" and not os.listdir(tmp_path)
+    assert run.one("unlink").get("path") == os.fsencode(tmp_path / "victim")
+
+
+def test_names_of_attributes_are_told(live: Live, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
     run = through_ring(
         live,
         tmp_path,
         """
 ring = Ring()
-print(ring.do(36, -100, 0, buf(b"a")), ring.do(35, -100, buf(b"c"), buf(b"b"), -100), ring.do(37, -100, 0, buf(b"d"), 0o700))
+value = ctypes.addressof(buf(b"v"))
+def set(opcode, fd, name, path=0):
+    tail, = struct.unpack_from("I", ring.sq, ring.tail)
+    before, = struct.unpack_from("I", ring.cq, ring.cq_tail)
+    at = tail % 8 * 64
+    struct.pack_into("BBHiQQIIQQQQ", ring.sqes, at, opcode, 0, 0, fd, value, ctypes.addressof(name), 1, 0, 7, 0, path, 0)
+    struct.pack_into("I", ring.sq, ring.array + tail % 8 * 4, tail % 8)
+    struct.pack_into("I", ring.sq, ring.tail, tail + 1)
+    syscall(426, ring.fd, 1, 1, 1, 0, 0)
+    return struct.unpack_from("Qi", ring.cq, ring.cqes + before % 16 * 16)[1]
+path = buf(b"a")
+print(set(42, -1, buf(b"trusted.one"), ctypes.addressof(path)))
+print(set(41, os.open("a", os.O_RDWR), buf(b"trusted.two")))
 """,
     )
-    assert run.stdout.split() == ["0", "0", "0"] and sorted(os.listdir(tmp_path)) == ["c", "d"]
-    unlinked, renamed, made = (run.one(name) for name in ("unlink", "rename", "mkdir"))
-    for event in (unlinked, renamed, made):
-        assert (event.get("path"), event.get("rawpath"), event.get("ret")) == (None, None, 0)
-        assert {Flag.IO_URING, Flag.UNREADABLE} <= set(event.flags)
-    assert made.get("mode") == 0o700
+    results = [int(word) for word in run.stdout.split()]
+    rings = [e for e in run.of("setxattr") if Flag.IO_URING in e.flags]
+    assert [(e.get("attr"), e.get("ret")) for e in rings] == [
+        (b"trusted.one", results[0]),
+        (b"trusted.two", results[1]),
+    ]
+    assert [e.get("path") for e in rings] == [os.fsencode(tmp_path / "a")] * 2
+
+
+def test_an_open_into_the_rings_own_table_is_none_of_a_descriptor(live: Live, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    run = through_ring(
+        live,
+        tmp_path,
+        """
+ring = Ring()
+assert syscall(427, ring.fd, 2, buf(struct.pack("i", -1)), 1) == 0
+name = buf(b"secret")
+tail, = struct.unpack_from("I", ring.sq, ring.tail)
+struct.pack_into("BBHiQQIIQHHI16x", ring.sqes, tail % 8 * 64, 18, 0, 0, -100, 0, ctypes.addressof(name), 0, 0, 7, 0, 0, 1)
+struct.pack_into("I", ring.sq, ring.array + tail % 8 * 4, tail % 8)
+struct.pack_into("I", ring.sq, ring.tail, tail + 1)
+syscall(426, ring.fd, 1, 1, 1, 0, 0)
+print(struct.unpack_from("Qi", ring.cq, ring.cqes)[1], os.readlink("/proc/self/fd/0"))
+""",
+    )
+    assert run.stdout.split()[0] == "0"
+    (opened,) = [e for e in run.of("open") if Flag.IO_URING in e.flags]
+    assert (opened.get("path"), opened.get("rawpath"), opened.get("file.id")) == (None, b"secret", None)
+    assert Flag.UNREADABLE in opened.flags
 
 
 #: One more form of a request: with flags, a priority, and credentials that were registered before. Nobody waits for it.
@@ -146,6 +236,37 @@ def completions(ring, count):
         syscall(426, ring.fd, 0, count, 1, 0, 0)
     return [struct.unpack_from("Qi", ring.cq, ring.cqes + n % 16 * 16)[1] for n in range(count)]
 """
+
+
+#: More requests than names find room for, behind a read of a pipe that nobody writes to.
+PARKED = f"""
+os.chdir(sys.argv[1])
+ring, (end, _), room, name = Ring(), os.pipe(), buf(bytes(8)), buf(b"none")
+assert push(ring, 22, end, room, length=8) == 1
+for _ in range({MAX_NAMES} + 50):
+    assert push(ring, 36, -100, name, flags=2) == 1
+print("parked", flush=True)
+time.sleep(600)
+"""
+
+
+def test_names_that_nobody_came_for_make_room(live: Live, tmp_path: Path) -> None:
+    """Requests behind one that doesn't end: their names are kept, counted when there is no more room, and given up in time."""
+    rings = live.sensor._rings
+    full = live.sensor.counter("NAMES_FULL")
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", PRELUDE + RING + PUSH + PARKED, str(tmp_path)], stdout=subprocess.PIPE
+    ) as child:
+        try:
+            assert child.stdout is not None and child.stdout.readline() == b"parked\n"
+            assert len(list(rings.map.keys())) == MAX_NAMES and live.sensor.counter("NAMES_FULL") > full
+            now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            rings.sweep(now)
+            assert len(list(rings.map.keys())) == MAX_NAMES
+            rings.sweep(now + KEPT_NS)
+            assert not list(rings.map.keys())
+        finally:
+            child.kill()
 
 
 def test_a_request_that_asks_for_no_completion_is_not_told(live: Live, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 12
+#define ER_ABI_VERSION 13
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -369,6 +369,22 @@ struct er_creds {
 	__u32 euid;
 };
 
+/* A name that an operation of an io_uring brought along: the kernel's own copy, from the submission to the end. */
+struct er_ring_key {
+	__u64 request; /* where it is in the kernel's memory, which is used again */
+	__u32 place;   /* which argument of the system call that does the same */
+	__u32 _pad;
+};
+
+struct er_ring_name {
+	__u64 time_ns; /* CLOCK_BOOTTIME */
+	__u64 ring;
+	__u64 user_data;
+	__u32 opcode;
+	__u32 len; /* bytes of text */
+	char text[ER_PATH_MAX];
+};
+
 enum er_counter {
 	ER_COUNT_SENT = 0,
 	ER_COUNT_DROPPED,    /* the ring was full */
@@ -376,6 +392,7 @@ enum er_counter {
 	ER_COUNT_CREDS_FULL, /* no room to remember a thread's ids */
 	ER_COUNT_SELF_FULL,  /* no room to remember one of our own processes */
 	ER_COUNT_SYSCALLS,   /* the optional counter on sys_enter */
+	ER_COUNT_NAMES_FULL, /* no room to keep a name of an io_uring's operation */
 	ER_COUNT_MAX = 8,
 };
 

@@ -12,6 +12,7 @@
 #define ER_SELF_MAX	1024
 #define ER_CREDS_MAX	65536
 #define ER_ARMED_MAX	8192
+#define ER_RING_NAMES	1024
 
 #define ER_SLOT(slot, inner)                              \
 	struct {                                          \
@@ -72,6 +73,13 @@ struct er_armed_map {
 	__uint(value_size, sizeof(__u64)); /* its start_ns */
 };
 
+struct er_ring_names_map {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ER_RING_NAMES);
+	__uint(key_size, sizeof(struct er_ring_key));
+	__uint(value_size, sizeof(struct er_ring_name));
+};
+
 ER_SLOT(er_ring_slot, struct er_ring_map);
 ER_SLOT(er_config_slot, struct er_config_map);
 ER_SLOT(er_counter_slot, struct er_counter_map);
@@ -79,6 +87,7 @@ ER_SLOT(er_shapes_slot, struct er_shapes_map);
 ER_SLOT(er_self_slot, struct er_self_map);
 ER_SLOT(er_creds_slot, struct er_creds_map);
 ER_SLOT(er_armed_slot, struct er_armed_map);
+ER_SLOT(er_ring_names_slot, struct er_ring_names_map);
 
 static __always_inline void *er_slot(void *slot)
 {

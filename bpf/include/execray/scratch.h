@@ -15,8 +15,12 @@ struct er_call {
 	int nr;		     /* enum er_nr */
 	enum er_event event; /* of this record: a call may be two */
 	bool compat;
-	__u8 skip;  /* enum er_armed_event: what this process's call is to nobody */
-	bool uring; /* no system call, but an operation of an io_uring with the same arguments */
+	__u8 skip;    /* enum er_armed_event: what this process's call is to nobody */
+	bool uring;   /* no system call, but an operation of an io_uring with the same arguments */
+	__u32 opcode; /* of such an operation; request, ring and user_data tell it from others: ring.h */
+	__u64 request;
+	__u64 ring;
+	__u64 user_data;
 	struct er_shape shape;
 	union {
 		struct {

@@ -31,7 +31,7 @@ __noinline int er_record(void)
 	if (call->compat)
 		scratch->record.exec.hdr.flags |= ER_F_COMPAT_ABI;
 	if (call->uring)
-		scratch->record.exec.hdr.flags |= ER_F_IO_URING | (call->shape.name ? ER_F_UNREADABLE : 0);
+		scratch->record.exec.hdr.flags |= ER_F_IO_URING;
 	switch (call->event) {
 	case ER_EVENT_OPEN: er_clear_file(&scratch->record.file, call->ret); return er_open(scratch, call);
 	case ER_EVENT_WRITE:

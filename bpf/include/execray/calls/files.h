@@ -105,6 +105,8 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 	e->open_flags = how.flags;
 	e->mode = how.mode & 07777;
 	e->fd = call->ret >= 0 ? call->ret : -1;
+	if (call->uring && !call->file && call->ret >= 0) /* into the ring's own table: nobody knows which file */
+		e->hdr.flags |= ER_F_UNREADABLE;
 	if (call->file) {
 		file = ER_AS(struct file, call->file);
 		/* What was granted, where the caller's memory may say something else by now. */
@@ -112,7 +114,7 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 				(ER_LOAD(file, f_flags) & ~(O_OPEN_ONLY | O_LARGEFILE));
 		at = er_append_file(scratch, e, call->file);
 	} else { /* whether the name can be read is part of what is known of the path */
-		e->raw_len = er_append_user_str(e->tail, raw, &e->hdr);
+		e->raw_len = er_append_given(call, e->tail, raw, 2, &e->hdr);
 	}
 	if (!er_admit())
 		return 0;
@@ -120,7 +122,7 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 		er_opened_by(&e->task, call->file);
 	at &= 2 * ER_PATH_MAX - 1;
 	if (call->file)
-		e->raw_len = er_append_user_str(&e->tail[at], raw, &e->hdr);
+		e->raw_len = er_append_given(call, &e->tail[at], raw, 2, &e->hdr);
 	at += e->raw_len & (ER_PATH_MAX - 1);
 	er_send_file(scratch, e, at);
 	return 0;

@@ -10,6 +10,20 @@
 /* Four texts end here at the latest; no shape has more. */
 #define ER_TEXTS_MAX (4 * ER_PATH_MAX - 1)
 
+/* A name's first byte; 0 for an empty one, or none. */
+static __always_inline char er_first_byte(const struct er_call *call, __u32 place)
+{
+	struct er_ring_name *name;
+	char first = 0;
+
+	if (!call->uring) {
+		bpf_probe_read_user(&first, sizeof(first), (void *)call->value[place & 7]);
+		return first;
+	}
+	name = er_ring_name(call, place);
+	return name && name->len ? name->text[0] : 0;
+}
+
 /*
  * Where a name begins: the caller's root, its working directory, or a directory's descriptor. What has no name is the
  * descriptor itself (AT_EMPTY_PATH, and NULL for utimensat). Appends its path; returns its length.
@@ -20,17 +34,18 @@ static __noinline int er_append_start(struct er_scratch *scratch, __u32 at, __u3
 	struct er_plain *e;
 	struct fs_struct *fs;
 	struct file *file;
-	__u64 from;
 	__s32 fd;
-	char first = 0;
+	char first;
 
 	if (!scratch)
 		return 0;
+	/* nobody asked for what the kernel does for a process that is gone, and it has no folders */
+	if (scratch->call.uring && BPF_CORE_READ(task, flags) & PF_KTHREAD)
+		return 0;
 	e = &scratch->record.plain;
 	at &= ER_TEXTS_MAX;
-	from = scratch->call.value[name & 7];
 	fd = dir ? (__s32)scratch->call.value[dir & 7] : ER_AT_FDCWD;
-	bpf_probe_read_user(&first, sizeof(first), (void *)from);
+	first = er_first_byte(&scratch->call, name);
 	fs = BPF_CORE_READ(task, fs);
 	if (first == '/' || dir == ER_AT_ROOT)
 		return er_append_path(scratch, &e->tail[at], &fs->root, &e->hdr.flags);
@@ -55,7 +70,9 @@ static __noinline int er_append_text(struct er_scratch *scratch, __u32 at, __u32
 		return 0;
 	e = &scratch->record.plain;
 	from = scratch->call.value[text & 7];
-	return from ? er_append_user_str(&e->tail[at & ER_TEXTS_MAX], from, &e->hdr) : 0;
+	if (!from && !scratch->call.uring)
+		return 0;
+	return er_append_given(&scratch->call, &e->tail[at & ER_TEXTS_MAX], from, text, &e->hdr);
 }
 
 /* What a capset left behind, where its arguments are pointers. */
