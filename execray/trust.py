@@ -21,7 +21,7 @@ class Untrusted(Exception):
         self.hint = hint
 
 
-def distrust(path: Path, found: os.stat_result, owners: Collection[int]) -> tuple[str, str] | None:
+def distrust(path: str | Path, found: os.stat_result, owners: Collection[int]) -> tuple[str, str] | None:
     """Returns why a file or folder isn't to be trusted, and a hint; None where only owners may write to it."""
     if found.st_uid not in owners:
         return f"owned by uid {found.st_uid}, who is neither root nor the service", f"chown root {path}"
@@ -61,7 +61,7 @@ def _is_shared(found: os.stat_result, owners: Collection[int]) -> bool:
     return found.st_uid in owners and bool(found.st_mode & stat.S_ISVTX)
 
 
-def read_trusted(path: Path, owners: Collection[int], max_bytes: int) -> bytes:
+def read_trusted(path: str | Path, owners: Collection[int], max_bytes: int) -> bytes:
     """Returns what is in a file that only owners may write to. Raises Untrusted, or OSError where it can't be read."""
     # Checked on the open file, so that what was checked is what is read. O_NONBLOCK: a FIFO must not stop us.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)

@@ -48,10 +48,11 @@ def read_folders(folders: Iterable[Path], owners: frozenset[int]) -> tuple[list[
         if len(files) + len(names) > MAX_FILES:
             problems.append(FileProblem(folder, f"more than {MAX_FILES} policy files", "merge some"))
             break
+        start = str(folder / "-")[:-1]  # a Path for each file would take a third of the time that reading it takes
         for name, is_link in names:
-            path = folder / name
+            path = start + name
             try:
-                files.append((str(path), _read(path, owners, is_link=is_link)))
+                files.append((path, _read(path, owners, is_link=is_link)))
             except _Refused as refused:
                 problems.append(refused.problem)
             else:
@@ -88,12 +89,12 @@ def _check_way(path: Path, owners: frozenset[int]) -> None:
         raise _Refused(*doubt)
 
 
-def _read(path: Path, owners: frozenset[int], *, is_link: bool) -> bytes:
+def _read(path: str, owners: frozenset[int], *, is_link: bool) -> bytes:
     try:
         if is_link:  # its folder was looked at; what it leads through, not yet
-            _check_way(path, owners)
+            _check_way(Path(path), owners)
         return read_trusted(path, owners, MAX_FILE_BYTES)
     except OSError as error:
-        raise _Refused(path, f"can't read the policy file: {error.strerror}", "") from error
+        raise _Refused(Path(path), f"can't read the policy file: {error.strerror}", "") from error
     except Untrusted as error:
-        raise _Refused(path, error.message, error.hint) from error
+        raise _Refused(Path(path), error.message, error.hint) from error

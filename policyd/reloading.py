@@ -20,6 +20,7 @@ from execray.errors import OperatorError
 from execray.service import notify
 from policyd.engine.generation import Generation
 from policyd.engine.machine import LoadReport, Machine
+from policyd.gate.known import Known
 from policyd.gate.plan import Built, build_plan
 from policyd.patterns import PatternError
 from policyd.program import CompiledPolicy
@@ -54,6 +55,7 @@ class Reloader:
         self._store = store
         self._on_loaded = on_loaded
         self._log = log
+        self._known = Known()  # for the thread, of which there is one at a time
         self._lock = asyncio.Lock()
         self._asked = False  # by SIGHUP, and not yet begun
 
@@ -150,7 +152,7 @@ class Reloader:
 
     def _build(self, policies: Sequence[CompiledPolicy]) -> tuple[Generation, Built]:
         fresh = self._machine.prepare(policies, self._store.generation + 1)
-        return fresh, build_plan(fresh.tables)
+        return fresh, build_plan(fresh.tables, self._known)
 
     def _report(self, ready: _Ready) -> dict[str, Any]:
         """Returns what came of it; called before the swap, for then nobody knows any more what it changed."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from policyd.compiler import Level, SetCompilation, compile_set, diagnostic_to_json, render
+from policyd.compiler import Diagnostic, Level, SetCompilation, compile_set, diagnostic_to_json, render
 from policyd.folders import FileProblem, read_folders
 from policyd.program import CompiledPolicy
 
@@ -58,6 +58,26 @@ def utc_today() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
 
 
+class _Telling:
+    """Diagnostics for programs and for people; of a file that is as it was before, those from before."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Diagnostic, dict[str, Any], str]] = {}  # by identity
+
+    def told(self, compiled: SetCompilation) -> list[tuple[Diagnostic, dict[str, Any], str]]:
+        """Returns each diagnostic as JSON and as text."""
+        sources = {source.name: source for source in compiled.sources}
+        known = {}
+        for found in compiled.diagnostics:
+            told = self._known.get(id(found))
+            if told is None:
+                source = sources[found.file]
+                told = found, diagnostic_to_json(found, source), render([found], [source], color=False)
+            known[id(found)] = told
+        self._known = known
+        return list(known.values())
+
+
 @dataclass(slots=True)
 class PolicyStore:
     """Which policies there are, which of them run, and since which generation. Only compile() reads the folders."""
@@ -74,6 +94,7 @@ class PolicyStore:
     today: Callable[[], datetime.date] = utc_today
     _next_expiry: datetime.date | None = None
     _before: SetCompilation | None = None
+    _telling: _Telling = field(default_factory=_Telling)
 
     def compile(self) -> Candidate:
         """Reads and compiles what changed, and changes no set. Takes long enough to belong in a thread, one at a time."""
@@ -100,13 +121,11 @@ class PolicyStore:
         compiled = self._before = compile_set(
             files, plugins=self.plugins, before=self._before, today=self.today(), budget_bytes=self.budget_bytes
         )
-        diagnostics = [problem.to_json() for problem in problems]
-        sources = {source.name: source for source in compiled.sources}
-        diagnostics += [diagnostic_to_json(found, sources[found.file]) for found in compiled.diagnostics]
-        rendered = "".join(problem.render() for problem in problems)
+        told = self._telling.told(compiled)
+        diagnostics = [*(problem.to_json() for problem in problems), *(found for _, found, _ in told)]
         # Notes are for the author, who runs `policy check`; a reload tells what needs doing.
-        told = [found for found in compiled.diagnostics if found.level is not Level.NOTE]
-        rendered += render(told, compiled.sources, color=False)
+        lines = [text for found, _, text in told if found.level is not Level.NOTE]
+        rendered = "".join([*(problem.render() for problem in problems), *lines])
         return Candidate(
             policies=compiled.policies,
             texts={name: raw.decode("utf-8", "replace") for name, raw in files},

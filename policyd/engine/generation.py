@@ -12,14 +12,12 @@ from execray.schema.kinds import Kind
 from execray.schema.records import compared
 from execray.schema.row import FILE_NAMES_NAME
 from execray.wire.frames import Batch
-from policyd.engine.conditions import fields_of
 from policyd.engine.keys import KeyFunction
-from policyd.engine.numbers import numbers_of
 from policyd.engine.paths import bounded_paths
-from policyd.engine.planning import ACTOR, PARENT, PARENT_ACTOR, UNCACHED, SlotKey, StepPlan, Way
+from policyd.engine.planning import ACTOR, PARENT, PARENT_ACTOR, UNCACHED, Demands, SlotKey
 from policyd.engine.rows import SlotRows
-from policyd.engine.table import PolicyTable, key_fields
-from policyd.program import CompiledPolicy, Expr, FieldRef, KeyKind, Notify
+from policyd.engine.table import PolicyTable
+from policyd.program import CompiledPolicy, FieldRef, KeyKind
 
 # How a slot's value is got from what the stream carries.
 RAW: Final = 0
@@ -105,13 +103,11 @@ class Generation:
         for *_, rows in self.parent_fields:
             self.orphan_row &= rows.row(None)
         self.plans = {code: self._plan(EVENT_BY_CODE[code], mask) for code, mask in self._masks.items()}
+        self._needs = _needs(self.tables)
 
     def needs(self) -> Needs:
         """Returns the events that some policy names, and whether some condition or `notify` reads the content of writes."""
-        codes = frozenset(code for table in self.tables for code in table.policy.codes)
-        policies = [table.policy for table in self.tables]
-        content = any(_reads_content(policy) for policy in policies)
-        return Needs(codes, content, numbers_of(policies), *bounded_paths(policies))
+        return self._needs
 
     def actor_row(self, batch: Batch, index: int) -> int:
         """Returns the steps that an actor and its parent don't contradict. Raises PeerError for a malformed actor."""
@@ -159,36 +155,31 @@ class Generation:
         return bits & self.plain | steps
 
     def _add(self, table: PolicyTable) -> None:
+        masks = self._masks
         for step, asks in enumerate(table.asks):
             bit = 1 << (table.base + step)
-            if asks.whole is None:
-                for code, plan in asks.plans.items():
-                    self._add_ways(code, plan, bit)
-            else:
+            if asks.whole is not None:
                 for code in asks.codes:
-                    self._masks[code] = self._masks.get(code, 0) | bit
-                self._add_way(bit, asks.whole)
+                    masks[code] = masks.get(code, 0) | bit
+                self._add_demands(bit, asks.whole)
+            for code, early, late in asks.ways:
+                way = 1 << (self.width + len(self._owners))
+                self._owners.append(bit)
+                masks[code] = masks.get(code, 0) | way
+                # What is looked at only when a step fires is of the step; of several ways, none has such a slot.
+                self._add_demands(way, early)
+                self._add_demands(bit, late)
 
-    def _add_ways(self, code: int, plan: StepPlan, step: int) -> None:
-        for way in plan.ways:
-            bit = 1 << (self.width + len(self._owners))
-            self._owners.append(step)
-            self._masks[code] = self._masks.get(code, 0) | bit
-            # What is looked at only when a step fires is of the step; where it has several ways, none of them has such a slot.
-            self._add_way(bit, {key: conditions for key, conditions in way.items() if key.slot not in UNCACHED})
-            self._add_way(step, {key: conditions for key, conditions in way.items() if key.slot in UNCACHED})
+    def _add_demands(self, bit: int, demands: Demands) -> None:
+        for key, demand in demands:
+            rows = self.rows.get(key)
+            if rows is None:
+                rows = self.rows[key] = self._new_rows(key)
+            rows.add(bit, demand)
 
-    def _add_way(self, bit: int, way: Way) -> None:
-        for key, conditions in way.items():
-            self._rows_of(key).add(bit, conditions)
-
-    def _rows_of(self, key: SlotKey) -> SlotRows:
-        rows = self.rows.get(key)
-        if rows is None:
-            kind = EVENT_BY_CODE[key.code] if key.code > 0 else EVENTS[0]
-            field = kind.by_name[key.slot]
-            rows = self.rows[key] = SlotRows(field.kind, _is_derived(kind), self._row_entries)
-        return rows
+    def _new_rows(self, key: SlotKey) -> SlotRows:
+        kind = EVENT_BY_CODE[key.code] if key.code > 0 else EVENTS[0]
+        return SlotRows(kind.by_name[key.slot].kind, _is_derived(kind), self._row_entries)
 
     def _fields(self, code: int, position: Any) -> tuple[FieldPlan, ...]:
         # The slot that most steps test comes first: it is the likeliest to leave nothing.
@@ -235,16 +226,13 @@ def _mode(kind: Kind) -> int:
     return TEXT if kind.is_text else TEXTS if kind is Kind.TEXTS else RAW
 
 
-def _reads_content(policy: CompiledPolicy) -> bool:
-    conditions: list[Expr] = [step.condition for step in policy.steps]
-    conditions += [handler.condition for handler in policy.handlers if handler.condition is not None]
-    conditions += [exemption.condition for exemption in policy.exemptions]
-    refs = [ref for expr in conditions for ref in fields_of(expr)]
-    refs += [ref for step in policy.steps for ref in key_fields(step)]
-    refs += policy.throttle_by or ()
-    notices = [action for handler in policy.handlers for action in handler.actions if isinstance(action, Notify)]
-    refs += [value for notice in notices for _, value in notice.arguments if isinstance(value, FieldRef)]
-    return any(ref.name in UNCACHED for ref in refs)
+def _needs(tables: list[PolicyTable]) -> Needs:
+    return Needs(
+        frozenset(code for table in tables for code in table.codes),
+        any(table.reads_content for table in tables),
+        frozenset(number for table in tables for number in table.numbers),
+        *bounded_paths(table.paths_by_file for table in tables),
+    )
 
 
 assert not UNCACHED & ACTOR_FIELD_BY_NAME.keys()

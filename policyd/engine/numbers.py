@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from execray.schema.catalog import EVENT_BY_NAME
@@ -21,9 +21,11 @@ _COMPARE: Final[dict[Op, Callable[[int, int], bool]]] = {
 }
 
 
-def numbers_of(policies: Iterable[CompiledPolicy]) -> frozenset[int]:
+def numbers_of(policy: CompiledPolicy) -> frozenset[int]:
     """Returns the numbers that some step doesn't rule out, whatever else the call is."""
-    conditions = [step.condition for policy in policies for step in policy.steps if _SYSCALL in step.codes]
+    conditions = [step.condition for step in policy.steps if _SYSCALL in step.codes]
+    if not conditions:
+        return frozenset()
     return frozenset(n for n in range(MAX_NUMBER) if any(_holds(expr, n) is not False for expr in conditions))
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from execray.wire.frames import MAX_PATH_BYTES, MAX_PATHS
-from policyd.program import CompiledPolicy
 
 
-def bounded_paths(policies: Iterable[CompiledPolicy]) -> tuple[tuple[bytes, ...], int]:
-    """Returns the paths that policies match by file, the first policies' first, and how many there are beyond the bound."""
-    wanted = dict.fromkeys(path for policy in policies for path in policy.paths_by_file)
+def bounded_paths(paths: Iterable[Iterable[bytes]]) -> tuple[tuple[bytes, ...], int]:
+    """Returns, of the paths that each policy matches by file, the first ones, and how many there are beyond the bound."""
+    wanted = dict.fromkeys(path for some in paths for path in some)
     taken: list[bytes] = []
     room = MAX_PATH_BYTES
     for path in wanted:

@@ -9,6 +9,7 @@ from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EventType
 from execray.schema.event import creator_field
 from execray.schema.records import compared
 from policyd.engine.conditions import ANCESTOR, FALSE, TRUE, Condition, condition, conjuncts, fields_of, without
+from policyd.engine.rows import Demand, demand_of
 from policyd.program import And, Expr, FieldRef, Not, Op, Or, Quantified, Test
 
 PARENT: Final = "parent."
@@ -20,8 +21,7 @@ UNCACHED: Final = frozenset({"content"})
 MAX_WAYS: Final = 16
 
 
-@compared(frozen=True, slots=True)
-class SlotKey:
+class SlotKey(NamedTuple):
     """A slot that rows are kept for: of an event (its code), of the actor (0) or of the actor's parent (-1)."""
 
     code: int
@@ -69,25 +69,40 @@ class StepPlan:
     narrowed: bool = False
 
 
-class Asks(NamedTuple):
-    """What a step asks, whatever its bit.
+#: What is asked of each slot, as its rows take it.
+Demands: TypeAlias = tuple[tuple[SlotKey, Demand], ...]
 
-    whole: of all its kinds of event one and the same, `codes`; None: it may be met in several ways, by kind of event in `plans`.
+
+class Asks(NamedTuple):
+    """What a step asks, whatever its bit, sorted once for all generations that it is in.
+
+    whole: of all its kinds of event one and the same, `codes`; None: it may be met in several ways. ways: each with its kind of
+    event, what is asked by the way's bit, and what by the step's, since it is looked at only when a step fires.
     """
 
     codes: tuple[int, ...]
-    whole: Way | None
-    plans: dict[int, StepPlan]
+    whole: Demands | None
+    ways: tuple[tuple[int, Demands, Demands], ...]
 
 
 def asks_of(plans: dict[int, StepPlan]) -> Asks:
     """Returns what a step asks, given its plan by kind of event."""
     plans = {code: plan for code, plan in plans.items() if plan.ways}
-    whole: Way | None = None
     if all(len(plan.ways) == 1 and not plan.narrowed for plan in plans.values()):
         # What a step of several kinds of event asks of the actor is one and the same.
         whole = {key: conditions for plan in plans.values() for key, conditions in plan.ways[0].items()}
-    return Asks(tuple(plans), whole, plans)
+        return Asks(tuple(plans), _demands(whole), ())
+    ways = []
+    for code, plan in plans.items():
+        for way in plan.ways:
+            late = {key: conditions for key, conditions in way.items() if key.slot in UNCACHED}
+            early = {key: conditions for key, conditions in way.items() if key not in late}
+            ways.append((code, _demands(early), _demands(late)))
+    return Asks(tuple(plans), None, tuple(ways))
+
+
+def _demands(way: Way) -> Demands:
+    return tuple((key, demand_of(conditions)) for key, conditions in way.items())
 
 
 def plan_step(expr: Expr, code: int) -> StepPlan:

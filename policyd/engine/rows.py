@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 from execray.errors import PeerError
 from execray.schema.event import Value
 from execray.schema.kinds import Kind
 from policyd.engine.atoms import Effect, Ranges, View
-from policyd.program import And, Expr, Not, Op, Or, Quantified, Test
+from policyd.program import And, Expr, FieldRef, Not, Op, Or, Quantified, Test
 
 #: Values remembered per slot, and bytes of them: when the newer half of the cache is full, the older one is forgotten.
 CACHE_ENTRIES: Final = 16_384
@@ -35,6 +35,56 @@ def check_value(kind: Kind, value: object) -> None:
     """Raises PeerError where a value that came over the stream isn't what the catalogue says."""
     if value is not None and not isinstance(value, _TYPES[kind]):
         raise PeerError(f"a {kind.value} came as {type(value).__name__}")
+
+
+#: A field as it is named: its name, which element of it, and whether case is ignored.
+ViewKey: TypeAlias = tuple[str, int | None, bool]
+
+
+class _Asked(NamedTuple):
+    """One test. key: equal for equal tests of one slot, and quicker to hash."""
+
+    key: tuple[Hashable, ...]
+    view: ViewKey
+    test: Test
+
+
+class _Bound(NamedTuple):
+    """A comparison of a number, negated where that was under a `not`, and what a missing number then means."""
+
+    view: ViewKey
+    missing_fails: bool
+    op: Op
+    value: int
+    field: FieldRef
+
+
+class Demand(NamedTuple):
+    """What a step asks of one slot, sorted by how it is looked up: comparisons; tests of which some must hold; tests of which
+    none may; and the rest."""
+
+    bounds: tuple[_Bound, ...]
+    needed: tuple[tuple[_Asked, ...], ...]
+    barred: tuple[tuple[_Asked, ...], ...]
+    rest: Expr | None
+
+
+def demand_of(conditions: Iterable[Expr]) -> Demand:
+    """Sorts what a step asks of one slot; it doesn't depend on the step's bit, and is done once for each policy."""
+    bounds: list[_Bound] = []
+    found: dict[bool, list[tuple[_Asked, ...]]] = {False: [], True: []}
+    rest: list[Expr] = []
+    for expr in conditions:
+        bound = _bound(expr)
+        barred = isinstance(expr, Not)
+        tests = _alternatives(expr.item if isinstance(expr, Not) else expr)
+        if bound is not None:
+            bounds.append(bound)
+        elif tests:
+            found[barred].append(tuple(map(_asked, tests)))
+        else:
+            rest.append(expr)
+    return Demand(tuple(bounds), tuple(found[False]), tuple(found[True]), And(tuple(rest)) if rest else None)
 
 
 @dataclass(slots=True)
@@ -69,9 +119,9 @@ class SlotRows:
         self._derived = derived
         self._half = max(1, entries // 2)
         self._bytes = 0
-        self._views: dict[tuple[str, int | None, bool], View] = {}
+        self._views: dict[ViewKey, View] = {}
         self._ranges: dict[tuple[View, bool], Ranges] = {}
-        self._atoms: dict[Test, int] = {}
+        self._atoms: dict[Hashable, int] = {}  # by _Asked.key
         # Most of what steps ask of a slot is that some of several tests hold, that none of several do, or that a number is
         # large or small enough; that is looked up. Only what is left is evaluated, and only while the step is still possible.
         self._levels: list[_Level] = []
@@ -89,13 +139,22 @@ class SlotRows:
         """Returns how many values' rows are remembered."""
         return len(self.cache) + len(self._older)
 
-    def add(self, bit: int, conditions: list[Expr]) -> None:
+    def add(self, bit: int, demand: Demand) -> None:
         """Adds what one step asks of this slot. Raises PatternError."""
         self.constrained |= bit
-        rest = [expr for expr in conditions if not (self._add_range(bit, expr) or self._add_tests(bit, expr))]
-        if rest:
-            formula = And(tuple(rest))
-            self._formulas[formula] = self._formulas.get(formula, 0) | bit
+        for bound in demand.bounds:
+            self._add_bound(bit, bound)
+        for tests in demand.needed:
+            needs = self._level(bit).needs
+            for asked in tests:
+                atom = self._atom(asked)
+                needs[atom] = needs.get(atom, 0) | bit
+        for tests in demand.barred:
+            for asked in tests:
+                atom = self._atom(asked)
+                self._bars[atom] = self._bars.get(atom, 0) | bit
+        if demand.rest is not None:
+            self._formulas[demand.rest] = self._formulas.get(demand.rest, 0) | bit
 
     def build(self, ones: int) -> None:
         """Makes the rows ready; ones has the bit of every step."""
@@ -140,46 +199,35 @@ class SlotRows:
         self._bytes += size
         return row
 
-    def _add_range(self, bit: int, expr: Expr) -> bool:
-        test = expr.item if isinstance(expr, Not) else expr
-        if not isinstance(test, Test) or test.op not in _OPPOSITE or type(test.value) is not int:
-            return False
-        missing_fails = test is expr
-        key = (self._view(test), missing_fails)
-        ranges = self._ranges.setdefault(key, Ranges(missing_fails))
-        ranges.add(test.op if missing_fails else _OPPOSITE[test.op], test.value, bit)
-        return True
-
-    def _add_tests(self, bit: int, expr: Expr) -> bool:
-        barred = isinstance(expr, Not)
-        tests = _alternatives(expr.item if isinstance(expr, Not) else expr)
-        if not tests:
-            return False
-        table = self._bars if barred else self._level(bit).needs
-        for atom in map(self._atom, tests):
-            table[atom] = table.get(atom, 0) | bit
-        return True
+    def _add_bound(self, bit: int, bound: _Bound) -> None:
+        key = (self._view(bound.view, bound.field), bound.missing_fails)
+        ranges = self._ranges.get(key)
+        if ranges is None:
+            ranges = self._ranges[key] = Ranges(bound.missing_fails)
+        ranges.add(bound.op, bound.value, bit)
 
     def _level(self, bit: int) -> _Level:
-        level = next((level for level in self._levels if not level.needing & bit), None)
-        if level is None:
+        for level in self._levels:
+            if not level.needing & bit:
+                break
+        else:
             level = _Level()
             self._levels.append(level)
         level.needing |= bit
         return level
 
-    def _view(self, test: Test) -> View:
-        key = (test.field.name, test.field.index, test.ignore_case)
+    def _view(self, key: ViewKey, field: FieldRef) -> View:
         view = self._views.get(key)
         if view is None:
-            view = self._views[key] = View(test.field, self._derived(test.field.name), test.ignore_case)
+            name, _, ignore_case = key
+            view = self._views[key] = View(field, self._derived(name), ignore_case)
         return view
 
-    def _atom(self, test: Test) -> int:
-        atom = self._atoms.get(test)
+    def _atom(self, asked: _Asked) -> int:
+        atom = self._atoms.get(asked.key)
         if atom is None:
-            atom = self._atoms[test] = len(self._atoms)
-            self._view(test).add(test, atom)
+            atom = self._atoms[asked.key] = len(self._atoms)
+            self._view(asked.view, asked.test.field).add(asked.test, atom)
         return atom
 
     def _effect(self, atoms: Sequence[int]) -> Effect:
@@ -211,7 +259,7 @@ class SlotRows:
     def _formula(self, expr: Expr) -> Callable[[set[int]], bool]:
         match expr:
             case Test():
-                atom = self._atom(expr)
+                atom = self._atom(_asked(expr))
                 self._read.add(atom)
                 return lambda true: atom in true
             case Not(item):
@@ -225,6 +273,20 @@ class SlotRows:
                 return lambda true: any(part(true) for part in some)
             case Quantified():
                 raise AssertionError("a quantifier is not of a row")  # plan_step leaves it to the residual
+
+
+def _asked(test: Test) -> _Asked:
+    field = test.field
+    view = (field.name, field.index, test.ignore_case)
+    return _Asked((*view, test.op, test.value, test.all), view, test)
+
+
+def _bound(expr: Expr) -> _Bound | None:
+    test = expr.item if isinstance(expr, Not) else expr
+    if not isinstance(test, Test) or test.op not in _OPPOSITE or type(test.value) is not int:
+        return None
+    plain = test is expr
+    return _Bound(_asked(test).view, plain, test.op if plain else _OPPOSITE[test.op], test.value, test.field)
 
 
 def _alternatives(expr: Expr) -> list[Test]:

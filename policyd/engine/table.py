@@ -11,8 +11,9 @@ from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF
 from execray.schema.event import Event, creator_field
 from policyd.engine.conditions import ANCESTOR, Bindings, fields_of
 from policyd.engine.doubt import Judged, is_unsure
+from policyd.engine.numbers import numbers_of
 from policyd.engine.planning import UNCACHED, asks_of, plan_step
-from policyd.program import CompiledPolicy, Exemption, Expr, FieldRef, KeyKind, Overlap, State, Step, Transition
+from policyd.program import CompiledPolicy, Exemption, Expr, FieldRef, KeyKind, Notify, Overlap, State, Step, Transition
 
 
 class Opening(NamedTuple):
@@ -78,6 +79,11 @@ class PolicyTable:
         self.plain = _plain(policy, self)
         self._exemptions = tuple((exemption, Judged(exemption.condition)) for exemption in policy.exemptions)
         self._handlers = tuple(Judged(h.condition) for h in policy.handlers if h.condition is not None)
+        #: What the policy needs of the sensor: kinds of event, calls that are `syscall`, paths of files, and content.
+        self.codes = policy.codes
+        self.numbers = numbers_of(policy)
+        self.paths_by_file = policy.paths_by_file
+        self.reads_content = _reads_content(policy)
 
     def at(self, base: int) -> PolicyTable:
         """Returns the same table with its bits elsewhere. Most of a table is costly to make, and doesn't depend on that."""
@@ -202,6 +208,18 @@ def key_fields(step: Step) -> tuple[FieldRef, ...]:
     """Returns the fields whose values say where an event that meets the step belongs, and towards what it counts."""
     distinct = step.times.distinct if step.times is not None else None
     return step.key if distinct is None else (*step.key, distinct)
+
+
+def _reads_content(policy: CompiledPolicy) -> bool:
+    conditions: list[Expr] = [step.condition for step in policy.steps]
+    conditions += [handler.condition for handler in policy.handlers if handler.condition is not None]
+    conditions += [exemption.condition for exemption in policy.exemptions]
+    refs = [ref for expr in conditions for ref in fields_of(expr)]
+    refs += [ref for step in policy.steps for ref in key_fields(step)]
+    refs += policy.throttle_by or ()
+    notices = [action for handler in policy.handlers for action in handler.actions if isinstance(action, Notify)]
+    refs += [value for notice in notices for _, value in notice.arguments if isinstance(value, FieldRef)]
+    return any(ref.name in UNCACHED for ref in refs)
 
 
 def _step_window(policy: CompiledPolicy, state: State) -> int | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from execray.gate import hashes
@@ -45,6 +46,7 @@ _KEYS: Final = {
 }
 
 
+@lru_cache(maxsize=1 << 14)
 def key_of(atom: Atom) -> int:
     """Returns the atom's key in the plan."""
     part, text = atom

@@ -28,8 +28,9 @@ from execray.gate.plan import (
     NumberTest,
 )
 from policyd.engine.table import PolicyTable
+from policyd.gate.known import Known
 from policyd.gate.needs import EVERY, Mask, Part, Spans, key_of
-from policyd.gate.ways import ALWAYS, Bit, bits_of, is_gated, longest_ns, of_process
+from policyd.gate.ways import ALWAYS, Bit, is_gated, longest_ns, of_process
 
 #: Added to the window: events come in the order of the ring, which is not quite that of their times.
 SLACK_NS: Final = 1_000_000_000
@@ -53,9 +54,9 @@ class Built:
         return encode_plan(replace(self.plan, open_codes=self.plan.open_codes | more)) if more else self.raw
 
 
-def build_plan(tables: Sequence[PolicyTable]) -> Built:
-    """Returns the plan of the loaded policies, as an object and as bytes."""
-    bits = list(dict.fromkeys(bit for number, table in enumerate(tables) for _, bit in bits_of(table, number)))
+def build_plan(tables: Sequence[PolicyTable], known: Known | None = None) -> Built:
+    """Returns the plan of the loaded policies, as an object and as bytes. known: what was found out for earlier plans."""
+    bits = (known or Known()).bits(tables)
     by_code: dict[int, list[Bit]] = defaultdict(list)
     for bit in bits:
         by_code[bit.asked.code].append(bit)

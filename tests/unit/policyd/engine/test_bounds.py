@@ -15,7 +15,7 @@ from policyd.engine.heap import DeadlineHeap
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import Match, SensorLoss
 from policyd.engine.partials import Limits
-from policyd.engine.rows import SlotRows
+from policyd.engine.rows import SlotRows, demand_of
 from policyd.engine.shares import Owner, Ranking, Shares
 from policyd.program import KeyKind, Op
 from tests.support.playbook import Play
@@ -153,7 +153,7 @@ def test_row_cache_forgets_the_older_half_when_full_and_counts_that() -> None:
 
 def test_row_cache_keeps_what_is_asked_for_while_new_values_come() -> None:
     rows = SlotRows(ref("path").kind, lambda name: False, entries=10)
-    rows.add(1, [test("path", Op.EQ, "/a")])
+    rows.add(1, demand_of([test("path", Op.EQ, "/a")]))
     rows.build(1)
     for number in range(100):
         assert rows.cache.get(b"/a") or rows.miss(b"/a")
@@ -164,7 +164,7 @@ def test_row_cache_keeps_what_is_asked_for_while_new_values_come() -> None:
 
 def test_row_cache_is_bounded_in_bytes_too() -> None:
     rows = SlotRows(ref("path").kind, lambda name: False)
-    rows.add(1, [test("path", Op.EQ, "/a")])
+    rows.add(1, demand_of([test("path", Op.EQ, "/a")]))
     rows.build(1)
     for number in range(40):
         rows.miss(b"%d" % number + bytes(1 << 20))

@@ -15,7 +15,7 @@ from execray.schema.event import DERIVE, Actor, Event, Value
 from execray.schema.kinds import Kind
 from policyd.engine.conditions import condition, conjuncts, predicate, without
 from policyd.engine.evidence import ActorCache, Resolver
-from policyd.engine.rows import SlotRows
+from policyd.engine.rows import SlotRows, demand_of
 from policyd.program import IT, And, Expr, FieldRef, Not, Op, Or, Quantified
 from policyd.program import Test as FieldTest  # under its own name pytest would collect it
 from tests.support.playbook import Play
@@ -31,7 +31,7 @@ DOC6 = ipaddress.ip_network("2001:db8::/32")
 def in_row(one: FieldTest, value: Value) -> bool:
     """Whether the test holds by the row of its slot."""
     rows = SlotRows(one.field.kind, lambda name: name in DERIVE)
-    rows.add(1, [one])
+    rows.add(1, demand_of([one]))
     rows.build(1)
     return rows.row(value) == 1
 
@@ -46,7 +46,7 @@ def evaluate(one: FieldTest, value: Value) -> bool:
 
 def _negated(one: FieldTest, value: Value) -> bool:
     rows = SlotRows(one.field.kind, lambda name: name in DERIVE)
-    rows.add(1, [Not(one)])
+    rows.add(1, demand_of([Not(one)]))
     rows.build(1)
     return rows.row(value) == 1
 
@@ -140,7 +140,7 @@ CASES: list[tuple[FieldTest, Value, bool]] = [
 def test_relation_holds_as_the_language_says(one: FieldTest, value: Value, holds: bool) -> None:
     slot = one.field.name in DERIVE
     rows = SlotRows(Kind.PATH if one.field.name == "name" else _slot_kind(one), lambda name: slot)
-    rows.add(1, [one])
+    rows.add(1, demand_of([one]))
     rows.build(1)
     assert rows.row(value) == int(holds)
     derived = DERIVE[one.field.name](value) if slot else value
@@ -274,7 +274,7 @@ _EXPRS: st.SearchStrategy[Expr] = st.recursive(
 def test_rows_equal_conditions_evaluated_one_by_one(steps: list[list[Expr]], values: list[bytes | None]) -> None:
     rows = SlotRows(Kind.PATH, lambda name: name == "name", entries=2)
     for index, conditions in enumerate(steps):
-        rows.add(1 << index, conditions)
+        rows.add(1 << index, demand_of(conditions))
     rows.build((1 << len(steps)) - 1)
     for value in values:
         play = Play()
