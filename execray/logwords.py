@@ -378,6 +378,12 @@ WORDS: Final[dict[str, Word]] = {
         ("peer", "events", "content"),
         "policyd said what it needs; only the hooks for that are attached.",
     ),
+    "gate settled": Word(
+        TRACERD,
+        "info",
+        ("count",),
+        "policyd said what had begun before the plan came, in how many places; the gate no longer takes everything to have.",
+    ),
     "not registered": Word(
         ("policyd", "enforcer"),
         "info",

@@ -15,6 +15,7 @@ from typing import Any, Final
 from execray.config import Config
 from execray.control import ControlServer
 from execray.errors import OperatorError
+from execray.gate.encoding import digest_of
 from execray.guard import OwnProcesses
 from execray.process import boot_id
 from execray.selfreg import Registration
@@ -76,6 +77,7 @@ class Daemon:
         self._needs = self._machine.needs()
         self._gate = build_plan([])
         self._gate_watch = GateWatch(log)
+        self._plan_sent = ""
         uid = os.geteuid() if user is None else user.pw_uid
         self._store = PolicyStore(
             config.policyd.policy_dirs,
@@ -212,6 +214,7 @@ class Daemon:
         needs, taps = self._needs, self._taps
         codes, numbers = (needs.codes | taps.codes) - self._stream.missing.keys(), sorted(needs.numbers)
         plan = self._gate.with_open(taps.codes)
+        self._plan_sent = digest_of(plan)
         return Subscribe(
             tuple(sorted(codes)), needs.content or taps.content, tuple(numbers), plan=plan, paths=needs.paths
         )
@@ -228,7 +231,17 @@ class Daemon:
     async def heartbeat(self, heartbeat: Heartbeat) -> None:
         """Moves the engine's clock while nothing happens."""
         self._machine.advance_clock(heartbeat.time_ns)
+        self._settle(heartbeat)
         self._taps.heartbeat(heartbeat.stats, self._needs)
+
+    def _settle(self, heartbeat: Heartbeat) -> None:
+        """Tells the gate what has begun, where it has got our plan since and takes everything to have.
+
+        The heartbeat comes behind all that was recorded before the plan, and with the engine's state as it is now.
+        """
+        match heartbeat.stats.get("gate"):
+            case {"plan": self._plan_sent, "settled": False, "generation": int(generation)}:
+                self._stream.settle(generation, self._gate.ends(self._machine.under_way(), self._machine.now_ns))
 
     def _origin(self) -> Origin:
         return Origin(boot_id(), self._stream.position.stream_id)

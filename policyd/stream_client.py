@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -17,7 +18,19 @@ from execray.schema.catalog import EVENT_BY_NAME, FIRST_ADDED, LOST
 from execray.schema.extension import digests, disagreements
 from execray.service import close_writer, peer_of
 from execray.version import VERSION
-from execray.wire.frames import Ack, Batch, Decoder, Error, Frame, Heartbeat, Hello, Subscribe, check_hello, encode
+from execray.wire.frames import (
+    Ack,
+    Batch,
+    Decoder,
+    Error,
+    Frame,
+    Heartbeat,
+    Hello,
+    Settle,
+    Subscribe,
+    check_hello,
+    encode,
+)
 
 RETRY_S: Final = 0.2
 RETRY_REFUSED_S: Final = 0.5
@@ -144,6 +157,10 @@ class StreamClient:
     def resubscribe(self) -> None:
         """Tells tracerd what is wanted now; without a connection, the next one begins with it."""
         self._send(self._receiver.subscription())
+
+    def settle(self, generation: int, ends: Mapping[int, int]) -> None:
+        """Tells tracerd until when, in ns, what had begun before its plan of that generation counts, by the plan's slots."""
+        self._send(Settle(generation, tuple(value for pair in sorted(ends.items()) for value in pair)))
 
     def acknowledge(self, stream_id: str, seq: int) -> None:
         """Tells tracerd that everything up to seq is done with. Of a stream that is gone, it means nothing."""

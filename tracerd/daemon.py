@@ -23,7 +23,7 @@ from execray.service import Peer, notify, prepare_runtime, settle_memory
 from execray.version import VERSION
 from execray.watchdog import Watchdog, sign_interval_s
 from execray.wire.control import Request
-from execray.wire.frames import Subscribe
+from execray.wire.frames import Settle, Subscribe
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
 from tracerd.heartbeat import PROBED, HeartbeatThread, Liveness, Pulse
@@ -65,6 +65,7 @@ class Tracerd:
             self._uids("subscribers", own.subscribers),
             own.buffer_mib * 1024 * 1024,
             self._subscribe,
+            self._settle,
             log,
         )
         self._registrants = self._uids("registrants", own.registrants) | {0, os.geteuid()}
@@ -192,6 +193,11 @@ class Tracerd:
         )
         for message in refused:
             self._log.error("hook refused", extra={"kv": {"reason": message}})
+
+    def _settle(self, settled: Settle) -> None:
+        ends = dict(zip(settled.ends[::2], settled.ends[1::2], strict=True))
+        if self._sensor.gate.settle(settled.generation, ends):
+            self._log.info("gate settled", extra={"kv": {"count": len(ends)}})
 
     def _hide(self, peer: Peer, *, children: bool) -> Process | None:
         """Drops the events of one of our own; its exact start time comes from the table, once the ring is read up.

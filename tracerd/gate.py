@@ -9,12 +9,16 @@ from __future__ import annotations
 import errno
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from execray.errors import PeerError
+from execray.gate.encoding import digest_of, encode_plan
+from execray.gate.memory import FOR_EVER, until_ns
 from execray.gate.plan import ROW_ALL, CodeTest, GatePlan, Input, NumberTest
 from execray.gate.verdict import words
 from execray.schema.catalog import EVENT_BY_CODE
@@ -22,6 +26,7 @@ from execray.schema.layout import (
     ER_GATE_BLOOM,
     ER_GATE_BUCKET,
     ER_GATE_BUCKETS,
+    ER_GATE_CELLS,
     ER_GATE_CODES,
     ER_GATE_FILES,
     ER_GATE_HALVES,
@@ -30,9 +35,12 @@ from execray.schema.layout import (
     ER_GATE_NUMBERS,
     ER_GATE_ROWS,
     ER_GATE_SHADOW,
+    ER_GATE_SLOTS,
     ER_GATE_WORDS,
     GATE_AT,
     GATE_BYTES,
+    GATE_CELL,
+    GATE_CELL_KEY,
     GATE_CODE,
     GATE_FILE,
     GATE_NUMBER,
@@ -48,13 +56,16 @@ _EVERY_CODE: Final = (1 << ER_GATE_CODES) - 1
 _COMM: Final = 1 << ER_GATE_INPUT["ER_GATE_COMM"]
 _FILE: Final = 1 << ER_GATE_INPUT["ER_GATE_FILE"]
 _ACTOR: Final = frozenset({Input.UID, Input.EUID})
-_ALWAYS: Final = frozenset({"exec", "fork", "exit"})
+_ALWAYS: Final = frozenset({"exec", "fork", "exit", "cred_change"})
 _BUCKET_SHIFT: Final = 64 - (ER_GATE_BUCKETS - 1).bit_length()
 _BLOOM_SHIFT: Final = 64 - (ER_GATE_BLOOM - 1).bit_length()
 
 
-def table_of(plan: GatePlan, generation: int) -> bytes:
-    """Returns the plan as `struct er_gate`, up to the last row that it has."""
+def table_of(plan: GatePlan, generation: int, now_ns: int) -> bytes:
+    """Returns the plan as `struct er_gate`, up to the last row that it has.
+
+    now_ns: before when all that can have begun is taken to have begun now.
+    """
     rows = GATE_AT["row"][0]
     out = bytearray(rows + len(plan.rows) * GATE_ROW.size)
     _put(out, "generation", struct.pack("<Q", generation))
@@ -67,10 +78,12 @@ def table_of(plan: GatePlan, generation: int) -> bytes:
     _put(out, "suffix", bytes(plan.suffixes))
     if not crowded:
         _put_keys(out, keys, buckets)
-    named = plan.rows[plan.named]
+    _put_slots(out, plan, now_ns)
+    named, first = plan.rows[plan.named], plan.rows[plan.first]
+    begins = sum(1 << bit for bit in plan.slots if first >> bit & 1)
     for code in plan.codes:
-        at = GATE_AT["code"][0] + code.code * GATE_CODE.size
-        out[at : at + GATE_CODE.size] = _code(code, by_file=named & words(code) != 0)
+        at, mine = GATE_AT["code"][0] + code.code * GATE_CODE.size, words(code)
+        out[at : at + GATE_CODE.size] = _code(code, by_file=named & mine != 0, begins=begins & mine != 0)
     for index, row in enumerate(plan.rows):
         at = rows + index * GATE_ROW.size
         out[at : at + GATE_ROW.size] = row.to_bytes(GATE_ROW.size, "little")
@@ -98,7 +111,21 @@ def _put_keys(out: bytearray, keys: list[tuple[int, int]], buckets: Mapping[int,
     _put(out, "key_row", struct.pack(f"<{len(keys)}H", *(row for _, row in keys)))
 
 
-def _code(code: CodeTest, *, by_file: bool) -> bytes:
+def _put_slots(out: bytearray, plan: GatePlan, now_ns: int) -> None:
+    _put(out, "first", struct.pack("<I", plan.first))
+    _put(out, "named", struct.pack("<I", plan.named))
+    windows = [0] * ER_GATE_SLOTS
+    settled = [0] * ER_GATE_SLOTS
+    for slot, window in plan.windows.items():
+        windows[slot] = FOR_EVER if window is None else window
+        settled[slot] = until_ns(window, now_ns)
+    _put(out, "window_ns", struct.pack(f"<{ER_GATE_SLOTS}Q", *windows))
+    _put(out, "settled_ns", struct.pack(f"<{ER_GATE_SLOTS}Q", *settled))
+    for bit, slot in plan.slots.items():
+        struct.pack_into("<H", out, GATE_AT["slot"][0] + 2 * bit, slot)
+
+
+def _code(code: CodeTest, *, by_file: bool, begins: bool) -> bytes:
     numbers = b"".join(map(_number, code.numbers)).ljust(ER_GATE_NUMBERS * GATE_NUMBER.size, b"\0")
     asks = sum(1 << which for which in {number.input for number in code.numbers} & _ACTOR)
     if code.comm_free != ROW_ALL:
@@ -106,7 +133,7 @@ def _code(code: CodeTest, *, by_file: bool) -> bytes:
     if by_file:
         asks |= _FILE
     rows = (code.all, code.path_free, code.path_nameless, code.path_missing, code.comm_free)
-    return GATE_CODE.pack(code.first_word, code.end_word, *rows, len(code.numbers), asks, numbers)
+    return GATE_CODE.pack(code.first_word, code.end_word, *rows, len(code.numbers), asks, begins, numbers)
 
 
 def _number(number: NumberTest) -> bytes:
@@ -121,18 +148,21 @@ class GateCounts:
     passed: dict[str, int]  # by event
     dropped: dict[str, int]
     deep: int  # paths of more components than are looked at
+    begun: int  # how often some policy's first step was met, or could have been
+    full: int  # how often that then counted for the whole host, as there was no room for the process
 
     @classmethod
     def of(cls, raws: Iterable[bytes]) -> GateCounts:
         """Adds up some `struct er_gate_work`, back to back."""
-        passed, dropped, deep = [0] * ER_GATE_CODES, [0] * ER_GATE_CODES, 0
+        passed, dropped, others = [0] * ER_GATE_CODES, [0] * ER_GATE_CODES, dict.fromkeys(("deep", "begun", "full"), 0)
         for raw in raws:
             for start in range(0, len(raw), GATE_WORK_BYTES):
                 for total, member in ((passed, "passed"), (dropped, "dropped")):
                     counts = struct.unpack_from(f"<{ER_GATE_CODES}Q", raw, start + GATE_WORK_AT[member][0])
                     total[:] = map(int.__add__, total, counts)
-                deep += struct.unpack_from("<Q", raw, start + GATE_WORK_AT["deep"][0])[0]
-        return cls(_named(passed), _named(dropped), deep)
+                for member in others:
+                    others[member] += struct.unpack_from("<Q", raw, start + GATE_WORK_AT[member][0])[0]
+        return cls(_named(passed), _named(dropped), **others)
 
 
 def _named(counts: list[int]) -> dict[str, int]:
@@ -196,13 +226,19 @@ def _file_key(ident: bytes) -> bytes:
 class Gate:
     """The two tables. What is in use is `value`, which belongs into er_config."""
 
-    def __init__(self, mode: str = "on") -> None:
-        """mode: on, off, or shadow, which lets everything pass and flags what it would have dropped. Raises OSError."""
+    def __init__(self, mode: str = "on", cells: int = ER_GATE_CELLS) -> None:
+        """mode: on, off, or shadow, which lets everything pass and flags what it would have dropped. Raises OSError.
+
+        cells: of how many processes can be kept that something has begun in them.
+        """
         self.mode = mode
+        self.cells = Map.create(MapType.HASH, "er_gate_cells", GATE_CELL_KEY.size, GATE_CELL.size, cells)
         self.map = Map.create(MapType.ARRAY, "er_gate", 4, GATE_BYTES, ER_GATE_HALVES, bpf.MAP_MMAPABLE)
         self.generation = 0
         self._view = self.map.view()
         self._half = 0
+        self._settled = False
+        self._digest = ""
         self._written = [0] * ER_GATE_HALVES  # bytes
         self._plan: GatePlan | None = None  # the one in use
         self.files = GateFiles()
@@ -219,12 +255,14 @@ class Gate:
         Waits until no program runs that might still read that table: some milliseconds.
         """
         if plan is None or self.mode == "off":
-            self._half, self._plan = 0, None
+            self._half, self._plan, self._digest = 0, None, ""
             return
-        bpf.fill_slot(self._grace.fd, self.map)  # the kernel comes back from this when every program that ran has ended
+        if plan == self._plan:
+            return  # and what has begun stays
+        self._wait()
         half = 2 if self._half == 1 else 1
         self.generation += 1
-        table = table_of(plan, self.generation)
+        table = table_of(plan, self.generation, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         at = (half - 1) * GATE_BYTES
         was = self._written[half - 1]
         self._view[at : at + len(table)] = table
@@ -232,6 +270,37 @@ class Gate:
             self._view[at + len(table) : at + was] = bytes(was - len(table))
         self._written[half - 1] = len(table)
         self._half, self._plan = half, plan
+        self._settled, self._digest = not plan.windows, digest_of(encode_plan(plan))
+
+    def loaded(self) -> None:
+        """To be called when er_config has the new `value`. Raises OSError.
+
+        Comes back when no program runs any more that has read the old one: their records are in the ring.
+        """
+        self._wait()
+        for key in list(self.cells.keys()):
+            if GATE_CELL_KEY.unpack(key)[1] != self._half:
+                self.cells.delete(key)
+
+    def settle(self, generation: int, ends: Mapping[int, int]) -> bool:
+        """Takes the ends, in ns by slots, of what had begun before a plan came, where that is still the one in use.
+
+        Until then everything counts as begun at that moment. Returns whether it is. Raises PeerError for what is no slot or time.
+        """
+        if not all(0 < slot < ER_GATE_SLOTS and 0 <= end <= FOR_EVER for slot, end in ends.items()):
+            raise PeerError("a slot or its end is out of range")
+        if not self._half or generation != self.generation:
+            return False
+        at = GATE_AT["settled_ns"][0] + (self._half - 1) * GATE_BYTES
+        with memoryview(self._view).cast("Q") as words:
+            for slot in range(ER_GATE_SLOTS):
+                words[at // 8 + slot] = ends.get(slot, 0)  # each in one store, as programs read it
+        self._settled = True
+        return True
+
+    def _wait(self) -> None:
+        """The kernel comes back from this when every program that ran has ended."""
+        bpf.fill_slot(self._grace.fd, self.map)
 
     def tables(self) -> dict[str, dict[str, int]]:
         """Returns how full the plan in use makes its table, as `Sensor.tables` does of maps."""
@@ -256,15 +325,20 @@ class Gate:
         return {
             "mode": "off" if self.mode == "off" else state,
             "generation": self.generation,
+            "plan": self._digest,
+            "settled": self._settled,
             "passed": counts.passed,
             "dropped": counts.dropped,
             "open": self._open(),
             "deep_paths": counts.deep,
+            "begun": counts.begun,
+            "cells_full": counts.full,
         }
 
     def close(self) -> None:
         """Gives the memory back."""
         self._view.close()
         self._grace.close()
+        self.cells.close()
         self.files.close()
         self.map.close()

@@ -85,6 +85,7 @@ class Sensor:
             self._rings = Rings(self._find)
             self._maps = {
                 "er_gate": self.gate.map,
+                "er_gate_cells": self.gate.cells,
                 "er_gate_files": self.gate.files.map,
                 "er_ring": Map.create(MapType.RINGBUF, "er_ring", 0, 0, ring_bytes),
                 "er_config": Map.create(MapType.ARRAY, "er_config", 4, CONFIG.size, 1, bpf.MAP_MMAPABLE),
@@ -180,8 +181,7 @@ class Sensor:
     def _seed_creds(self, task: layout.Task) -> None:
         try:
             creds = self._maps["er_creds"]
-            facts = task.start_ns, task.cap_effective, task.cap_permitted, task.uid, task.euid, task.gid, task.egid
-            creds.update(struct.pack("<I", task.tid), CREDS.pack(*facts, task.ns_user), bpf.NOEXIST)
+            creds.update(struct.pack("<I", task.tid), CREDS.pack(task.start_ns, task.uid, task.euid), bpf.NOEXIST)
         except FileExistsError:
             pass  # the hooks are attached: what they have noted since is newer
         except OSError as error:
@@ -215,6 +215,7 @@ class Sensor:
         )
         self.gate.load(plan)
         self._write_config()
+        self.gate.loaded()
         return refused + self._others.want(self.wanted)
 
     def _follow_syscalls(self, program: Program, needed: bool) -> list[str]:

@@ -29,6 +29,7 @@ from execray.wire.frames import (
     Frame,
     Heartbeat,
     Hello,
+    Settle,
     Subscribe,
     check_hello,
     encode,
@@ -158,11 +159,13 @@ class StreamServer:
         allowed_uids: frozenset[int],
         max_bytes: int,
         on_subscribe: Callable[[Subscribe, Peer], None],
+        on_settle: Callable[[Settle], None],
         log: logging.Logger,
     ) -> None:
         self.identity = identity
         self.allowed_uids = allowed_uids | {0, os.geteuid()}
         self.on_subscribe = on_subscribe
+        self.on_settle = on_settle
         self.log = log
         self.retention = Retention(max_bytes)
         self.subscriber: _Connection | None = None
@@ -270,6 +273,8 @@ class _Connection(asyncio.Protocol):
                 raise PeerError(f"acknowledges batch {frame.seq}, which was not sent")
             server.retention.acknowledge(frame.seq)
             self.pump()
+        elif isinstance(frame, Settle) and server.subscriber is self:
+            server.on_settle(frame)
         elif isinstance(frame, Error):
             server.log.warning(
                 "subscriber reports", extra={"kv": {"peer": self._peer.pid, "reason": frame.message[:200]}}

@@ -21,6 +21,7 @@ _TABLES: Final = {
     "er_creds": ("threads' ids", "setuid events lack the ids from before"),
     "er_armed": ("armed processes", "no further process is armed"),
     "er_gate_files": ("files of exact paths", "further exact paths are matched by name only"),
+    "er_gate_cells": ("processes in which a policy began", "what begins in further ones counts for the whole host"),
     "gate_bits": ("ways to meet a step", "of the events with most steps all are sent"),
     "gate_rows": ("sets of steps", "of the events with most steps all are sent"),
     "gate_keys": ("names in policies", "of the events with most steps all are sent"),

@@ -6,8 +6,9 @@ index is inside its table, and every table is bounded.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgpack
@@ -23,6 +24,7 @@ from execray.gate.plan import (
     MAX_MASKS,
     MAX_NUMBERS,
     MAX_ROWS,
+    MAX_SLOTS,
     MAX_SUFFIXES,
     MAX_WORDS,
     CodeTest,
@@ -33,8 +35,9 @@ from execray.gate.plan import (
 )
 
 T = TypeVar("T")
+V = TypeVar("V")
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MAX_PLAN_BYTES: Final = 1 << 20
 _WORD_BYTES: Final = 8
 _U64: Final = 1 << 64
@@ -53,16 +56,20 @@ def encode_plan(plan: GatePlan) -> bytes:
         sorted(plan.open_codes),
         [item for pair in sorted(plan.keys.items()) for item in pair],
         plan.suffixes,
-        [item for pair in sorted(plan.opens.items()) for item in pair],
         plan.first,
-        plan.host,
         plan.named,
-        plan.window_ns,
+        [item for pair in sorted(plan.slots.items()) for item in pair],
+        [item for slot in sorted(plan.windows) for item in (slot, plan.windows[slot])],
     ]
     raw: bytes = msgpack.packb(body, use_bin_type=True)
     if len(raw) > MAX_PLAN_BYTES:
         raise ValueError(f"a plan of {len(raw)} bytes is over {MAX_PLAN_BYTES}")
     return raw
+
+
+def digest_of(raw: bytes) -> str:
+    """Returns what a plan's bytes are called in heartbeats."""
+    return hashlib.sha256(raw).hexdigest()[:16]
 
 
 def decode_plan(raw: bytes) -> GatePlan:
@@ -75,26 +82,35 @@ def decode_plan(raw: bytes) -> GatePlan:
         raise PeerError(f"the plan is not msgpack: {type(error).__name__}") from error
     if not isinstance(body, tuple) or len(body) != _LENGTH or body[0] != FORMAT:
         raise PeerError("the plan is of another format")
-    _, rows, codes, open_codes, keys, suffixes, opens, first, host, named, window_ns = body
+    _, rows, codes, open_codes, keys, suffixes, first, named, slots, windows = body
     _need(isinstance(rows, tuple) and len(rows) <= MAX_ROWS - 2, "rows")
     all_rows = (0, ALL_BITS, *map(_unpacked, rows))
     count = len(all_rows)
-    row = _below(count, "a row's number")
+    row, slot = _below(count, "a row's number"), _between(1, MAX_SLOTS, "a slot")
     return GatePlan(
         codes=_codes(codes, count),
         open_codes=frozenset(_all(open_codes, _below(MAX_CODES, "a code"), MAX_CODES)),
         rows=all_rows,
         keys=_pairs(keys, _below(_U64, "a key"), row, MAX_KEYS),
         suffixes=_ascending(_all(suffixes, _between(1, MAX_SUFFIX + 1, "a suffix"), MAX_SUFFIXES), "suffixes"),
-        opens=_pairs(opens, _below(MAX_BITS, "a bit"), row, MAX_BITS),
         first=row(first),
-        host=row(host),
         named=row(named),
-        window_ns=None if window_ns is None else _below(_I63, "the window")(window_ns),
+        slots=_slots(slots, windows := _pairs(windows, slot, _window, MAX_SLOTS)),
+        windows=windows,
     )
 
 
-_LENGTH: Final = 11
+_LENGTH: Final = 10
+
+
+def _window(value: object) -> int | None:
+    return None if value is None else _below(_I63, "a window")(value)
+
+
+def _slots(items: object, windows: Mapping[int, int | None]) -> dict[int, int]:
+    found = _pairs(items, _below(MAX_BITS, "a bit"), _between(1, MAX_SLOTS, "a slot"), MAX_BITS)
+    _need(windows.keys() >= set(found.values()), "slots")
+    return found
 
 
 def _scalars(code: CodeTest) -> list[int]:
@@ -179,10 +195,10 @@ def _all(items: object, each: Callable[[object], T], most: int) -> list[T]:
     return [each(item) for item in items]
 
 
-def _pairs(items: object, key: Callable[[object], T], row: Callable[[object], int], most: int) -> dict[T, int]:
+def _pairs(items: object, key: Callable[[object], T], value: Callable[[object], V], most: int) -> dict[T, V]:
     _need(isinstance(items, tuple) and len(items) <= 2 * most and len(items) % 2 == 0, "table")
     assert isinstance(items, tuple)
-    return {key(one): row(other) for one, other in zip(items[::2], items[1::2], strict=True)}
+    return {key(one): value(other) for one, other in zip(items[::2], items[1::2], strict=True)}
 
 
 def _ascending(values: list[int], what: str) -> tuple[int, ...]:

@@ -21,6 +21,11 @@ MAX_NUMBERS: Final = 6  # tests of numbers, for one code
 MAX_BOUNDS: Final = 16  # of one of them
 MAX_MASKS: Final = 8
 MAX_SUFFIXES: Final = 8  # different lengths
+#: What has begun is kept by slots, 0 for none: those below CELL_SLOTS for each process by itself, the others for the host.
+MAX_SLOTS: Final = 512
+CELL_SLOTS: Final = 64
+#: Of the bits of one word that wait, so many are looked at; with more the event passes.
+MAX_LOOKS: Final = 8
 
 #: The rows that every plan begins with.
 ROW_NONE: Final = 0
@@ -92,9 +97,9 @@ class GatePlan:
 
     rows: sets of bits as numbers. keys: hash (execray.gate.hashes) to the row of the bits that ask for it. named: the row of the
     bits that ask for a file which a policy means by one of its paths, whatever leads to it (`file.names`): tracerd knows which
-    files that are, and lets all bits be possible for them. first: the row of the bits that are always awaited; the others are
-    only where one of those with `opens` fired before: in the same process, or, for the bits in the row `host`, anywhere.
-    window_ns: for how long, after the last one; None: without end.
+    files that are, and lets these bits be possible for them. first: the row of the bits that are always awaited. slots: of bits,
+    none where one has no place here: a bit of `first` begins its slot; another is awaited only while its slot has begun.
+    windows: of each such slot, for how long it counts as begun after the last time, in ns; None: without end.
     """
 
     codes: tuple[CodeTest, ...] = ()
@@ -102,8 +107,7 @@ class GatePlan:
     rows: tuple[int, ...] = (0, ALL_BITS)
     keys: Mapping[int, int] = field(default_factory=dict)
     suffixes: tuple[int, ...] = ()  # lengths that are looked at
-    opens: Mapping[int, int] = field(default_factory=dict)  # bit -> row
     first: int = ROW_ALL
-    host: int = ROW_NONE
     named: int = ROW_NONE
-    window_ns: int | None = 0
+    slots: Mapping[int, int] = field(default_factory=dict)  # bit -> slot
+    windows: Mapping[int, int | None] = field(default_factory=dict)  # slot -> ns

@@ -13,7 +13,7 @@ from execray.gate.plan import ALL_BITS, MAX_WORDS, WORD_BITS, CodeTest, GatePlan
 class PathState(enum.Enum):
     """What is known of an event's path."""
 
-    UNKNOWN = "unknown"  # cut, torn, detached, deeper than MAX_DEPTH, of no kind that is looked at; or of a file that is `named`
+    UNKNOWN = "unknown"  # cut, torn, detached, deeper than MAX_DEPTH, of no kind that is looked at
     MISSING = "missing"  # there is no file
     NAMELESS = "nameless"  # a pipe or a socket, called `pipe:[N]` or `socket:[N]`
     KNOWN = "known"
@@ -21,13 +21,17 @@ class PathState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the kernel has of one event. path: absolute, where it is known. numbers: those that are known."""
+    """What the kernel has of one event. path: absolute, where it is known. numbers: those that are known.
+
+    named: the file is one that a policy means by one of its paths, whatever leads to it.
+    """
 
     code: int
     state: PathState = PathState.UNKNOWN
     path: bytes = b""
     comm: bytes | None = None
     numbers: Mapping[Input, int] = field(default_factory=dict)
+    named: bool = False
 
 
 def candidates(plan: GatePlan, facts: Facts) -> int | None:
@@ -68,17 +72,18 @@ def rows_of(test: NumberTest, value: int) -> Iterator[int]:
 
 
 def _path(plan: GatePlan, test: CodeTest, facts: Facts) -> int:
+    named = plan.rows[plan.named] if facts.named else 0
     match facts.state:
         case PathState.UNKNOWN:
             return ALL_BITS
         case PathState.MISSING:
-            return plan.rows[test.path_missing]
+            return named | plan.rows[test.path_missing]
         case PathState.NAMELESS:
-            return plan.rows[test.path_nameless]
+            return named | plan.rows[test.path_nameless]
         case PathState.KNOWN:
             if len(components(facts.path)) > MAX_DEPTH:
                 return ALL_BITS
-    found = plan.rows[test.path_free]
+    found = named | plan.rows[test.path_free]
     for key in path_keys(facts.path, plan.suffixes):
         found |= plan.rows[plan.keys.get(key, 0)]
     return found

@@ -20,6 +20,7 @@ ER_PID_MARK: Final = 257
 ER_GATE_SHADOW: Final = 256
 ER_GATE_CODES: Final = 64
 ER_GATE_WORDS: Final = 64
+ER_GATE_PLACES: Final = 4096
 ER_GATE_ROWS: Final = 4096
 ER_GATE_KEYS: Final = 8192
 ER_GATE_BUCKETS: Final = 4096
@@ -32,6 +33,10 @@ ER_GATE_CHOSEN: Final = 48
 ER_GATE_DEPTH: Final = 32
 ER_GATE_FILES: Final = 8192
 ER_GATE_HALVES: Final = 2
+ER_GATE_SLOTS: Final = 512
+ER_GATE_OWN: Final = 64
+ER_GATE_LOOKS: Final = 8
+ER_GATE_CELLS: Final = 8192
 ER_GATE_CASE_MAX: Final = 4224
 
 ER_ARMED_EVENT: Final = {
@@ -177,12 +182,8 @@ ER_SETUID_CALL: Final = {
     "ER_CALL_GETUID": 5,
     "ER_CALL_GETEUID": 6,
     "ER_CALL_GETRESUID": 7,
-    "ER_CALL_GETGID": 8,
-    "ER_CALL_GETEGID": 9,
-    "ER_CALL_GETRESGID": 10,
-    "ER_CALL_CAPGET": 11,
-    "ER_CALL_EXEC": 12,
-    "ER_CALL_FORK": 13,
+    "ER_CALL_EXEC": 8,
+    "ER_CALL_FORK": 9,
 }
 
 
@@ -217,39 +218,19 @@ class Connect(NamedTuple):
 CONNECT: Final = Struct("<136xQH2x4xiiHHHH16s16s")
 
 
-class CredChange(NamedTuple):
-    """struct er_cred_change, 176 bytes without its tail."""
-
-    old_cap_effective: int
-    old_cap_permitted: int
-    old_uid: int
-    old_euid: int
-    old_gid: int
-    old_egid: int
-    call: int
-
-
-CRED_CHANGE: Final = Struct("<136xQQIIIII4x")
-
-
 class Creds(NamedTuple):
-    """struct er_creds, 48 bytes without its tail."""
+    """struct er_creds, 16 bytes without its tail."""
 
     start_ns: int
-    cap_effective: int
-    cap_permitted: int
     uid: int
     euid: int
-    gid: int
-    egid: int
-    ns_user: int
 
 
-CREDS: Final = Struct("<QQQIIIII4x")
+CREDS: Final = Struct("<QII")
 
 
 class Exec(NamedTuple):
-    """struct er_exec, 192 bytes without its tail."""
+    """struct er_exec, 184 bytes without its tail."""
 
     ino: int
     parent_start_ns: int
@@ -264,12 +245,9 @@ class Exec(NamedTuple):
     v1_len: int
     i_mode: int
     generation: int
-    i_uid: int
-    own_len: int
-    below_len: int
 
 
-EXEC: Final = Struct("<136xQQIIiIHHHHHHIIHH")
+EXEC: Final = Struct("<136xQQIIiIHHHHHHI")
 
 
 class Exit(NamedTuple):
@@ -282,7 +260,7 @@ EXIT: Final = Struct("<136xI4x")
 
 
 class File(NamedTuple):
-    """struct er_file, 200 bytes without its tail."""
+    """struct er_file, 192 bytes without its tail."""
 
     asked: int
     ret: int
@@ -295,14 +273,13 @@ class File(NamedTuple):
     ino: int
     dev: int
     generation: int
-    i_uid: int
     i_mode: int
     path_len: int
     own_len: int
     below_len: int
 
 
-FILE: Final = Struct("<136xQiiIIIHHQIII4xHHHH")
+FILE: Final = Struct("<136xQiiIIIHHQIIHHHH")
 
 
 class Fork(NamedTuple):
@@ -319,24 +296,49 @@ FORK: Final = Struct("<136xQI4x")
 GATE_AT: Final = {
     "generation": (0, 8),
     "open": (8, 8),
-    "suffix": (16, 8),
-    "bloom": (24, 8192),
-    "bucket": (8216, 8200),
-    "key": (16416, 65536),
-    "key_row": (81952, 16384),
-    "code": (98336, 53760),
-    "row": (152096, 2097152),
+    "first": (16, 4),
+    "named": (20, 4),
+    "window_ns": (24, 4096),
+    "settled_ns": (4120, 4096),
+    "until_ns": (8216, 4096),
+    "slot": (12312, 8192),
+    "suffix": (20504, 8),
+    "bloom": (20512, 8192),
+    "bucket": (28704, 8200),
+    "key": (36904, 65536),
+    "key_row": (102440, 16384),
+    "code": (118824, 53760),
+    "row": (172584, 2097152),
 }
-GATE_BYTES: Final = 2249248
+GATE_BYTES: Final = 2269736
 
 #: struct er_gate_case: member -> offset, size
 GATE_CASE_AT: Final = {
-    "work": (0, 2096),
-    "verdict": (2096, 4),
-    "len": (2104, 64),
-    "path": (2168, 4224),
+    "work": (0, 2656),
+    "verdict": (2656, 4),
+    "len": (2664, 64),
+    "path": (2728, 4224),
 }
-GATE_CASE_BYTES: Final = 6392
+GATE_CASE_BYTES: Final = 6952
+
+
+class GateCell(NamedTuple):
+    """struct er_gate_cell, 512 bytes without its tail."""
+
+    until_ns: bytes
+
+
+GATE_CELL: Final = Struct("<512s")
+
+
+class GateCellKey(NamedTuple):
+    """struct er_gate_cell_key, 8 bytes without its tail."""
+
+    tgid: int
+    half: int
+
+
+GATE_CELL_KEY: Final = Struct("<II")
 
 
 class GateCode(NamedTuple):
@@ -351,10 +353,11 @@ class GateCode(NamedTuple):
     comm_free: int
     numbers: int
     asks: int
+    begins: int
     number: bytes
 
 
-GATE_CODE: Final = Struct("<HHHHHHHHI4x816s")
+GATE_CODE: Final = Struct("<HHHHHHHHII816s")
 
 
 class GateFile(NamedTuple):
@@ -398,21 +401,29 @@ GATE_WORK_AT: Final = {
     "count": (12, 4),
     "size": (16, 4),
     "known": (20, 4),
-    "number": (24, 128),
-    "comm": (152, 16),
-    "tail": (168, 16),
-    "component": (184, 256),
-    "at": (440, 4),
-    "hits": (444, 4),
-    "rows": (448, 4),
-    "comm_row": (452, 4),
-    "row": (456, 96),
-    "hit": (552, 512),
-    "passed": (1064, 512),
-    "dropped": (1576, 512),
-    "deep": (2088, 8),
+    "tgid": (24, 4),
+    "named": (28, 4),
+    "now_ns": (32, 8),
+    "number": (40, 128),
+    "comm": (168, 16),
+    "tail": (184, 16),
+    "component": (200, 256),
+    "at": (456, 4),
+    "hits": (460, 4),
+    "rows": (464, 4),
+    "comm_row": (468, 4),
+    "row": (472, 96),
+    "pass": (568, 8),
+    "left": (576, 8),
+    "hit": (584, 512),
+    "passed": (1096, 512),
+    "dropped": (1608, 512),
+    "deep": (2120, 8),
+    "begun": (2128, 8),
+    "full": (2136, 8),
+    "fresh": (2144, 512),
 }
-GATE_WORK_BYTES: Final = 2096
+GATE_WORK_BYTES: Final = 2656
 
 
 class Header(NamedTuple):
@@ -446,10 +457,9 @@ class Plain(NamedTuple):
     len1: int
     len2: int
     len3: int
-    i_uid: int
 
 
-PLAIN: Final = Struct("<136xQQQQQQqQIIHHHHHHI")
+PLAIN: Final = Struct("<136xQQQQQQqQIIHHHHHH4x")
 
 
 class Ptrace(NamedTuple):

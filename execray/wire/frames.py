@@ -9,6 +9,7 @@ A frame is a 4-byte big-endian length and a msgpack array whose first element sa
 | BATCH | tracerd | seq, id of the first event, strings, actors, events |
 | ACK | policyd | the last seq whose events are done with |
 | HEARTBEAT | tracerd | time_ns, statistics (map) |
+| SETTLE | policyd | generation of the plan that a HEARTBEAT named; pairs of a slot, and the end of what had begun in it, in ns |
 | ERROR | both | message; the sender closes after it |
 
 Text from the kernel is always msgpack `bin`: a file name need not be UTF-8. In a batch, texts are indexes into `strings`; an
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
@@ -53,6 +54,7 @@ class Tag(enum.IntEnum):
     ACK = 4
     HEARTBEAT = 5
     ERROR = 6
+    SETTLE = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +153,21 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """What had begun before a plan came: everything from before it has been taken. ends: slot, end in ns, slot, ..."""
+
+    generation: int
+    ends: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Error:
     """Why the sender closes the connection."""
 
     message: str
 
 
-Frame: TypeAlias = Hello | Subscribe | Batch | Ack | Heartbeat | Error
+Frame: TypeAlias = Hello | Subscribe | Batch | Ack | Heartbeat | Error | Settle
 
 
 def encode(frame: Frame) -> bytes:
@@ -175,6 +185,8 @@ def encode(frame: Frame) -> bytes:
             body = [Tag.HEARTBEAT, time_ns, stats]
         case Error(message):
             body = [Tag.ERROR, message]
+        case Settle(generation, ends):
+            body = [Tag.SETTLE, generation, ends]
     raw: bytes = msgpack.packb(body, use_bin_type=True)
     if len(raw) > MAX_FRAME_BYTES:
         raise ValueError(f"a frame of {len(raw)} bytes is over {MAX_FRAME_BYTES}")
@@ -189,6 +201,7 @@ _SHAPES: dict[int, tuple[type, ...]] = {
     Tag.ACK: (int,),
     Tag.HEARTBEAT: (int, dict),
     Tag.ERROR: (str,),
+    Tag.SETTLE: (int, tuple),
 }
 
 
@@ -210,6 +223,13 @@ def decode_body(raw: bytes | memoryview) -> Frame:
     return _build(Tag(body[0]), fields)
 
 
+_AS_THEY_ARE: Final[dict[Tag, Callable[..., Frame]]] = {
+    Tag.ACK: Ack,
+    Tag.HEARTBEAT: Heartbeat,
+    Tag.ERROR: Error,
+}
+
+
 def _build(tag: Tag, fields: Row) -> Frame:
     match tag:
         case Tag.HELLO:
@@ -222,12 +242,12 @@ def _build(tag: Tag, fields: Row) -> Frame:
         case Tag.BATCH:
             _check_batch(*fields)
             return Batch(*fields)
-        case Tag.ACK:
-            return Ack(*fields)
-        case Tag.HEARTBEAT:
-            return Heartbeat(*fields)
-        case Tag.ERROR:
-            return Error(*fields)
+        case Tag.ACK | Tag.HEARTBEAT | Tag.ERROR:
+            return _AS_THEY_ARE[tag](*fields)
+        case Tag.SETTLE:
+            if not _are(int, fields[1]) or len(fields[1]) % 2:
+                raise PeerError("malformed SETTLE frame")
+            return Settle(*fields)
 
 
 _CODE, _TIME, _ACTOR = itemgetter(0), itemgetter(1), itemgetter(2)

@@ -127,6 +127,15 @@ class Machine:
             self._now_ns = time_ns
             self._store.expire(time_ns)
 
+    @property
+    def now_ns(self) -> int:
+        """The engine's clock."""
+        return self._now_ns
+
+    def under_way(self) -> tuple[int, ...]:
+        """Returns the policies that have sequences under way, by their places among those loaded."""
+        return tuple(at for at, run in enumerate(self._runs) if run.count)
+
     def stats(self) -> dict[str, int]:
         """Returns the engine's numbers.
 

@@ -10,13 +10,16 @@ from typing import Final
 
 from execray.gate.encoding import encode_plan
 from execray.gate.hashes import comm_key
+from execray.gate.memory import until_ns
 from execray.gate.plan import (
     ALL_BITS,
+    CELL_SLOTS,
     MAX_BOUNDS,
     MAX_KEYS,
     MAX_MASKS,
     MAX_NUMBERS,
     MAX_ROWS,
+    MAX_SLOTS,
     MAX_WORDS,
     ROW_ALL,
     ROW_NONE,
@@ -42,11 +45,20 @@ class _FullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A plan, and why the codes that it leaves open are that, but for those that are never dropped."""
+    """A plan, and why the codes that it leaves open are that, but for those that are never dropped.
+
+    slots: where the plan keeps what has begun, by the policies' numbers; of a policy without a slot, everything is awaited.
+    """
 
     plan: GatePlan
     raw: bytes
     open_reasons: dict[int, str] = field(default_factory=dict)
+    slots: dict[int, int] = field(default_factory=dict)
+
+    def ends(self, begun: Iterable[int], now_ns: int) -> dict[int, int]:
+        """Returns the slots of the policies that have begun, by their numbers, and until when that counts at most, in ns."""
+        slots = {self.slots[number] for number in begun if number in self.slots}
+        return {slot: until_ns(self.plan.windows[slot], now_ns) for slot in slots}
 
     def with_open(self, codes: frozenset[int]) -> bytes:
         """Returns the plan's bytes when somebody else wants all events of some codes, too."""
@@ -67,8 +79,9 @@ def build_plan(tables: Sequence[PolicyTable], known: Known | None = None) -> Bui
     while True:
         tested = {code: found for code, found in by_code.items() if code not in reasons or _opens(found)}
         try:
-            plan = _Builder(tables, tested, frozenset(reasons) | ALWAYS).plan()
-            return Built(plan, encode_plan(plan), reasons)
+            builder = _Builder(tables, tested, frozenset(reasons) | ALWAYS)
+            plan = builder.plan()
+            return Built(plan, encode_plan(plan), reasons, builder.slots)
         except (_FullError, ValueError):
             # The one with most bits is what fills the tables. With the codes that a sequence begins on, it ends with nothing.
             left = {code: len(found) for code, found in by_code.items() if code not in reasons}
@@ -101,6 +114,7 @@ class _Builder:
         self._lengths: set[int] = set()
         self._named = 0
         self._at: dict[Bit, int] = {}
+        self.slots: dict[int, int] = {}  # by policies
 
     def plan(self) -> GatePlan:
         """Returns the plan."""
@@ -116,7 +130,7 @@ class _Builder:
         if len(self._key_bits) > MAX_KEYS:
             raise _FullError
         keys = {key: self._row(bits) for key, bits in self._key_bits.items()}
-        opens, first, host = self._awaiting()
+        first, slots, windows = self._awaiting()
         named = self._row(self._named)
         return GatePlan(
             codes=tuple(codes),
@@ -124,11 +138,10 @@ class _Builder:
             rows=tuple(self._rows),
             keys=keys,
             suffixes=tuple(sorted(self._lengths)),
-            opens=opens,
             first=first,
-            host=host,
             named=named,
-            window_ns=self._window_ns(),
+            slots=slots,
+            windows=windows,
         )
 
     def _code(self, code: int, first: int, end: int, bits: dict[Bit, int]) -> CodeTest:
@@ -200,28 +213,34 @@ class _Builder:
             self._append(with_)
         return NumberTest(which, NumberKind.BITS, tuple(chosen), first)
 
-    def _awaiting(self) -> tuple[dict[int, int], int, int]:
-        """Returns what each first bit opens, the row of those that are always awaited, and that of those for the whole host."""
-        first = host = 0
-        waiting: dict[int, int] = defaultdict(int)
+    def _awaiting(self) -> tuple[int, dict[int, int], dict[int, int | None]]:
+        """Returns the row of the bits that are always awaited, the slots of bits, and the windows of slots."""
+        begins = {bit.opens for bit in self._at} - {None}
+        waits = {bit.waits for bit in self._at} - {None}
+        policies = [number for number in range(len(self._tables)) if number in begins | waits]
+        windows: dict[int, int | None] = {}
+        for first, end, by_process in ((1, CELL_SLOTS, True), (CELL_SLOTS, MAX_SLOTS, False)):
+            mine = [number for number in policies if of_process(self._tables[number].policy) is by_process]
+            windows |= self._give_slots(mine, first, end)
+        slots, always = {}, 0
         for bit, at in self._at.items():
-            if bit.waits is None:
-                first |= 1 << at
-            else:
-                waiting[bit.waits] |= 1 << at
-        opens = {}
-        for bit, at in self._at.items():
-            if bit.opens is not None and waiting[bit.opens]:
-                opens[at] = self._row(waiting[bit.opens])
-                if not of_process(self._tables[bit.opens].policy):
-                    host |= 1 << at
-        return opens, self._row(first), self._row(host)
+            policy = bit.opens if bit.waits is None else bit.waits
+            always |= 1 << at if bit.waits is None else 0
+            if policy is not None:
+                slots[at] = self.slots[policy]
+        return self._row(always), slots, windows
 
-    def _window_ns(self) -> int | None:
-        waiting = {bit.waits for bit in self._at if bit.waits is not None}
-        windows = [longest_ns(self._tables[number].policy) for number in waiting]
-        known = [window for window in windows if window is not None]
-        return None if len(known) < len(windows) else max(known, default=-SLACK_NS) + SLACK_NS
+    def _give_slots(self, policies: list[int], first: int, end: int) -> dict[int, int | None]:
+        """Gives policies slots from first on; returns these slots' windows. Those that share one have windows that are alike."""
+        lasting = {number: longest_ns(self._tables[number].policy) for number in policies}
+        in_order = sorted(policies, key=lambda number: (lasting[number] is None, lasting[number] or 0))
+        each = -(-len(policies) // (end - first))
+        windows: dict[int, int | None] = {}
+        for index, number in enumerate(in_order):
+            slot, window = first + index // each, lasting[number]
+            self.slots[number] = slot
+            windows[slot] = None if window is None else window + SLACK_NS  # the longest comes last
+        return windows
 
     def _row(self, bits: int) -> int:
         if bits not in self._row_of:

@@ -14,8 +14,9 @@ from policyd.engine.table import PolicyTable
 from policyd.gate.needs import EVERY, Mask, PathNeed, Spans, file_need, masks, names, path_need, spans
 from policyd.program import And, CompiledPolicy, Expr, KeyKind
 
-#: Events that are never dropped: lineage, and what an actor is, come from them.
-ALWAYS: Final = frozenset(EVENT_BY_NAME[name].code for name in ("exec", "fork", "exit"))
+#: Events that are never dropped: lineage, and what an actor is, come from them. Of changed credentials some are told by the
+#: programs of exec and fork, where there is no gate.
+ALWAYS: Final = frozenset(EVENT_BY_NAME[name].code for name in ("exec", "fork", "exit", "cred_change"))
 
 _INPUTS: Final = {
     "open": {"flags": Input.FLAGS, "mode": Input.MODE, "created": Input.CREATED},

@@ -14,9 +14,10 @@ import msgpack
 import pytest
 
 from execray.config import Config, TracerdConfig
+from execray.gate.encoding import decode_plan, digest_of
 from execray.process import boot_id
 from execray.schema.catalog import EVENT_BY_NAME
-from execray.wire.frames import Batch, Error, Frame, Hello
+from execray.wire.frames import Batch, Error, Frame, Hello, Settle
 from tests.support.fake_tracerd import FakeTracerd, until
 from tests.support.playbook import Play
 from tests.support.policyds import THEFT, Policyd, policyd_here, private_config, theft, write_policy
@@ -51,6 +52,28 @@ async def test_it_subscribes_anew_after_a_reload(policyd: Policyd) -> None:
     wanted = policyd.tracerd.subscriptions[-1]
     assert codes("open", "connect", "write") <= set(wanted.codes) and wanted.content is True
     assert policyd.tracerd.connections == 1
+
+
+async def test_it_says_once_a_plan_has_come_what_had_begun_before(policyd: Policyd) -> None:
+    plan = policyd.tracerd.subscriptions[-1].plan
+    (slot, window) = next(iter(decode_plan(plan).windows.items()))
+    assert window is not None
+    gate = {"plan": digest_of(plan), "generation": 3, "settled": False}
+    await policyd.tracerd.heartbeat(1, gate={**gate, "plan": "another", "generation": 2})
+    await policyd.tracerd.heartbeat(1, gate=gate)
+    await until(lambda: policyd.tracerd.settled, "what had begun")
+    assert policyd.tracerd.settled == [Settle(3, ())]
+    play = Play()
+    play.event("open", play.process(), path="/etc/shadow", flags=0, ret=3)
+    batch = play.batch()
+    await policyd.tracerd.send(batch)
+    await policyd.tracerd.heartbeat(batch.events[-1][1], gate={**gate, "generation": 4})
+    await until(lambda: len(policyd.tracerd.settled) == 2, "what had begun")
+    assert policyd.tracerd.settled[1] == Settle(4, (slot, batch.events[-1][1] + window))
+    await policyd.tracerd.heartbeat(batch.events[-1][1], gate={**gate, "generation": 5, "settled": True})
+    await policyd.tracerd.heartbeat(batch.events[-1][1], gate={**gate, "generation": 6})
+    await until(lambda: len(policyd.tracerd.settled) == 3, "what had begun")
+    assert policyd.tracerd.settled[2].generation == 6
 
 
 async def test_it_waits_for_a_tracerd_that_starts_later(config: Config) -> None:

@@ -10,8 +10,9 @@ from random import Random
 
 import pytest
 
+from execray.gate.memory import Memory
 from execray.gate.plan import GatePlan
-from execray.gate.verdict import Facts, PathState, candidates
+from execray.gate.verdict import Facts, PathState
 from execray.schema.layout import GATE_BYTES, GATE_CASE_AT, GATE_CASE_BYTES
 from tests.support.gates import CODES, case_of, random_facts, random_path, random_plan
 from tracerd.gate import table_of
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 #: EXECRAY_GATE_QUESTIONS=1000000 for the long form.
 QUESTIONS = int(os.environ.get("EXECRAY_GATE_QUESTIONS", "20000"))
 _PER_PLAN = 1000
+_CELLS = 16  # gate_native.c
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +42,19 @@ def ask(native: Path, folder: Path, table: bytes, cases: list[bytes]) -> str:
     return done.stdout
 
 
-def question(facts: Facts) -> bytes:
+def question(facts: Facts, pid: int = 1, now_ns: int = 1) -> bytes:
     """A question whose memory ends where the hooks' may: 32 bytes behind the path."""
-    return (case_of(facts) + b"\xee" * 32)[:GATE_CASE_BYTES]
+    return (case_of(facts, 1, pid, now_ns) + b"\xee" * 32)[:GATE_CASE_BYTES]
 
 
 def test_the_native_core_decides_as_the_twin_does(native: Path, tmp_path: Path) -> None:
     random = Random("native")
     for _ in range(QUESTIONS // _PER_PLAN):
         plan = random_plan(random)
-        asked = [random_facts(random) for _ in range(_PER_PLAN)]
-        found = ask(native, tmp_path, table_of(plan, 1), [question(facts) for facts in asked])
-        assert found == "".join("0" if candidates(plan, facts) == 0 else "1" for facts in asked)
+        asked = [(random_facts(random), random.randrange(1, 24), at // 4 + 1) for at in range(_PER_PLAN)]
+        found = ask(native, tmp_path, table_of(plan, 1, 0), [question(*one) for one in asked])
+        memory = Memory(plan, 0, _CELLS)
+        assert found == "".join("01"[memory.passes(*one)] for one in asked)
 
 
 def test_a_table_of_noise_is_read_within_its_bounds(native: Path, tmp_path: Path) -> None:
@@ -67,5 +70,5 @@ def test_names_of_every_length_are_read_within_their_bounds(native: Path, tmp_pa
     plan = GatePlan()
     paths = [b"/" + b"n" * n for n in range(1, 256)] + [random_path(Random(n)) for n in range(50)]
     asked = [question(Facts(CODES[0], PathState.KNOWN, path)) for path in paths]
-    assert ask(native, tmp_path, table_of(plan, 1), asked) == "0" * len(asked)
+    assert ask(native, tmp_path, table_of(plan, 1, 0), asked) == "0" * len(asked)
     assert GATE_CASE_AT["path"][0] + 16 < GATE_CASE_BYTES

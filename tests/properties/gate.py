@@ -69,7 +69,7 @@ def passed_of(batches: Sequence[Batch], wanted: Callable[[Event], bool]) -> Iter
     """Yields the events that pass, each in a batch of its own, so that it keeps its id; losses always do."""
     for batch in batches:
         for position, row in enumerate(batch.events):
-            if row[0] == LOST or row[0] in ALWAYS or wanted(batch.event(position)):
+            if row[0] == LOST or wanted(batch.event(position)) or row[0] in ALWAYS:
                 yield Batch(batch.seq, batch.first_id + position, batch.strings, batch.actors, (row,))
 
 
@@ -106,6 +106,6 @@ def _run(
             if gated:
                 gate = Gate(decode_plan(build_plan(tables_of(loaded)).raw), batch.events[0][1] if at else -(10**12))
         row = batch.events[0]
-        if gate is None or row[0] == LOST or row[0] in ALWAYS or gate.passes(batch.event(0)):
+        if gate is None or row[0] == LOST or gate.passes(batch.event(0)) or row[0] in ALWAYS:
             seen += [repr(output.id) for output in engine.feed(batch) if getattr(output, "policy", None) in policies]
     return seen

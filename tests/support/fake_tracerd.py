@@ -12,7 +12,7 @@ from typing import Any
 from execray.errors import PeerError
 from execray.process import boot_id
 from execray.service import close_writer
-from execray.wire.frames import Ack, Batch, Decoder, Frame, Heartbeat, Hello, Subscribe, encode
+from execray.wire.frames import Ack, Batch, Decoder, Frame, Heartbeat, Hello, Settle, Subscribe, encode
 
 DEADLINE_S = 10.0
 
@@ -35,6 +35,7 @@ class FakeTracerd:
         self.hellos: list[Hello] = []
         self.subscriptions: list[Subscribe] = []
         self.acks: list[int] = []
+        self.settled: list[Settle] = []
         self.broken: list[str] = []  # what the subscriber did wrong
         self.connections = 0
         self._server: asyncio.Server | None = None
@@ -125,5 +126,7 @@ class FakeTracerd:
                 self._subscribed = True
             case Ack(seq):
                 self.acks.append(seq)
+            case Settle():
+                self.settled.append(frame)
             case _:
                 self.broken.append(f"unexpected {frame}")

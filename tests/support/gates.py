@@ -18,9 +18,18 @@ from execray.gate.hashes import (
     prefix_key,
     suffix_key,
 )
-from execray.gate.plan import ALL_BITS, CodeTest, GatePlan, Input, NumberKind, NumberTest
+from execray.gate.memory import until_ns
+from execray.gate.plan import ALL_BITS, CELL_SLOTS, MAX_SLOTS, CodeTest, GatePlan, Input, NumberKind, NumberTest
 from execray.gate.verdict import Facts, PathState
-from execray.schema.layout import ER_GATE_INPUT, ER_GATE_PATH, GATE_CASE_AT, GATE_CASE_BYTES, GATE_WORK_AT
+from execray.schema.layout import (
+    ER_GATE_CELLS,
+    ER_GATE_INPUT,
+    ER_GATE_PATH,
+    GATE_CASE_AT,
+    GATE_CASE_BYTES,
+    GATE_CELL_KEY,
+    GATE_WORK_AT,
+)
 from tracerd import bpf
 from tracerd.bpf import Map, MapType
 from tracerd.gate import Gate
@@ -44,14 +53,17 @@ _NAMES: Final = (
 CODES: Final = (4, 5, 7, 8, 63)
 
 
-def case_of(facts: Facts, half: int = 1) -> bytes:
-    """Returns a question as `struct er_gate_case`, without what lies behind the path."""
+def case_of(facts: Facts, half: int = 1, pid: int = 1, now_ns: int = 1) -> bytes:
+    """Returns a question as `struct er_gate_case`, without what lies behind the path. now_ns: not 0."""
     names = components(facts.path)
     known = facts.state is PathState.KNOWN
     deep = known and len(names) > MAX_DEPTH
     out = bytearray(GATE_CASE_AT["path"][0] + _PATH_AT + len(facts.path))
     work = GATE_CASE_AT["work"][0]
     state = ER_GATE_PATH["ER_GATE_UNKNOWN" if deep else f"ER_GATE_{facts.state.name}"]
+    struct.pack_into("<I", out, work + GATE_WORK_AT["tgid"][0], pid)
+    struct.pack_into("<I", out, work + GATE_WORK_AT["named"][0], facts.named)
+    struct.pack_into("<Q", out, work + GATE_WORK_AT["now_ns"][0], now_ns)
     flags = sum(1 << number for number in facts.numbers) | (1 << _COMM if facts.comm is not None else 0)
     count = len(names) if known and not deep else 0
     struct.pack_into("<6I", out, work, facts.code, half, state, count, len(facts.path), flags)
@@ -70,10 +82,12 @@ def case_of(facts: Facts, half: int = 1) -> bytes:
 class KernelGate:
     """bpf/gate.bpf.c, loaded, with a table of its own."""
 
-    def __init__(self) -> None:
-        self.gate = Gate()
+    def __init__(self, cells: int = ER_GATE_CELLS) -> None:
+        self.gate = Gate(cells=cells)
         self._case = Map.create(MapType.ARRAY, "er_gate_case", 4, GATE_CASE_BYTES, 1, bpf.MAP_MMAPABLE)
-        self._object = load("gate", {"er_gate": self.gate.map, "er_gate_case": self._case})
+        self._object = load(
+            "gate", {"er_gate": self.gate.map, "er_gate_cells": self.gate.cells, "er_gate_case": self._case}
+        )
         self._view = self._case.view()
         self._program = self._object.programs["er_gate_ask"].fd
         self._at = GATE_CASE_AT["verdict"][0]
@@ -89,9 +103,21 @@ class KernelGate:
         self._case.close()
         self.gate.close()
 
-    def ask(self, facts: Facts) -> bool:
+    def load(self, plan: GatePlan, *, since_ns: int = 0) -> None:
+        """Loads a plan, as if it had come at that time."""
+        self.gate.load(plan)
+        self.gate.loaded()
+        ends = {slot: until_ns(window, since_ns) for slot, window in plan.windows.items()}
+        assert self.gate.settle(self.gate.generation, ends)
+
+    def ended(self, pid: int) -> None:
+        """Does what the end of a process does."""
+        for half in (1, 2):
+            self.gate.cells.delete(GATE_CELL_KEY.pack(pid, half))
+
+    def ask(self, facts: Facts, pid: int = 1, now_ns: int = 1) -> bool:
         """Returns the verdict of the plan in use."""
-        raw = case_of(facts, self.gate.value)
+        raw = case_of(facts, self.gate.value, pid, now_ns)
         self._view[: len(raw)] = raw
         bpf.run_program(self._program)
         verdict = self._view[self._at]
@@ -147,7 +173,15 @@ def random_plan(random: Random) -> GatePlan:
     keys = {random_key(random): row() for _ in range(random.choice((0, 3, 60)))}
     suffixes = tuple(sorted(random.sample((1, 3, 8, 9, 16), random.randrange(4))))
     opened = frozenset(random.sample(CODES, random.choice((0, 0, 1))))
-    return GatePlan(tuple(codes), opened, tuple(rows), keys, suffixes, named=random.randrange(len(rows)))
+    slots = {bit: random_slot(random) for bit in range(bits) if random.random() < 0.5}
+    windows = {slot: random.choice((0, 5, 5, 100, None)) for slot in {*slots.values(), 1, MAX_SLOTS - 1}}
+    first, named = (random.choice((0, 1, row())) for _ in range(2))
+    return GatePlan(tuple(codes), opened, tuple(rows), keys, suffixes, first, named, slots, windows)
+
+
+def random_slot(random: Random) -> int:
+    """Returns a slot: of few, so that they meet."""
+    return random.choice((1, 2, CELL_SLOTS - 1, CELL_SLOTS, MAX_SLOTS - 1, random.randrange(1, MAX_SLOTS)))
 
 
 def _numbers(random: Random, rows: list[int]) -> tuple[NumberTest, ...]:
@@ -173,4 +207,5 @@ def random_facts(random: Random) -> Facts:
         if random.random() < 0.6
     }
     comm = random.choice((None, random.choice(_NAMES)[:15]))
-    return Facts(random.choice(CODES), state, random_path(random) if state is PathState.KNOWN else b"", comm, numbers)
+    path, named = random_path(random) if state is PathState.KNOWN else b"", random.random() < 0.2
+    return Facts(random.choice(CODES), state, path, comm, numbers, named)

@@ -129,18 +129,12 @@ static __always_inline void er_gate_actor(struct er_scratch *scratch, struct er_
 	}
 }
 
-/* Whether the event's record is er_file: else, if it has a file, er_plain. */
-static __always_inline bool er_is_of_file(const struct er_call *call)
-{
-	return call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE || call->event == ER_EVENT_READ;
-}
-
 /* What is known of the path. As the decoder has it: a file without a number is none; of what has no place in a tree
  * pipes and sockets have a name that is known beforehand. */
 static __always_inline enum er_gate_path er_gate_path(const struct er_scratch *scratch)
 {
 	const struct er_call *call = &scratch->call;
-	bool file = er_is_of_file(call);
+	bool file = call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE;
 	__u16 kind = (file ? scratch->record.file.i_mode : scratch->record.plain.i_mode) & ER_S_IFMT;
 
 	if (scratch->record.exec.hdr.flags & ER_F_PATH_UNSURE)
@@ -171,7 +165,7 @@ __noinline int er_gate_verdict(void)
 	event = scratch->call.event & (ER_GATE_CODES - 1);
 	ret = scratch->call.ret;
 	work->event = event;
-	work->path = scratch->call.path_named ? ER_GATE_UNKNOWN : er_gate_path(scratch);
+	work->path = er_gate_path(scratch);
 	work->known = 0;
 	if (ret < ER_RESTARTS || ret > ER_RESTARTS + 4)
 		er_gate_put(work, ER_GATE_RET, ret);
@@ -188,7 +182,7 @@ __noinline int er_gate_verdict(void)
 static __always_inline bool er_gate_is_named(const struct er_scratch *scratch)
 {
 	const struct er_call *call = &scratch->call;
-	bool file = er_is_of_file(call);
+	bool file = call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE;
 	void *files = er_slot(&er_gate_files_slot);
 	struct er_gate_file key;
 
@@ -198,6 +192,14 @@ static __always_inline bool er_gate_is_named(const struct er_scratch *scratch)
 	return key.ino && files && bpf_map_lookup_elem(files, &key);
 }
 
+/* When the gate looked at the event at hand, where everything passes. */
+static __always_inline __u64 er_gate_looked_ns(void)
+{
+	struct er_gate_work *work = er_gate_work();
+
+	return work ? work->now_ns : ER_GATE_CLOCK();
+}
+
 /*
  * The one place that decides, asked when the record has the call's path and numbers, and before it is said who did it
  * and anything is copied from the caller. Whatever fails lets the event pass.
@@ -205,6 +207,7 @@ static __always_inline bool er_gate_is_named(const struct er_scratch *scratch)
 static __always_inline bool er_gate_pass(const struct er_config *config, struct er_scratch *scratch)
 {
 	__u32 event = scratch->call.event, gate = config->gate;
+	struct task_struct *task = er_this_task();
 	struct er_gate_work *work;
 	const struct er_gate *plan;
 	bool pass;
@@ -221,12 +224,11 @@ static __always_inline bool er_gate_pass(const struct er_config *config, struct 
 	if (!work || !plan)
 		return true;
 	work->half = gate & ER_GATE_HALF;
-	scratch->call.path_named = 0;
+	work->tgid = ER_READ(er_can_load(), task, tgid);
+	/* where all passes, what would have been dropped gets a time, too: er_gate_awaits() */
+	work->now_ns = gate & ER_GATE_SHADOW ? ER_GATE_CLOCK() : 0;
+	work->named = (plan->code[event].asks & 1 << ER_GATE_FILE) && er_gate_is_named(scratch);
 	pass = er_gate_verdict();
-	if (!pass && (plan->code[event].asks & 1 << ER_GATE_FILE) && er_gate_is_named(scratch)) {
-		scratch->call.path_named = 1;
-		pass = er_gate_verdict();
-	}
 	if (pass)
 		work->passed[event]++;
 	else

@@ -2,7 +2,7 @@
 /*
  * The gate's decision: whether an event may meet a step of a loaded policy. Compiled three ways: into the hooks, into a
  * program for tests (tests/support/gate), and natively. Who includes this says what a map look-up is: er_gate_work()
- * for the memory of one decision, er_gate_plan(half) for a plan.
+ * for the memory of one decision, er_gate_plan(half) for a plan, er_gate_cell() for what has begun in a process.
  *
  * It may let too much pass, never too little: what isn't known contradicts no bit.
  */
@@ -78,9 +78,11 @@ static __always_inline __u32 er_gate_row_of(const struct er_gate *plan, __u64 ke
 	return 0;
 }
 
-/* One of the path's keys is perhaps one of the plan's. Not static, so that it is verified once; few events come here.
+/*
+ * One of the path's keys is perhaps one of the plan's; or the path has a row by something else. Not static, so that it
+ * is verified once; few events come here.
  */
-__noinline int er_gate_hit(__u64 key)
+__noinline int er_gate_hit(__u64 key, __u32 by_row)
 {
 	struct er_gate_work *work = er_gate_work();
 	const struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
@@ -90,7 +92,7 @@ __noinline int er_gate_hit(__u64 key)
 
 	if (!plan)
 		return 0;
-	index = er_gate_row_of(plan, key);
+	index = by_row ? by_row & (ER_GATE_ROWS - 1) : er_gate_row_of(plan, key);
 	if (!index)
 		return 0;
 	code = &plan->code[work->event & (ER_GATE_CODES - 1)];
@@ -111,7 +113,7 @@ __noinline int er_gate_hit(__u64 key)
 static __always_inline void er_gate_try(const struct er_gate *plan, __u64 key)
 {
 	if (er_gate_may_be(plan, key))
-		er_gate_hit(key);
+		er_gate_hit(key, 0);
 }
 
 /* The last bytes of the path, zeros in front of them. */
@@ -215,7 +217,94 @@ static __always_inline __u32 er_gate_base(const struct er_gate_code *code, __u32
 	}
 }
 
-/* Whether one of these bits of a word is left. Not static, so that it is verified once and not for each word. */
+static const __u8 er_gate_places[64] = {
+	0,  1,	48, 2,	57, 49, 28, 3,	61, 58, 50, 42, 38, 29, 17, 4,	62, 55, 59, 36, 53, 51,
+	43, 22, 45, 39, 33, 30, 24, 18, 12, 5,	63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21,
+	44, 32, 23, 11, 46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9,	13, 8,	7,  6,
+};
+
+/* The place of the lowest bit, of which there is one: there is no instruction for it. */
+static __always_inline __u32 er_gate_lowest(__u64 bits)
+{
+	return er_gate_places[((bits & -bits) * 0x03f79d71b4cb0a89ULL) >> 58];
+}
+
+/* Asked for where something has begun, or does: seldom. */
+static __always_inline __u64 er_gate_now(struct er_gate_work *work)
+{
+	if (!work->now_ns)
+		work->now_ns = ER_GATE_CLOCK();
+	return work->now_ns;
+}
+
+/*
+ * Notes that the policies of a bit's slot begin. A plain store: of two at once either may be the last, which makes a
+ * difference of the time between them, and plans add a second to windows. Programs aren't preempted. The locked addition
+ * is a full barrier: whoever looks after this event's record has taken its time, sees what is stored here.
+ */
+__noinline int er_gate_begin(__u32 bit)
+{
+	struct er_gate_work *work = er_gate_work();
+	struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
+	struct er_gate_cell *cell = NULL;
+	volatile __u64 *until;
+	__u64 end, window;
+	__u32 slot;
+
+	if (!plan)
+		return 0;
+	slot = plan->slot[bit & (ER_GATE_PLACES - 1)] & (ER_GATE_SLOTS - 1);
+	if (!slot)
+		return 0;
+	window = plan->window_ns[slot];
+	end = er_gate_now(work) + window;
+	if (end < window)
+		end = ER_GATE_FOR_EVER;
+	until = &plan->until_ns[slot];
+	if (slot < ER_GATE_OWN) {
+		cell = er_gate_cell(work, true);
+		if (!cell)
+			work->full++;
+	}
+	if (cell)
+		until = &cell->until_ns[slot & (ER_GATE_OWN - 1)];
+	if (*until < end)
+		*until = end;
+	__sync_fetch_and_add(&work->begun, 1);
+	return 0;
+}
+
+/*
+ * Whether a bit that waits is awaited. An event that is dropped here has no time; it could not have had a later one
+ * than that of this look, and so stands before any that begins afterwards.
+ */
+__noinline int er_gate_awaits(__u32 bit)
+{
+	struct er_gate_work *work = er_gate_work();
+	const struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
+	const struct er_gate_cell *cell;
+	__u64 until, other;
+	__u32 slot;
+
+	if (!plan)
+		return 1;
+	slot = plan->slot[bit & (ER_GATE_PLACES - 1)] & (ER_GATE_SLOTS - 1);
+	if (!slot)
+		return 1;
+	until = *(const volatile __u64 *)&plan->until_ns[slot];
+	other = *(const volatile __u64 *)&plan->settled_ns[slot];
+	if (until < other)
+		until = other;
+	cell = slot < ER_GATE_OWN ? er_gate_cell(work, false) : NULL;
+	if (cell) {
+		other = *(const volatile __u64 *)&cell->until_ns[slot & (ER_GATE_OWN - 1)];
+		if (until < other)
+			until = other;
+	}
+	return until && until >= er_gate_now(work);
+}
+
+/* Whether one of these bits of a word is left; leaves those that are. Not static, as above. */
 __noinline int er_gate_left(__u32 at, __u64 bits)
 {
 	struct er_gate_work *work = er_gate_work();
@@ -235,6 +324,39 @@ __noinline int er_gate_left(__u32 at, __u64 bits)
 			break;
 		bits &= plan->row[work->row[i] & (ER_GATE_ROWS - 1)].word[word];
 	}
+	work->left = bits;
+	return bits != 0;
+}
+
+/*
+ * Whether one of the bits that are left of a word, of which there is one, is awaited. Those that are first begin what
+ * they begin. Not static, so that it is verified once and not for each word.
+ */
+__noinline int er_gate_meets(__u32 at)
+{
+	struct er_gate_work *work = er_gate_work();
+	const struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
+	__u32 word = at & (ER_GATE_WORDS - 1), i;
+	__u64 bits, first;
+
+	if (!plan)
+		return 1;
+	bits = work->left;
+	first = bits & plan->row[plan->first & (ER_GATE_ROWS - 1)].word[word];
+	if (first) {
+		for (i = 0; i < 64 && first; i++) {
+			er_gate_begin(word * 64 + er_gate_lowest(first));
+			first &= first - 1;
+		}
+		return 1;
+	}
+	for (i = 0; i < ER_GATE_LOOKS; i++) {
+		if (!bits)
+			return 0;
+		if (er_gate_awaits(word * 64 + er_gate_lowest(bits)))
+			return 1;
+		bits &= bits - 1;
+	}
 	return bits != 0;
 }
 
@@ -245,7 +367,10 @@ static __always_inline const struct er_gate_row *er_gate_chosen(const struct er_
 	return &plan->row[work->rows > at ? work->row[at] & (ER_GATE_ROWS - 1) : 1];
 }
 
-/* Whether a bit is left in all: path, name and numbers. The rows of two numbers here, more than that word by word. */
+/*
+ * Whether a bit is left in all, path, name and numbers, that is awaited. The rows of two numbers here, more than that
+ * word by word.
+ */
 static __always_inline bool er_gate_any(const struct er_gate *plan, struct er_gate_work *work,
 					const struct er_gate_code *code, __u32 base)
 {
@@ -253,6 +378,7 @@ static __always_inline bool er_gate_any(const struct er_gate *plan, struct er_ga
 	const struct er_gate_row *one = er_gate_chosen(plan, work, 0), *other = er_gate_chosen(plan, work, 1);
 	__u32 from = code->first_word, to = code->end_word, i;
 
+	work->pass = 0;
 	for (i = 0; i < ER_GATE_WORDS; i++) {
 		__u32 word = (from + i) & (ER_GATE_WORDS - 1);
 		__u64 bits;
@@ -263,20 +389,21 @@ static __always_inline bool er_gate_any(const struct er_gate *plan, struct er_ga
 		if (work->hits)
 			bits |= work->hit[word];
 		bits &= one->word[word] & other->word[word];
-		if (bits && er_gate_left(word, bits))
-			return true;
+		if (bits && er_gate_left(word, bits) && er_gate_meets(word)) {
+			work->pass = 1;
+			if (!code->begins) /* or all that begins must be noted */
+				break;
+		}
 	}
-	return false;
+	return work->pass;
 }
 
-/* The decision on what stands in the memory. Returns false for an event that no step can want. */
-static __always_inline bool er_gate_decide(const struct er_gate *plan, struct er_gate_work *work)
+/* Whether some step can want the event, by all that is tested. */
+static __always_inline bool er_gate_weigh(const struct er_gate *plan, struct er_gate_work *work,
+					  const struct er_gate_code *code)
 {
-	const struct er_gate_code *code = &plan->code[work->event & (ER_GATE_CODES - 1)];
 	__u32 base = er_gate_base(code, work->path);
 
-	if (plan->open >> (work->event & 63) & 1)
-		return true;
 	if (code->first_word >= code->end_word)
 		return false;
 	work->rows = work->hits = 0;
@@ -285,6 +412,8 @@ static __always_inline bool er_gate_decide(const struct er_gate *plan, struct er
 		return false;
 	if (work->path == ER_GATE_KNOWN)
 		er_gate_keys(plan, work);
+	if (work->named)
+		er_gate_hit(0, plan->named);
 	if (!base && !work->hits)
 		return false;
 	if (work->known >> ER_GATE_COMM & 1) {
@@ -294,6 +423,23 @@ static __always_inline bool er_gate_decide(const struct er_gate *plan, struct er
 		work->comm_row = er_gate_may_be(plan, key) ? er_gate_row_of(plan, key) : 0;
 	}
 	return er_gate_any(plan, work, code, base);
+}
+
+/*
+ * The decision on what stands in the memory. Returns false for an event that no step can want. Of an event that passes
+ * anyway only what begins with it is asked.
+ */
+static __always_inline bool er_gate_decide(const struct er_gate *plan, struct er_gate_work *work)
+{
+	const struct er_gate_code *code = &plan->code[work->event & (ER_GATE_CODES - 1)];
+
+	bool pass;
+
+	if ((plan->open >> (work->event & 63) & 1) && !code->begins)
+		return true;
+	pass = er_gate_weigh(plan, work, code);
+	ER_GATE_BARRIER(); /* or what is asked twice is kept, and the verifier looks at all between once for each value */
+	return pass || (plan->open >> (work->event & 63) & 1);
 }
 
 #endif

@@ -3,13 +3,14 @@
 #ifndef EXECRAY_GATE_MAPS_H
 #define EXECRAY_GATE_MAPS_H
 
-#include "execray/gate_plan.h"
+#include "execray/gate_cells.h"
 
 /* The verifier allows loads that aren't aligned wherever the processor does. Volatile, or they become eight of a byte.
  */
 #define ER_GATE_LOAD(from) (*(const volatile __u64 *)(from))
 #define ER_GATE_BARRIER()  barrier()
 #define ER_GATE_KEEP(var)  barrier_var(var) /* checked as it is used, and not read again */
+#define ER_GATE_CLOCK()	   bpf_ktime_get_boot_ns()
 
 struct er_gate_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -45,12 +46,26 @@ static __always_inline struct er_gate_work *er_gate_work(void)
 }
 
 /* half: 1 or 2, as in er_config. */
-static __always_inline const struct er_gate *er_gate_plan(__u32 half)
+static __always_inline struct er_gate *er_gate_plan(__u32 half)
 {
 	void *plans = er_slot(&er_gate_slot);
 	__u32 index = half - 1;
 
 	return plans ? bpf_map_lookup_elem(plans, &index) : NULL;
+}
+
+/* The cell of the process that acts, made where it has none yet. NULL where it isn't to be made, or there is no room. */
+static __always_inline struct er_gate_cell *er_gate_cell(const struct er_gate_work *work, bool make)
+{
+	struct er_gate_cell_key key = {.tgid = work->tgid, .half = work->half};
+	void *cells = er_slot(&er_gate_cells_slot);
+	struct er_gate_cell *cell = cells ? bpf_map_lookup_elem(cells, &key) : NULL;
+
+	if (cell || !make || !cells)
+		return cell;
+	/* where another thread was faster it is that thread's */
+	bpf_map_update_elem(cells, &key, &work->fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(cells, &key);
 }
 
 #endif

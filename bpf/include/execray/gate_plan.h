@@ -8,6 +8,7 @@
 
 #define ER_GATE_CODES	 64
 #define ER_GATE_WORDS	 64   /* of a row; 64 bits each */
+#define ER_GATE_PLACES	 4096 /* for bits */
 #define ER_GATE_ROWS	 4096 /* row 0 has no bit, row 1 every one */
 #define ER_GATE_KEYS	 8192
 #define ER_GATE_BUCKETS	 4096 /* of keys, by their topmost 12 bits */
@@ -20,6 +21,11 @@
 #define ER_GATE_DEPTH	 32   /* components of a path; of a deeper one nothing is known */
 #define ER_GATE_FILES	 8192
 #define ER_GATE_HALVES	 2
+#define ER_GATE_SLOTS	 512 /* where it is kept that a policy has begun; 0 is none */
+#define ER_GATE_OWN	 64  /* the slots below are each process's own, the others the host's */
+#define ER_GATE_LOOKS	 8   /* bits of one word that are asked whether they are awaited */
+#define ER_GATE_CELLS	 8192
+#define ER_GATE_FOR_EVER (~0ULL)
 #define ER_GATE_CASE_MAX 4224
 
 /* What numbers are tested, as the catalogue has them: execray/gate/plan.py. */
@@ -65,7 +71,7 @@ struct er_gate_code {
 	__u16 comm_free;     /* bits that ask nothing of the name */
 	__u16 numbers;	     /* how many */
 	__u32 asks;	     /* bit 1 << enum er_gate_input: what must be looked at */
-	__u32 _pad;
+	__u32 begins;	     /* whether some of its bits begin a policy */
 	struct er_gate_number number[ER_GATE_NUMBERS];
 };
 
@@ -80,10 +86,26 @@ struct er_gate_row {
 	__u64 word[ER_GATE_WORDS];
 };
 
+/* What has begun in a process under the plan of one half. Taken out when its last thread ends. */
+struct er_gate_cell_key {
+	__u32 tgid;
+	__u32 half;
+};
+
+struct er_gate_cell {
+	__u64 until_ns[ER_GATE_OWN];
+};
+
 /* One plan, whole: there is no second look-up that could fail or give another plan's. */
 struct er_gate {
 	__u64 generation;
 	__u64 open;			   /* bit 1 << er_event: not tested, all pass */
+	__u32 first;			   /* the row of the bits that are awaited always */
+	__u32 named;			   /* the row of the bits that ask for a file whatever leads to it */
+	__u64 window_ns[ER_GATE_SLOTS];	   /* how long what has begun counts; ER_GATE_FOR_EVER */
+	__u64 settled_ns[ER_GATE_SLOTS];   /* until when it counts that was begun before the plan came; tracerd's alone */
+	__u64 until_ns[ER_GATE_SLOTS];	   /* and what was begun since, anywhere; the programs' alone */
+	__u16 slot[ER_GATE_PLACES];	   /* that a bit begins, where it is among the first; else that it waits for */
 	__u8 suffix[ER_GATE_SUFFIXES];	   /* lengths 1 to 16 that some key has; the first 0 ends them */
 	__u64 bloom[ER_GATE_BLOOM];	   /* two bits for each key */
 	__u16 bucket[ER_GATE_BUCKETS + 4]; /* where a bucket's keys begin; the next one's begin ends them */
@@ -109,6 +131,9 @@ struct er_gate_work {
 	__u32 count; /* of components */
 	__u32 size;  /* of the path, in bytes */
 	__u32 known; /* bit 1 << enum er_gate_input */
+	__u32 tgid;
+	__u32 named;  /* the file is one that a policy means whatever leads to it */
+	__u64 now_ns; /* 0: not asked for yet */
 	__u64 number[16];
 	__u64 comm[2]; /* behind its NUL only NULs */
 	__u64 tail[2]; /* the path's last 16 bytes; before a shorter one's begin anything */
@@ -119,11 +144,16 @@ struct er_gate_work {
 	__u32 rows;
 	__u32 comm_row;
 	__u16 row[ER_GATE_CHOSEN];
+	__u64 pass;
+	__u64 left; /* of a word: the bits that nothing contradicts */
 	__u64 hit[ER_GATE_WORDS]; /* of the event's words: bits that the path has by its keys */
 	/* counts; tracerd adds up those of all processors */
 	__u64 passed[ER_GATE_CODES];
 	__u64 dropped[ER_GATE_CODES];
-	__u64 deep; /* paths of more components than ER_GATE_DEPTH */
+	__u64 deep;  /* paths of more components than ER_GATE_DEPTH */
+	__u64 begun; /* how often some policy began */
+	__u64 full;  /* and there was no room for it in the process's cell */
+	struct er_gate_cell fresh; /* what a cell is at first: zeros */
 };
 
 /* What the gate's tests ask (bpf/gate.bpf.c, tests/fuzz): an event, and its path in bytes. */

@@ -33,7 +33,6 @@ struct er_call {
 	struct file *file; /* what the call's descriptor referred to when the hook began; NULL for none */
 	__u32 path_at;	   /* where in the record's bytes the path of the event is; gate.h */
 	__u32 path_len;	   /* 0: it has none, or one that the kernel doesn't know */
-	__u32 path_named;  /* whether the file is one that a policy means whatever leads to it */
 	__u32 path_known;  /* enum er_gate_path, for a path that was walked */
 };
 
@@ -46,7 +45,6 @@ struct er_scratch {
 		struct er_connect connect;
 		struct er_ptrace ptrace;
 		struct er_setuid setuid;
-		struct er_cred_change cred_change;
 		char bytes[ER_RECORD_MAX];
 	} record;
 };

@@ -23,6 +23,7 @@ from execray.wire.frames import (
     Frame,
     Heartbeat,
     Hello,
+    Settle,
     Subscribe,
     check_hello,
     decode_body,
@@ -58,6 +59,7 @@ FRAMES: list[Frame] = [
     Ack(2**40),
     Heartbeat(12, {"lost": {"ring": 0}, "rate": 1.5}),
     Error("no"),
+    Settle(7, (1, 2**64 - 1, 64, 0)),
 ]
 
 

@@ -19,7 +19,7 @@ def member(table: bytes, name: str) -> bytes:
 
 def test_every_key_is_found_where_the_kernel_looks() -> None:
     keys = {Random(n).getrandbits(64): n % 7 for n in range(8192)}
-    table = table_of(GatePlan(rows=(0, ALL_BITS, *range(5)), keys=keys), 1)
+    table = table_of(GatePlan(rows=(0, ALL_BITS, *range(5)), keys=keys), 1, 0)
     stored = struct.unpack("<8192Q", member(table, "key"))
     rows = struct.unpack("<8192H", member(table, "key_row"))
     begins = struct.unpack_from("<4097H", member(table, "bucket"))
@@ -35,14 +35,14 @@ def test_every_key_is_found_where_the_kernel_looks() -> None:
 
 def test_keys_that_crowd_into_one_bucket_open_everything() -> None:
     keys = {(0xABC << 52) + n: 2 for n in range(ER_GATE_BUCKET + 1)}
-    table = table_of(GatePlan(rows=(0, ALL_BITS, 1), keys=keys), 1)
+    table = table_of(GatePlan(rows=(0, ALL_BITS, 1), keys=keys), 1, 0)
     assert member(table, "open") == b"\xff" * 8
     assert not any(member(table, "bloom"))
 
 
 def test_rows_are_written_as_words() -> None:
     plan = random_plan(Random(5))
-    table = table_of(plan, 7)
+    table = table_of(plan, 7, 0)
     first = GATE_AT["row"][0]
     assert len(table) == first + 512 * len(plan.rows)
     for index, row in enumerate(plan.rows):

@@ -22,6 +22,8 @@ __noinline int er_admit(void)
 	if (!(scratch->record.exec.hdr.flags & ER_F_HEARTBEAT) && !er_gate_pass(config, scratch))
 		return 0;
 	er_sign(&scratch->record.exec.hdr, &scratch->record.exec.task);
+	if (scratch->record.exec.hdr.flags & ER_F_GATE_DROP)
+		scratch->record.exec.hdr.time_ns = er_gate_looked_ns();
 	return 1;
 }
 

@@ -16,6 +16,7 @@ from execray.gate.plan import (
     MAX_BITS,
     MAX_KEYS,
     MAX_ROWS,
+    MAX_SLOTS,
     MAX_WORDS,
     CodeTest,
     GatePlan,
@@ -33,11 +34,10 @@ PLAN = GatePlan(
     rows=(0, (1 << MAX_BITS) - 1, 5, 1 << 4095, 1 << 70 | 1, 0),
     keys={0: 2, (1 << 64) - 1: 3},
     suffixes=(3, 16),
-    opens={0: 3, 4095: 1},
     first=2,
-    host=0,
     named=3,
-    window_ns=5_000_000_000,
+    slots={0: 1, 4095: 511},
+    windows={1: 5_000_000_000, 511: None},
 )
 
 
@@ -68,13 +68,13 @@ def put(*path: int, value: Any) -> Callable[[list[Any]], None]:
     return change
 
 
-ROWS, CODES, OPEN, KEYS, SUFFIXES, OPENS, FIRST, HOST, NAMED, WINDOW = range(1, 11)
+ROWS, CODES, OPEN, KEYS, SUFFIXES, FIRST, NAMED, SLOTS, WINDOWS = range(1, 10)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        put(0, value=2),
+        put(0, value=1),
         put(ROWS, 0, value=[0, bytes(7)]),
         put(ROWS, 0, value=[MAX_WORDS, bytes(8)]),
         put(ROWS, 0, value=[-1, bytes(8)]),
@@ -107,12 +107,17 @@ ROWS, CODES, OPEN, KEYS, SUFFIXES, OPENS, FIRST, HOST, NAMED, WINDOW = range(1, 
         put(SUFFIXES, value=[17]),
         put(SUFFIXES, value=[3, 3]),
         put(SUFFIXES, value=list(range(1, 10))),
-        put(OPENS, value=[MAX_BITS, 1]),
-        put(OPENS, value=[1, 6]),
         put(FIRST, value=6),
-        put(HOST, value=1.0),
-        put(WINDOW, value=-1),
-        put(WINDOW, value=1 << 63),
+        put(FIRST, value=1.0),
+        put(SLOTS, value=[MAX_BITS, 1]),
+        put(SLOTS, value=[1, 0]),
+        put(SLOTS, value=[1, MAX_SLOTS]),
+        put(SLOTS, value=[1, 2]),  # has no window
+        put(SLOTS, value=[1]),
+        put(WINDOWS, value=[1, -1, 511, 1]),
+        put(WINDOWS, value=[1, 1 << 63, 511, 1]),
+        put(WINDOWS, value=[0, 1, 1, 1, 511, 1]),
+        put(WINDOWS, value=[1, 1, 511, 1, MAX_SLOTS, 1]),
         lambda plan: plan.append(0),
         lambda plan: plan.pop(),
     ],
@@ -139,7 +144,9 @@ def test_a_damaged_plan_is_refused_or_within_its_bounds(data: st.DataObject) -> 
         plan = decode_plan(bytes(raw))
     except PeerError:
         return
-    rows = [*plan.keys.values(), *plan.opens.values(), plan.first, plan.host, plan.named]
+    rows = [*plan.keys.values(), plan.first, plan.named]
+    assert all(0 <= bit < MAX_BITS for bit in plan.slots) and all(0 < slot < MAX_SLOTS for slot in plan.windows)
+    assert set(plan.slots.values()) <= plan.windows.keys()
     for code in plan.codes:
         rows += [code.all, code.path_free, code.path_nameless, code.path_missing, code.comm_free]
         rows += [test.rows + test.row_count - 1 for test in code.numbers]

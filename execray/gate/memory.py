@@ -1,0 +1,80 @@
+"""What the gate remembers, in Python: which policies have begun, where, and until when that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from execray.gate.plan import CELL_SLOTS, MAX_LOOKS, MAX_WORDS, WORD_BITS, GatePlan
+from execray.gate.verdict import Facts, possible
+
+#: Processes that something has begun in, at most; of the others it counts for the whole host.
+MAX_CELLS: Final = 8192
+FOR_EVER: Final = (1 << 64) - 1
+_WORD: Final = (1 << WORD_BITS) - 1
+
+
+def until_ns(window_ns: int | None, time_ns: int) -> int:
+    """Returns until when counts what has begun at a time; FOR_EVER: without end."""
+    return FOR_EVER if window_ns is None else min(time_ns + window_ns, FOR_EVER)
+
+
+class Memory:
+    """The state of one plan, from when it came. It is forgotten by time, by the end of a process, and with the plan."""
+
+    def __init__(self, plan: GatePlan, since_ns: int = 0, max_cells: int = MAX_CELLS) -> None:
+        """What has begun before since_ns isn't known: until it is, each slot counts as begun then."""
+        self._plan = plan
+        self._first = plan.rows[plan.first]
+        self._max_cells = max_cells
+        self._settled = {slot: until_ns(window, since_ns) for slot, window in plan.windows.items()}
+        self._host: dict[int, int] = {}
+        self._cells: dict[int, dict[int, int]] = {}  # by pid
+        self.begun = 0  # how often something began
+
+    def settle(self, ends: Mapping[int, int]) -> None:
+        """Takes the ends, in ns, of what had begun before the plan came, by slots; of the other slots nothing had."""
+        self._settled = dict(ends)
+
+    def ended(self, pid: int) -> None:
+        """Forgets a process, whose last thread has ended."""
+        self._cells.pop(pid, None)
+
+    def passes(self, facts: Facts, pid: int, time_ns: int) -> bool:
+        """Whether an event passes; to be asked once for each, in their order. pid: who acts."""
+        found = possible(self._plan, facts)
+        for bit in bits(found & self._first):
+            if bit in self._plan.slots:
+                self._begin(self._plan.slots[bit], pid, time_ns)
+        if facts.code in self._plan.open_codes or found & self._first:
+            return True
+        return any(
+            self._awaits(found >> at * WORD_BITS & _WORD, at * WORD_BITS, pid, time_ns) for at in range(MAX_WORDS)
+        )
+
+    def _begin(self, slot: int, pid: int, time_ns: int) -> None:
+        self.begun += 1
+        ends = self._host
+        if slot < CELL_SLOTS and (pid in self._cells or len(self._cells) < self._max_cells):
+            ends = self._cells.setdefault(pid, {})
+        ends[slot] = max(ends.get(slot, 0), until_ns(self._plan.windows[slot], time_ns))
+
+    def _awaits(self, word: int, base: int, pid: int, time_ns: int) -> bool:
+        looks = list(bits(word))
+        return any(self._has_begun(base + bit, pid, time_ns) for bit in looks[:MAX_LOOKS]) or len(looks) > MAX_LOOKS
+
+    def _has_begun(self, bit: int, pid: int, time_ns: int) -> bool:
+        slot = self._plan.slots.get(bit)
+        if slot is None:
+            return True
+        ends = [self._settled.get(slot, 0), self._host.get(slot, 0)]
+        if slot < CELL_SLOTS:
+            ends.append(self._cells.get(pid, {}).get(slot, 0))
+        return 0 < max(ends) >= time_ns
+
+
+def bits(row: int) -> Iterator[int]:
+    """Yields the bits of a row, the lowest first."""
+    while row:
+        yield (row & -row).bit_length() - 1
+        row &= row - 1
