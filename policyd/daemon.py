@@ -30,6 +30,7 @@ from policyd.engine.machine import Machine
 from policyd.engine.outputs import SensorLoss
 from policyd.gate.plan import Built, build_plan
 from policyd.gate.watch import GateWatch
+from policyd.gate.ways import is_gated
 from policyd.plugins import Plugins
 from policyd.privileges import become
 from policyd.pulse import Pulse
@@ -213,10 +214,14 @@ class Daemon:
         """What the loaded policies need, and whoever follows events."""
         needs, taps = self._needs, self._taps
         codes, numbers = (needs.codes | taps.codes) - self._stream.missing.keys(), sorted(needs.numbers)
-        plan = self._gate.with_open(taps.codes)
-        self._plan_sent = digest_of(plan)
+        self._plan_sent = digest_of(self._gate.raw)
         return Subscribe(
-            tuple(sorted(codes)), needs.content or taps.content, tuple(numbers), plan=plan, paths=needs.paths
+            tuple(sorted(codes)),
+            needs.content or taps.content,
+            tuple(numbers),
+            plan=self._gate.raw,
+            paths=needs.paths,
+            followed=tuple(sorted(filter(is_gated, codes & taps.codes))),
         )
 
     async def batch(self, batch: Batch, stream_id: str) -> None:

@@ -1,8 +1,9 @@
 """Live events for whoever follows them: taken from the stream beside detection, and never at its cost.
 
 A tail may need hooks that no policy needs, so the subscription is what policies and tails want together. What a tail costs is
-bounded: the events a second that it gets, those that wait for it, and the share of a processor that all tails have. Hooks that
-only tails need are given up as soon as events are lost, or about to be. What is left out is counted, and told in its place.
+bounded: the events a second that it gets, those that wait for it, the share of a processor that all tails have, and in the
+kernel the part of the ring. Hooks that only tails need are given up as soon as events are lost, or about to be. What is left out
+is counted, and told in its place.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from execray.wire.control import encode_item
 from execray.wire.frames import Batch
 from policyd.engine.evidence import ActorCache, Resolver
 from policyd.engine.generation import Needs
+from policyd.gate.ways import is_gated
 from policyd.tap_filter import Filter, Spec
 
 MAX_TAPS: Final = 4
@@ -130,6 +132,9 @@ class Taps:
         self._filled_ns = clock_ns()
         self._over = False  # the share is used up, and not half full again
         self._unseen = _Dropped()  # meanwhile
+        self._gated = False  # whether the kernel drops what policies don't want
+        self._refused: int | None = None  # by the kernel, for want of room
+        self._last = 0, 0  # id and time of the last event that was offered
 
     def __len__(self) -> int:
         return len(self._taps)
@@ -174,6 +179,7 @@ class Taps:
         if not self._taps or not batch.events:
             return
         began_ns = self._refill()
+        self._last = batch.first_id + len(batch.events) - 1, batch.events[-1][1]
         lost = [at for at, row in enumerate(batch.events) if row[0] == LOST and len(row) >= 5] if losses else []
         self._over = self._allowance_ns <= (BURST_NS / 2 if self._over else 0)
         if self._over:
@@ -188,7 +194,11 @@ class Taps:
             self._withdraw(needs, "events were lost")
 
     def heartbeat(self, stats: Mapping[str, Any], needs: Needs) -> None:
-        """Looks whether policyd is behind: then tails give up the hooks that only they need, before anything is lost."""
+        """Looks what the kernel refused, and whether policyd is behind: then tails give up what only they need."""
+        match stats.get("gate"):
+            case {"mode": mode, "refused": int(refused)}:
+                self._gated = mode == "on"
+                self._refuse(refused)
         match stats.get("buffer"):
             case {"bytes": int(used), "max": int(most)} if used > most * _BUFFER_FULL:
                 self._withdraw(needs, "events come faster than policyd takes them")
@@ -251,7 +261,7 @@ class Taps:
 
     def _withdraw(self, needs: Needs, why: str) -> None:
         """Ends the tails that need more of the sensor than policies do."""
-        greedy = [t for t in self._taps if t.filter.spec.codes - needs.codes or (t.content and not needs.content)]
+        greedy = [tap for tap in self._taps if self._is_greedy(tap, needs)]
         if greedy:
             self._log.warning("tails ended", extra={"kv": {"count": len(greedy), "reason": why}})
         for tap in greedy:
@@ -260,6 +270,23 @@ class Taps:
             tap.put()
             self.withdrawn += 1
             self._change(self._taps.remove, tap)
+
+    def _is_greedy(self, tap: _Tap, needs: Needs) -> bool:
+        """Whether more is sent for it than for policies: of what the gate tests, they want a few only."""
+        codes = tap.filter.spec.codes
+        beside = any(map(is_gated, codes)) if self._gated else codes - needs.codes
+        return bool(beside or (tap.content and not needs.content))
+
+    def _refuse(self, refused: int) -> None:
+        """Tells tails what the kernel had no room for; refused: by its count since tracerd began."""
+        before, self._refused = self._refused, refused
+        if before is None or refused <= before:  # it was so when we came; or another tracerd has begun
+            return
+        for tap in self._taps:
+            if any(map(is_gated, tap.filter.spec.codes)):
+                self.dropped[BUSY] += refused - before
+                tap.dropped.setdefault(BUSY, _Dropped()).add(refused - before, *self._last)
+                tap.wake.set()
 
     def _change(self, change: Callable[[_Tap], None], tap: _Tap) -> None:
         before = self.codes, self.content

@@ -186,7 +186,9 @@ class Tracerd:
         if wanted.paths != self._paths.paths:
             self._decoder.watch_names(wanted.paths, self._paths.wake)
             self._paths.watch(wanted.paths)
-        refused = self._sensor.want(known.intersection(wanted.codes), wanted.content, wanted.numbers, plan=plan)
+        refused = self._sensor.want(
+            known.intersection(wanted.codes), wanted.content, wanted.numbers, plan=plan, followed=wanted.followed
+        )
         self._log.info(
             "subscribed",
             extra={"kv": {"peer": peer.pid, "events": len(self._sensor.wanted), "content": wanted.content}},

@@ -16,7 +16,7 @@ from execray.errors import OperatorError
 from execray.gate.plan import GatePlan
 from execray.process import boot_id
 from execray.schema import layout
-from execray.schema.catalog import EVENTS, FIRST_ADDED, EventType
+from execray.schema.catalog import EVENT_BY_CODE, EVENTS, FIRST_ADDED, EventType
 from execray.schema.extension import digests
 from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, EXEC, GATE_WORK_BYTES, HEADER, SELF, TASK
 from tracerd import bpf
@@ -77,6 +77,7 @@ class Sensor:
         self._content = False
         self._numbers: frozenset[int] = frozenset()
         self._from_armed: frozenset[int] = frozenset()
+        self._followed: frozenset[int] = frozenset()
         self._heartbeat = (0, 0)  # tgid, tid
         self._scan_link = -1
         bpf.lift_memory_lock()
@@ -195,15 +196,16 @@ class Sensor:
         numbers: Iterable[int] = (),
         from_armed: Iterable[int] = (),
         plan: GatePlan | None = None,
+        followed: Iterable[int] = (),
     ) -> list[str]:
         """Attaches the hooks these events need and detaches the rest; returns what the kernel refused of it.
 
         content: whether the bytes of writes are needed. numbers: the calls that are the event `syscall`. from_armed: those of
         the events that are recorded only in processes that `armed` has; exec, fork and exit always are, in all. plan: what the
-        gate lets pass of them; None: everything.
+        gate lets pass of them; None: everything. followed: of which of them it lets all pass, while there is room to spare.
         """
         self.wanted, self._content, self._numbers = frozenset(codes), content, frozenset(numbers)
-        self._from_armed = frozenset(from_armed)
+        self._from_armed, self._followed = frozenset(from_armed), self.wanted.intersection(followed)
         refused = []
         need_syscalls = any("er_sys_exit" in hooks_of(event) for event in EVENTS if event.code in self.wanted)
         if "sys" in self._objects:
@@ -236,8 +238,11 @@ class Sensor:
 
     def _write_config(self) -> None:
         write_table(self._shapes, table_of(self.wanted, self._numbers, self._from_armed))
-        mask = sum(1 << code for code in self.wanted if code < FIRST_ADDED)
-        self._config[: CONFIG.size] = CONFIG.pack(mask, self._content, *self._heartbeat, self.gate.value)
+        wanted, followed = (
+            sum(1 << code for code in codes if code < FIRST_ADDED) for codes in (self.wanted, self._followed)
+        )
+        packed = CONFIG.pack(wanted, self._content, *self._heartbeat, self.gate.value, followed)
+        self._config[: CONFIG.size] = packed
 
     def hide(self, pid: int, start_ns: int, *, children: bool = False) -> None:
         """Drops the events of one of ExecRay's own processes in the kernel. Raises OSError when there are too many."""
@@ -274,7 +279,12 @@ class Sensor:
             fd = loaded.map_fd("er_gate_works")
             if fd is not None:
                 raws.append(Map(fd, 4, size, 1).lookup(struct.pack("<I", 0)) or b"")
-        return self.gate.status(GateCounts.of(raws))
+        followed = sorted(EVENT_BY_CODE[code].name for code in self._followed)
+        return {
+            **self.gate.status(GateCounts.of(raws)),
+            "followed": followed,
+            "refused": self.counter("REFUSED"),
+        }
 
     def tables(self) -> dict[str, dict[str, int]]:
         """Returns of everything in the kernel that can be full how much is `used`, about, of `max`. Raises OSError."""

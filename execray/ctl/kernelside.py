@@ -20,6 +20,7 @@ _TABLES: Final = {
     "er_self": ("ExecRay's own processes", "events of processes that ExecRay starts are recorded like others"),
     "er_creds": ("threads' ids", "setuid events lack the ids from before"),
     "er_armed": ("armed processes", "no further process is armed"),
+    "er_ring_names": ("names of io_uring's operations", "the events of further operations lack them"),
     "er_gate_files": ("files of exact paths", "further exact paths are matched by name only"),
     "er_gate_cells": ("processes in which a policy began", "what begins in further ones counts for the whole host"),
     "gate_bits": ("ways to meet a step", "of the events with most steps all are sent"),
@@ -46,6 +47,10 @@ def gate_words(gate: dict[str, Any]) -> str:
         words.insert(1, f"plan {safe(gate['generation'])}")
     if names := _names(gate.get("open")):
         words.append(f"all sent of {', '.join(names)}")
+    if names := _names(gate.get("followed")):
+        words.append(f"followed: {', '.join(names)}")
+    if refused := _count(gate.get("refused")):
+        words.append(f"{refused:,} not sent to who follows, to keep room")
     if isinstance(deep := gate.get("deep_paths"), int) and deep:
         words.append(f"{deep:,} paths too deep to look at")
     return ", ".join(words)
@@ -87,7 +92,9 @@ def gate_findings(gate: dict[str, Any]) -> Iterator[Finding]:
     for name in sorted({*passed, *dropped, *untested}):
         sent, gone = _count(passed.get(name)), _count(dropped.get(name))
         if str(name) in untested:
-            cost = "some policy, or somebody who follows events, asks for all of them: `execray-ctl policy explain`"
+            cost = (
+                "some policy asks for all of them, or for nothing that the kernel tests: `execray-ctl policy explain`"
+            )
             yield Finding("note", f"  {name}", f"{_share(sent, gone)}; now all are sent", cost)
         elif sent >= _MANY and not gone and mode == "on":
             yield Finding("note", f"  {name}", _share(sent, gone), _ALL_MET)

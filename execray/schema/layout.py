@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 14
+ER_ABI_VERSION: Final = 15
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -54,6 +54,7 @@ ER_COUNTER: Final = {
     "ER_COUNT_SELF_FULL": 4,
     "ER_COUNT_SYSCALLS": 5,
     "ER_COUNT_NAMES_FULL": 6,
+    "ER_COUNT_REFUSED": 7,
     "ER_COUNT_MAX": 8,
 }
 
@@ -188,16 +189,17 @@ ER_SETUID_CALL: Final = {
 
 
 class Config(NamedTuple):
-    """struct er_config, 24 bytes without its tail."""
+    """struct er_config, 32 bytes without its tail."""
 
     wanted: int
     content: int
     heartbeat_tgid: int
     heartbeat_tid: int
     gate: int
+    followed: int
 
 
-CONFIG: Final = Struct("<QIIII")
+CONFIG: Final = Struct("<QIIIIQ")
 
 
 class Connect(NamedTuple):

@@ -76,6 +76,7 @@ class Subscribe:
 
     plan: by which of these events are worth sending (execray.gate.encoding); empty: all.
     paths: those that events shall name the files of (`file.names`), at most MAX_PATHS and MAX_PATH_BYTES together.
+    followed: of which of the events also those are wanted that the plan drops, while there is room for them.
     """
 
     codes: tuple[int, ...]
@@ -83,6 +84,7 @@ class Subscribe:
     numbers: tuple[int, ...] = ()
     plan: bytes = b""
     paths: tuple[bytes, ...] = ()
+    followed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +177,8 @@ def encode(frame: Frame) -> bytes:
     match frame:
         case Hello(role, facts, protocol, catalog):
             body = [Tag.HELLO, protocol, catalog, role, facts]
-        case Subscribe(codes, content, numbers, plan, paths):
-            body = [Tag.SUBSCRIBE, codes, content, numbers, plan, paths]
+        case Subscribe(codes, content, numbers, plan, paths, followed):
+            body = [Tag.SUBSCRIBE, codes, content, numbers, plan, paths, followed]
         case Batch(seq, first_id, strings, actors, events):
             body = [Tag.BATCH, seq, first_id, strings, actors, events]
         case Ack(seq):
@@ -196,7 +198,7 @@ def encode(frame: Frame) -> bytes:
 #: What each frame's elements must be, after the tag.
 _SHAPES: dict[int, tuple[type, ...]] = {
     Tag.HELLO: (int, int, str, dict),
-    Tag.SUBSCRIBE: (tuple, bool, tuple, bytes, tuple),
+    Tag.SUBSCRIBE: (tuple, bool, tuple, bytes, tuple, tuple),
     Tag.BATCH: (int, int, tuple, tuple, tuple),
     Tag.ACK: (int,),
     Tag.HEARTBEAT: (int, dict),
@@ -236,7 +238,7 @@ def _build(tag: Tag, fields: Row) -> Frame:
             protocol, catalog, role, facts = fields
             return Hello(role, facts, protocol, catalog)
         case Tag.SUBSCRIBE:
-            if not _are(int, (*fields[0], *fields[2])) or not _are_paths(fields[4]):
+            if not _are(int, (*fields[0], *fields[2], *fields[5])) or not _are_paths(fields[4]):
                 raise PeerError("malformed SUBSCRIBE frame")
             return Subscribe(*fields)
         case Tag.BATCH:

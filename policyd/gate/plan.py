@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
@@ -33,7 +33,7 @@ from execray.gate.plan import (
 from policyd.engine.table import PolicyTable
 from policyd.gate.known import Known
 from policyd.gate.needs import EVERY, Mask, Part, Spans, key_of
-from policyd.gate.ways import ALWAYS, Bit, is_gated, longest_ns, of_process
+from policyd.gate.ways import ALWAYS, Bit, longest_ns, of_process
 
 #: Added to the window: events come in the order of the ring, which is not quite that of their times.
 SLACK_NS: Final = 1_000_000_000
@@ -59,11 +59,6 @@ class Built:
         """Returns the slots of the policies that have begun, by their numbers, and until when that counts at most, in ns."""
         slots = {self.slots[number] for number in begun if number in self.slots}
         return {slot: until_ns(self.plan.windows[slot], now_ns) for slot in slots}
-
-    def with_open(self, codes: frozenset[int]) -> bytes:
-        """Returns the plan's bytes when somebody else wants all events of some codes, too."""
-        more = frozenset(filter(is_gated, codes)) - self.plan.open_codes
-        return encode_plan(replace(self.plan, open_codes=self.plan.open_codes | more)) if more else self.raw
 
 
 def build_plan(tables: Sequence[PolicyTable], known: Known | None = None) -> Built:

@@ -102,6 +102,9 @@ async def test_the_sensor_is_asked_for_more_only_while_somebody_follows(policyd:
     async with following(policyd, "--type", "ptrace,open", "-n", "1"):
         await until(lambda: len(subscriptions) == 2, "a second subscription")
         assert set(subscriptions[1].codes) == first | codes("ptrace") and not subscriptions[1].content
+        assert (
+            set(subscriptions[1].followed) == codes("ptrace", "open") and subscriptions[1].plan == subscriptions[0].plan
+        )
         async with following(policyd, "--content", "-n", "1"):
             await until(lambda: len(subscriptions) == 3, "a third one")
             assert subscriptions[2].content is True
@@ -109,7 +112,8 @@ async def test_the_sensor_is_asked_for_more_only_while_somebody_follows(policyd:
             some(play)
             await policyd.tracerd.send(play.batch())
     await until(lambda: len(subscriptions) >= 4 and set(subscriptions[-1].codes) == first, "the first one again")
-    assert subscriptions[-1].content is False
+    await until(lambda: not subscriptions[-1].content, "one without content")
+    assert not subscriptions[-1].followed
     assert (await policyd.ask("status"))["tails"]["open"] == 0
 
 

@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 14
+#define ER_ABI_VERSION 15
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -345,6 +345,7 @@ struct er_config {
 	__u32 heartbeat_tgid; /* the calls of this process's ... */
 	__u32 heartbeat_tid;  /* ... this thread are liveness probes */
 	__u32 gate;	      /* the plan in use, 1 or 2; 0: everything passes. Or ER_GATE_SHADOW besides */
+	__u64 followed;	      /* bit 1 << er_event: somebody follows all of these, also what no policy wants */
 };
 
 #define ER_GATE_SHADOW 256 /* everything passes, flagged with what the gate says of it */
@@ -393,6 +394,7 @@ enum er_counter {
 	ER_COUNT_SELF_FULL,  /* no room to remember one of our own processes */
 	ER_COUNT_SYSCALLS,   /* the optional counter on sys_enter */
 	ER_COUNT_NAMES_FULL, /* no room to keep a name of an io_uring's operation */
+	ER_COUNT_REFUSED,    /* no room in the ring for what is only followed */
 	ER_COUNT_MAX = 8,
 };
 

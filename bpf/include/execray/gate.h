@@ -229,6 +229,8 @@ static __always_inline bool er_gate_pass(const struct er_config *config, struct 
 	work->now_ns = gate & ER_GATE_SHADOW ? ER_GATE_CLOCK() : 0;
 	work->named = (plan->code[event].asks & 1 << ER_GATE_FILE) && er_gate_is_named(scratch);
 	pass = er_gate_verdict();
+	if (!pass && !(gate & ER_GATE_SHADOW))
+		pass = er_followed(config, event);
 	if (pass)
 		work->passed[event]++;
 	else

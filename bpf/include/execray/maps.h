@@ -9,6 +9,7 @@
 
 /* libbpf makes a slot's inner map only as a pattern for the verifier: the ring's real size is tracerd's choice. */
 #define ER_RING_PATTERN 4096
+#define ER_FOLLOWED	4 /* what is only followed may fill one part of so many of the ring */
 #define ER_SELF_MAX	1024
 #define ER_CREDS_MAX	65536
 #define ER_ARMED_MAX	8192
@@ -126,6 +127,24 @@ static __always_inline bool er_wanted(const struct er_config *config, enum er_ev
 {
 	/* those of packages are switched by their shapes, or by their objects' kinds */
 	return event >= ER_EVENT_OWN || config->wanted & (1ULL << event);
+}
+
+/*
+ * Whether an event that no policy wants is sent for somebody's sake who follows all of its kind. Most of the ring is kept
+ * for detection: however many come, they can't push out what a policy wants.
+ */
+static __always_inline bool er_followed(const struct er_config *config, __u32 event)
+{
+	void *ring;
+
+	if (!(config->followed >> (event & 63) & 1))
+		return false;
+	ring = er_slot(&er_ring_slot);
+	if (ring && bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) <
+			    bpf_ringbuf_query(ring, BPF_RB_RING_SIZE) / ER_FOLLOWED)
+		return true;
+	er_count(ER_COUNT_REFUSED);
+	return false;
 }
 
 static __always_inline void er_send(void *record, __u64 len)

@@ -330,3 +330,38 @@ async def test_a_malformed_row_ends_nothing(rig: Rig) -> None:
         rig.taps.offer(broken, NOTHING, losses=True)
         rig.taps.offer(batch, NOTHING, losses=True)
         assert [record["id"] for record in await take(stream, 3)] == [1, 2, 3]
+
+
+def stats(refused: int, mode: str = "on", used: int = 0) -> dict[str, Any]:
+    return {"gate": {"mode": mode, "refused": refused}, "buffer": {"bytes": used, "max": 100}}
+
+
+async def test_what_the_kernel_had_no_room_for_is_told_to_who_follows_such_events(rig: Rig) -> None:
+    follows, execs = await rig.tail(OPENS), await rig.tail(Spec(codes=codes_of(["exec"])))
+    policies = Needs(OPENS.codes | codes_of(["exec"]), False)
+    rig.taps.heartbeat(stats(40), policies)  # from before they came
+    rig.taps.offer(rig.opens(3), policies, losses=False)
+    rig.taps.heartbeat(stats(140), policies)
+    records = await take(follows, 4)
+    assert (records[3]["where"], records[3]["count"]) == ("tail: detection comes first", 100)
+    assert records[3]["id"] == records[2]["id"]
+    assert rig.taps.status()["dropped"] == {"detection comes first": 100}
+    rig.taps.heartbeat(stats(0), policies)  # another tracerd
+    rig.taps.heartbeat(stats(5), policies)
+    assert (await take(follows, 1))[0]["count"] == 5
+    assert rig.taps.status()["dropped"] == {"detection comes first": 105}
+    await follows.aclose()
+    await execs.aclose()
+
+
+@pytest.mark.parametrize(("mode", "ended"), [("on", 1), ("off", 0)])
+async def test_where_the_gate_is_on_who_follows_what_policies_want_needs_more_than_they(
+    rig: Rig, mode: str, ended: int
+) -> None:
+    follows, execs = await rig.tail(OPENS), await rig.tail(Spec(codes=codes_of(["exec"])))
+    policies = Needs(OPENS.codes | codes_of(["exec"]), False)
+    rig.taps.heartbeat(stats(0, mode, used=26), policies)
+    assert rig.taps.status()["withdrawn"] == ended
+    assert len(rig.taps) == 2 - ended
+    await follows.aclose()
+    await execs.aclose()

@@ -14,7 +14,7 @@ from execray.eventfile import EventReader, open_events
 from execray.gate.encoding import decode_plan
 from execray.gate.plan import MAX_BOUNDS, GatePlan, Input
 from execray.gate.verdict import Facts, PathState, candidates
-from execray.schema.catalog import EVENT_BY_NAME, EVENTS, FIRST_ADDED, LOST, EventType
+from execray.schema.catalog import EVENT_BY_NAME, EVENTS, LOST, EventType
 from execray.schema.event import Event
 from policyd.compiler import compile_set
 from policyd.engine.table import PolicyTable
@@ -92,12 +92,6 @@ def test_every_event_of_the_catalogue_can_be_in_a_plan(event: EventType) -> None
     for uid, sent in ((5, True), (6, False)):
         bits = candidates(made, Facts(event.code, numbers={Input.UID: uid}))
         assert (bits is None or bits != 0) is (sent or event.code in ALWAYS)
-
-
-def test_a_tail_opens_its_events_and_those_of_packages_need_no_opening() -> None:
-    found = built('path "p" { open { path = "/a" } }')
-    assert found.with_open(frozenset({1, FIRST_ADDED})) == found.raw
-    assert decode_plan(found.with_open(frozenset({CONNECT}))).open_codes == ALWAYS | {CONNECT}
 
 
 def test_more_steps_than_there_is_room_for_open_their_event_and_no_other() -> None:
