@@ -112,7 +112,8 @@ $(OUT)/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) vmlinux/$(ARCH)/vmlinux.h | $(VENV)/.
 $(OUT)/layout.py: bpf/abi.c bpf/gen_layout.py $(BPF_HEADERS) | $(VENV)/.dev
 	$(Q)mkdir -p $(OUT)
 	$(Q)$(CLANG) -O2 -g -target bpf -Ibpf/include -Ivmlinux/$(ARCH) -c $< -o $(OUT)/abi.o
-	$(Q)PATH=$$PATH:/usr/sbin $(PY) bpf/gen_layout.py $(OUT)/abi.o bpf/include/execray/event.h bpf/include/execray/gate_plan.h > $@
+	$(Q)PATH=$$PATH:/usr/sbin $(PY) bpf/gen_layout.py $(OUT)/abi.o bpf/include/execray/event.h bpf/include/execray/gate_plan.h \
+		bpf/include/execray/inline_plan.h > $@
 	$(Q)$(VENV)/bin/ruff check -q --fix $@ && $(VENV)/bin/ruff format -q $@
 
 abi: $(OUT)/layout.py ## rewrite execray/schema/layout.py from the BTF of event.h

@@ -3,6 +3,7 @@
 #include "vmlinux.h"
 #include "execray/event.h"
 #include "execray/gate_plan.h"
+#include "execray/inline_plan.h"
 
 struct er_exec er_keep_exec;
 struct er_fork er_keep_fork;
@@ -24,6 +25,15 @@ struct er_gate_code er_keep_gate_code;
 struct er_gate_file er_keep_gate_file;
 struct er_gate_number er_keep_gate_number;
 struct er_gate_case er_keep_gate_case;
+struct er_inline_plan er_keep_inline_plan;
+struct er_inline_rule er_keep_inline_rule;
+struct er_inline_number er_keep_inline_number;
+struct er_inline_text er_keep_inline_text;
+struct er_inline_state er_keep_inline_state;
+struct er_inline_cell_key er_keep_inline_cell_key;
+struct er_inline_cell er_keep_inline_cell;
+enum er_inline_kind er_keep_inline_kind;
+enum er_inline_part er_keep_inline_part;
 enum er_gate_input er_keep_gate_input;
 enum er_gate_kind er_keep_gate_kind;
 enum er_gate_path er_keep_gate_path;

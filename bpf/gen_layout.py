@@ -13,7 +13,7 @@ _INTS = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"}
 _SIGNED = {"B": "b", "H": "h", "I": "i", "Q": "q"}
 
 #: Structs that are tables, not records.
-_TABLES = ("er_gate", "er_gate_case", "er_gate_work")
+_TABLES = ("er_gate", "er_gate_case", "er_gate_work", "er_inline_plan")
 
 Btf = dict[int, dict[str, Any]]
 

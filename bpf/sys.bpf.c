@@ -4,6 +4,7 @@
  * points, and are skipped without a word while another tool's program runs.
  */
 #include "execray/common.h"
+#define ER_KILLS /* whoever makes a system call can be killed in its hook */
 #include "execray/syscalls.h"
 #include "execray/calls/dispatch.h"
 

@@ -32,6 +32,7 @@ class TracerdConfig:
     gate: str = (
         "on"  # on; off: every event that is wanted leaves the kernel; shadow: the same, flagged with the verdict
     )
+    inline: str = "off"  # on: policies that the kernel can finish are, in the last call itself; off: the enforcer kills
 
 
 @dataclass(frozen=True, slots=True)

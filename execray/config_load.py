@@ -52,6 +52,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 _CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("audit", "enforce"),
     "gate": ("on", "off", "shadow"),
+    "inline": ("on", "off"),
     "log_level": ("debug", "info", "warning", "error"),
 }
 _SWITCH: Final = {"on", "off"}

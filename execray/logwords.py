@@ -339,6 +339,21 @@ WORDS: Final[dict[str, Word]] = {
         "Whoever reads the log was too slow, and so many lines before this one were dropped.",
         "Look at journald, or at the program that reads stderr.",
     ),
+    "killed in the kernel, and no match": Word(
+        POLICYD,
+        "error",
+        ("policy", "pid", "start_ns"),
+        "The kernel killed a process for a policy that didn't match here: it was just unloaded or reloaded, events were lost on"
+        " the way, or policyd was restarted in the midst of a sequence. Else it is a mistake in ExecRay.",
+        "where none of that was so, set `tracerd.inline` to `off`, and report it with the policy",
+    ),
+    "no room for policies to kill in the kernel": Word(
+        POLICYD,
+        "warning",
+        ("policies", "left_out"),
+        "So many policies can kill in the kernel, and for others there was no room: the enforcer kills for those.",
+        "nothing need be done; `execray-ctl status --json` names them under `inline`",
+    ),
     "gate would have lost an event": Word(
         POLICYD,
         "error",

@@ -145,10 +145,13 @@ def _verdict(own: Mapping[str, Any]) -> str:
     return kill_words(kill) if kill else ""
 
 
+_BY: Final = {"enforcer": "the enforcer", "policyd": "policyd directly", "kernel": "the kernel, in the call itself"}
+
+
 def kill_words(kill: Mapping[str, Any]) -> str:
     """Returns what became of a kill: `killed by the enforcer, 1.8 ms after the event`."""
     result, reason = kill.get("result"), kill.get("reason")
-    by = {"enforcer": "the enforcer", "policyd": "policyd directly"}.get(str(kill.get("by")), safe(kill.get("by", "?")))
+    by = _BY.get(str(kill.get("by")), safe(kill.get("by", "?")))
     micros = kill.get("latency_us")
     after = f", {micros / 1000:.2f} ms after the event" if _is_int(micros) else ""
     why = f" ({safe(reason)})" if reason else ""

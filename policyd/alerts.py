@@ -88,6 +88,9 @@ def finding_alert(
         "action": action,
         "stream": origin.stream_id,
     }
+    kill = action.get("kill", {})
+    if kill.get("result") == "killed":
+        out["execray"]["killed_by"] = kill["by"]
     return out
 
 

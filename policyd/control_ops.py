@@ -48,6 +48,7 @@ class Parts:
     plugins: Plugins
     taps: Taps
     gate: Callable[[], Mapping[str, object]]  # what status tells of the gate's plan
+    inline: Callable[[], Mapping[str, object]]  # and of the rules by which the kernel kills
 
 
 class ControlOps:
@@ -85,6 +86,7 @@ class ControlOps:
     async def _mode(self, request: Request, peer: Peer) -> object:
         mode = asked_mode(request, peer, self._log)
         self._parts.responder.host_mode = mode
+        self._parts.stream.resubscribe()  # by which rules the kernel kills depends on it
         return {"mode": mode}
 
     async def _status(self, _request: Request, _peer: Peer) -> object:
@@ -121,6 +123,7 @@ class ControlOps:
             "followers": len(parts.followers),
             "tails": parts.taps.status(),
             "gate": parts.gate(),
+            "inline": parts.inline(),
             "sensor": parts.stream.link.stats,
         }
 

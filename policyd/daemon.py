@@ -16,6 +16,7 @@ from execray.config import Config
 from execray.control import ControlServer
 from execray.errors import OperatorError
 from execray.gate.encoding import digest_of
+from execray.gate.inline import tag_of
 from execray.guard import OwnProcesses
 from execray.process import boot_id
 from execray.selfreg import Registration
@@ -28,13 +29,15 @@ from policyd.alerts import Origin
 from policyd.control_ops import ControlOps, Parts
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import SensorLoss
-from policyd.gate.plan import Built, build_plan
+from policyd.gate.exact import InlineBuilt
+from policyd.gate.kills import KernelKills
+from policyd.gate.plan import build_plan
 from policyd.gate.watch import GateWatch
 from policyd.gate.ways import is_gated
 from policyd.plugins import Plugins
 from policyd.privileges import become
 from policyd.pulse import Pulse
-from policyd.reloading import RELOAD_TIMEOUT_S, Reloader
+from policyd.reloading import RELOAD_TIMEOUT_S, KernelSide, Reloader
 from policyd.respond import Enforcer, Responder
 from policyd.sinks.base import Sink
 from policyd.sinks.fanout import Fanout
@@ -79,6 +82,8 @@ class Daemon:
         self._gate = build_plan([])
         self._gate_watch = GateWatch(log)
         self._plan_sent = ""
+        self._inline = InlineBuilt()
+        self._kernel_kills = KernelKills(log)
         uid = os.geteuid() if user is None else user.pw_uid
         self._store = PolicyStore(
             config.policyd.policy_dirs,
@@ -137,6 +142,7 @@ class Daemon:
             self._plugins,
             self._taps,
             lambda: self._gate_watch.status(self._gate),
+            lambda: self._kernel_kills.status(self._inline),
         )
         ops = ControlOps(parts, config, reloader=self._reloader, log=self._log, rate=lambda: self._rate)
         path = config.control_socket("policyd")
@@ -222,6 +228,7 @@ class Daemon:
             plan=self._gate.raw,
             paths=needs.paths,
             followed=tuple(sorted(filter(is_gated, codes & taps.codes))),
+            inline=self._inline.raw if self._responder.host_mode == "enforce" else b"",
         )
 
     async def batch(self, batch: Batch, stream_id: str) -> None:
@@ -230,6 +237,8 @@ class Daemon:
         outputs = self._machine.feed(without_content(batch) if hidden else batch)
         pending = self._responder.respond(outputs, self._origin())
         self._gate_watch.look(outputs)
+        if self._config.tracerd.inline == "on":
+            self._kernel_kills.look(batch, outputs, self._name_of)
         self._taps.offer(batch, self._needs, losses=any(isinstance(found, SensorLoss) for found in outputs))
         await self._writer.put(Item(pending, stream_id, batch.seq))
 
@@ -285,12 +294,18 @@ class Daemon:
         await self._reloader.reload()
         settle_memory()
 
-    def _loaded(self, gate: Built) -> None:
+    def _name_of(self, tag: int) -> str | None:
+        return next((policy.name for policy in self._store.policies if tag_of(policy.hash) == tag), None)
+
+    def _loaded(self, kernel: KernelSide) -> None:
         self._needs = self._machine.needs()
         if self._needs.left_out:
             kv = {"paths": len(self._needs.paths), "left_out": self._needs.left_out}
             self._log.warning("paths matched by name only", extra={"kv": kv})
-        self._gate = gate
+        self._gate, self._inline = kernel.gate, kernel.inline
+        if self._inline.left_out and self._config.tracerd.inline == "on":
+            kv = {"policies": len(self._inline.plan.policies), "left_out": len(self._inline.left_out)}
+            self._log.warning("no room for policies to kill in the kernel", extra={"kv": kv})
         self._stream.resubscribe()
 
     def _hangup(self) -> None:

@@ -99,6 +99,10 @@ class EnforcerClient:
         """Takes the host's mode for the fallback; the enforcer has its own."""
         self.fallback.settings = dataclasses.replace(self.fallback.settings, host_mode=mode)
 
+    def spent(self, order: Order) -> None:
+        """Counts a kill that the kernel did against the budget."""
+        self.fallback.charge(order)
+
     def kill(self, order: Order) -> Coroutine[Any, Any, Outcome]:
         """Has the enforcer kill; directly where it isn't there, or sends no outcome within the configured bound.
 

@@ -20,6 +20,7 @@ from execray.errors import OperatorError
 from execray.service import notify
 from policyd.engine.generation import Generation
 from policyd.engine.machine import LoadReport, Machine
+from policyd.gate.exact import InlineBuilt, build_inline
 from policyd.gate.known import Known
 from policyd.gate.plan import Built, build_plan
 from policyd.patterns import PatternError
@@ -35,12 +36,20 @@ _TOLD_CHARS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
+class KernelSide:
+    """What the kernel gets of the loaded policies: the gate's plan, and the rules by which it kills."""
+
+    gate: Built
+    inline: InlineBuilt
+
+
+@dataclass(frozen=True, slots=True)
 class _Ready:
-    """What a thread made: a candidate, and where it may be loaded, its generation and the gate's plan for it."""
+    """What a thread made: a candidate, and where it may be loaded, its generation and what the kernel gets of it."""
 
     candidate: Candidate
     fresh: Generation | None
-    gate: Built | None = None
+    kernel: KernelSide | None = None
     refused: str = ""
 
 
@@ -48,7 +57,7 @@ class Reloader:
     """Replaces the running policies, one reload after the other."""
 
     def __init__(
-        self, machine: Machine, store: PolicyStore, on_loaded: Callable[[Built], None], log: logging.Logger
+        self, machine: Machine, store: PolicyStore, on_loaded: Callable[[KernelSide], None], log: logging.Logger
     ) -> None:
         """on_loaded: called after each swap, in the loop: the sensor may be needed for other events now, by another plan."""
         self._machine = machine
@@ -90,10 +99,10 @@ class Reloader:
         started = time.perf_counter()
         ready = await _in_thread(partial(self._prepare, compile_))
         report = self._report(ready)
-        if ready.fresh is not None and ready.gate is not None:
+        if ready.fresh is not None and ready.kernel is not None:
             report |= _partials(self._machine.swap(ready.fresh))
             self._store.commit(ready.candidate)
-            self._on_loaded(ready.gate)
+            self._on_loaded(ready.kernel)
         report |= {"policies": len(self._store.policies), "generation": self._store.generation}
         report["ms"] = round((time.perf_counter() - started) * 1000, 1)
         generation, policies, ms = (report[name] for name in ("generation", "policies", "ms"))
@@ -125,12 +134,12 @@ class Reloader:
             policies = self._store.enabled(self._store.loaded, names)
             changed = changes(self._store.policies, policies)
             try:
-                fresh, gate = await _in_thread(partial(self._rebuild, policies))
+                fresh, kernel = await _in_thread(partial(self._rebuild, policies))
             except PatternError as error:
                 raise OperatorError(f"a regular expression is refused: {error}", "nothing was changed") from error
             self._machine.swap(fresh)
             self._store.disable(names)
-            self._on_loaded(gate)
+            self._on_loaded(kernel)
             known = {policy.name for policy in self._store.loaded}
             kv = {"generation": self._store.generation, "policies": len(policies), "disabled": len(names & known)}
         self._log.info("policies enabled or disabled", extra={"kv": kv})
@@ -146,13 +155,13 @@ class Reloader:
             except PatternError as error:
                 return _Ready(candidate, None, refused=f"error: a regular expression is refused: {error}\n")
 
-    def _rebuild(self, policies: Sequence[CompiledPolicy]) -> tuple[Generation, Built]:
+    def _rebuild(self, policies: Sequence[CompiledPolicy]) -> tuple[Generation, KernelSide]:
         with _collector_off():
             return self._build(policies)
 
-    def _build(self, policies: Sequence[CompiledPolicy]) -> tuple[Generation, Built]:
+    def _build(self, policies: Sequence[CompiledPolicy]) -> tuple[Generation, KernelSide]:
         fresh = self._machine.prepare(policies, self._store.generation + 1)
-        return fresh, build_plan(fresh.tables, self._known)
+        return fresh, KernelSide(build_plan(fresh.tables, self._known), build_inline(policies))
 
     def _report(self, ready: _Ready) -> dict[str, Any]:
         """Returns what came of it; called before the swap, for then nobody knows any more what it changed."""

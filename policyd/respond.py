@@ -20,6 +20,7 @@ from execray.wire.orders import MAX_FLOWS, MAX_POLICY_CHARS, Action, CaptureSpec
 from policyd.alerts import Json, Origin, finding_alert, kill_json, loss_alert
 from policyd.enforcer_client import ClientStats
 from policyd.engine.outputs import Excepted, Finding, Match, Output, SensorLoss, StepDone
+from policyd.gate.kills import killed_in_kernel
 from policyd.plan import DEFAULT_THROTTLE, Admission, Plan, plan_of
 from policyd.plugin_requests import Notices, Tell
 from policyd.program import Response
@@ -32,6 +33,7 @@ OUTCOME_GRACE_S: Final = 0.9
 MAX_ORDERS: Final = 256  # under way at once
 MAX_CAPTURES: Final = 1024  # remembered for the alerts of the matches that follow
 _MAX_EXE_BYTES: Final = 4096
+KERNEL: Final = "kernel"  # by whom, where it was the kernel
 
 
 class Enforcer(Protocol):
@@ -56,6 +58,10 @@ class Enforcer(Protocol):
 
     def set_mode(self, mode: Mode) -> None:
         """Takes the host's mode, for what it does without the enforcer."""
+        ...
+
+    def spent(self, order: Order) -> None:
+        """Counts a kill that somebody else did, and that this order would have asked for, against the budget."""
         ...
 
 
@@ -231,7 +237,12 @@ class Responder:
             )
             if is_audit
         ]
-        if finding.partial_evidence:
+        if killed_in_kernel(finding.event):
+            pending.killed = kill_json(Result.KILLED.value, by=KERNEL)
+            self.enforcer.spent(_order(finding, origin, Action.KILL, Mode.ENFORCE))
+            kv = {"order_id": f"{finding.id}-{Action.KILL.value}", "result": "killed", "by": KERNEL, "reason": None}
+            self._log.warning("kill", extra={"kv": kv})
+        elif finding.partial_evidence:
             pending.killed = kill_json("withheld", reason="the match rests on a value captured only in part")
         elif audit:
             pending.killed = kill_json(Result.WOULD_KILL.value, reason=", ".join(audit))

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from execray.errors import PeerError
 from execray.gate.encoding import MAX_PLAN_BYTES
+from execray.gate.inline import MAX_INLINE_BYTES
 from execray.process import boot_id
 from execray.schema.catalog import EVENT_BY_NAME, FIRST_ADDED, LOST
 from execray.schema.extension import digests, disagreements
@@ -39,7 +40,7 @@ HELLO_TIMEOUT_S: Final = 2.0
 MISSED_HEARTBEATS: Final = 3  # until the sensor counts as not live
 SILENT_HEARTBEATS: Final = 10  # until the connection is given up
 MAX_WATCH_S: Final = 1.0  # between two looks at whether it is silent
-MAX_UNSENT_BYTES: Final = MAX_PLAN_BYTES + 256 * 1024
+MAX_UNSENT_BYTES: Final = MAX_PLAN_BYTES + MAX_INLINE_BYTES + 256 * 1024
 _READ_BYTES: Final = 256 * 1024
 
 

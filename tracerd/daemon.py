@@ -18,6 +18,7 @@ from execray.control import ControlServer, Handler, argument
 from execray.errors import OperatorError
 from execray.extensions import Outcome
 from execray.gate.encoding import decode_plan
+from execray.gate.inline import decode_inline
 from execray.schema.catalog import EVENTS, FIRST_ADDED
 from execray.service import Peer, notify, prepare_runtime, settle_memory
 from execray.version import VERSION
@@ -27,6 +28,7 @@ from execray.wire.frames import Settle, Subscribe
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
 from tracerd.heartbeat import PROBED, HeartbeatThread, Liveness, Pulse
+from tracerd.inline import Limits
 from tracerd.names import Names
 from tracerd.objects import OBJECT_DIR
 from tracerd.processes import Process, ProcessTable
@@ -37,6 +39,7 @@ from tracerd.watched import PathWatch
 _LIFE: Final = ("exec", "fork", "exit")
 _MAX_BATCH_EVENTS: Final = 2048
 _MAX_BATCH_BYTES: Final = 512 * 1024
+_LEASE_RENEWED_S: Final = 1.0
 _CHECK_EVERY: Final = 16  # records between two looks at the clock
 
 
@@ -52,7 +55,8 @@ class Tracerd:
         self._extensions = extensions
         own = config.tracerd
         self._started = time.monotonic()
-        self._sensor = Sensor(counter=own.syscall_counter, object_dir=object_dir, gate=own.gate)
+        limits = Limits.of(config) if own.inline == "on" else None
+        self._sensor = Sensor(counter=own.syscall_counter, object_dir=object_dir, gate=own.gate, kills=limits)
         self._table = ProcessTable(own.process_cache)
         self._builder = BatchBuilder()
         self._decoder = Decoder(self._table, self._builder)
@@ -66,6 +70,7 @@ class Tracerd:
             own.buffer_mib * 1024 * 1024,
             self._subscribe,
             self._settle,
+            self._unsubscribed,
             log,
         )
         self._registrants = self._uids("registrants", own.registrants) | {0, os.geteuid()}
@@ -75,6 +80,7 @@ class Tracerd:
         self._rate = 0.0
         self._batches = 0
         self._waiting = False
+        self._spared = 0  # the subscriber's pid
         self._running = True
         self._paths = PathWatch(self._take_names)
         self._heartbeat = HeartbeatThread(self._interval_s, self._probes_needed, self._spawn_due)
@@ -111,7 +117,8 @@ class Tracerd:
             self._log.info("started", extra={"kv": {"processes": len(self._table), "version": VERSION}})
             async with asyncio.TaskGroup() as group:
                 watchdog = Watchdog(self._stuck, self._in_words, self._log)
-                tasks = [group.create_task(control.run()), group.create_task(watchdog.run())]
+                runs = (control.run(), watchdog.run(), self._keep_lease())
+                tasks = [group.create_task(run) for run in runs]
                 await self._beat_until(stop)
                 for task in tasks:
                     task.cancel()
@@ -183,12 +190,20 @@ class Tracerd:
     def _subscribe(self, wanted: Subscribe, peer: Peer) -> None:
         known = {event.code for event in EVENTS}
         plan = decode_plan(wanted.plan) if wanted.plan else None
+        rules = decode_inline(wanted.inline)
         if wanted.paths != self._paths.paths:
             self._decoder.watch_names(wanted.paths, self._paths.wake)
             self._paths.watch(wanted.paths)
+        self._spare(peer.pid)
         refused = self._sensor.want(
-            known.intersection(wanted.codes), wanted.content, wanted.numbers, plan=plan, followed=wanted.followed
+            known.intersection(wanted.codes),
+            wanted.content,
+            wanted.numbers,
+            plan=plan,
+            followed=wanted.followed,
+            inline=rules,
         )
+        self._sensor.inline.renew()
         self._log.info(
             "subscribed",
             extra={"kv": {"peer": peer.pid, "events": len(self._sensor.wanted), "content": wanted.content}},
@@ -200,6 +215,25 @@ class Tracerd:
         ends = dict(zip(settled.ends[::2], settled.ends[1::2], strict=True))
         if self._sensor.gate.settle(settled.generation, ends):
             self._log.info("gate settled", extra={"kv": {"count": len(ends)}})
+
+    def _spare(self, pid: int) -> None:
+        """Lets the kernel spare the subscriber, and no former one."""
+        inline = self._sensor.inline
+        if self._spared not in (0, pid):
+            inline.forget_process(self._spared)
+        inline.spare_process(pid)
+        self._spared = pid
+
+    def _unsubscribed(self) -> None:
+        if self._running:
+            self._sensor.inline.end_lease()
+
+    async def _keep_lease(self) -> None:
+        """Lets the kernel kill as long as somebody is there who takes its evidence."""
+        while True:
+            await asyncio.sleep(_LEASE_RENEWED_S)
+            if self._stream.listening:
+                self._sensor.inline.renew()
 
     def _hide(self, peer: Peer, *, children: bool) -> Process | None:
         """Drops the events of one of our own; its exact start time comes from the table, once the ring is read up.
@@ -296,6 +330,7 @@ class Tracerd:
             "self_dropped": self._sensor.counter("SELF"),
             "syscalls": self._sensor.counter("SYSCALLS") if self._config.tracerd.syscall_counter else None,
             "gate": self._sensor.gate_status(),
+            "inline": self._sensor.inline.status(),
             "processes": len(self._table),
             "creds_full": self._sensor.counter("CREDS_FULL"),
             "self_full": self._sensor.counter("SELF_FULL"),

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from execray.schema import layout
 from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME, FIRST_ADDED_NUMBER, Flag
-from execray.schema.field import PATH_UNSURE
+from execray.schema.field import KILLER_SHIFT, PATH_UNSURE
 from execray.schema.layout import (
     CONNECT,
     ER_EVENT,
@@ -43,6 +43,8 @@ _CALLS: Final = {number: name[8:].lower().encode() for name, number in ER_SETUID
 _IMAGE: Final = int(PATH_UNSURE | Flag.ARGV_TRUNCATED | Flag.UNREADABLE | Flag.CWD_TRUNCATED)
 # as plain numbers: an operation on a Flag makes another Flag, which takes as long as half an event
 _HEARTBEAT: Final = int(Flag.HEARTBEAT)
+_KILLED: Final = int(Flag.KILLED)
+_RARE: Final = _HEARTBEAT | _KILLED
 _UNREADABLE: Final = int(Flag.UNREADABLE)
 _OLD_CREDS_UNKNOWN: Final = int(Flag.OLD_CREDS_UNKNOWN)
 _FORK: Final = ER_EVENT["ER_EVENT_FORK"]
@@ -52,6 +54,8 @@ _HEAD: Final = Struct(f"{HEADER.format}{ACTOR_BYTES.stop - HEADER.size}xI")
 #: er_header::kind
 _KIND: Final = Struct("<H")
 _KIND_AT: Final = 4
+#: What a record with _KILLED ends with: er_inline_rule::policy
+_KILLER: Final = Struct("<I")
 
 Slots: TypeAlias = tuple[object, ...]
 #: `path`, `file.id` and `fspath`, as indexes of the batch's texts; and `file.id` itself.
@@ -141,8 +145,11 @@ class Decoder:
             if code >= FIRST_ADDED_NUMBER:
                 code = code_of(code)
             self.heartbeats[code] = time_ns
-            if flags & _HEARTBEAT:
-                return
+            if flags & _RARE:
+                if flags & _HEARTBEAT:
+                    return
+                (killer,) = _KILLER.unpack_from(record, length - _KILLER.size)
+                flags |= killer << KILLER_SHIFT
             slots = known[1](record, flags)
         except BadRecord:
             self.refused += 1

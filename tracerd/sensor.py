@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from execray.errors import OperatorError
+from execray.gate.inline import InlinePlan
 from execray.gate.plan import GatePlan
 from execray.process import boot_id
 from execray.schema import layout
@@ -23,6 +24,7 @@ from tracerd import bpf
 from tracerd.armed import KEY_BYTES, MAX_ARMED, SELF_AT, SHAPES_BYTES, VALUE_BYTES, ArmedProcesses, PidFilter
 from tracerd.bpf import Map, MapType
 from tracerd.gate import Gate, GateCounts, possible_cpus
+from tracerd.inline import Inline, Limits
 from tracerd.loader import BpfObject, LoadError, Program, attach_iterator, load
 from tracerd.objects import OBJECT_DIR
 from tracerd.others import Others
@@ -69,8 +71,12 @@ class Sensor:
         object_dir: Path = OBJECT_DIR,
         ring_bytes: int = RING_BYTES,
         gate: str = "on",
+        kills: Limits | None = None,
     ) -> None:
-        """Makes the maps and loads the objects. Raises OperatorError where ExecRay can't work at all."""
+        """Makes the maps and loads the objects. Raises OperatorError where ExecRay can't work at all.
+
+        kills: how far the kernel may go by itself; None: it kills nobody.
+        """
         self._objects: dict[str, BpfObject] = {}
         self.reports: dict[str, ObjectReport] = {}
         self.wanted: frozenset[int] = frozenset()
@@ -84,7 +90,9 @@ class Sensor:
         try:
             self.gate = Gate(gate)
             self._rings = Rings(self._find)
+            self.inline = Inline(kills)
             self._maps = {
+                **self.inline.maps,
                 "er_gate": self.gate.map,
                 "er_gate_cells": self.gate.cells,
                 "er_gate_files": self.gate.files.map,
@@ -197,12 +205,14 @@ class Sensor:
         from_armed: Iterable[int] = (),
         plan: GatePlan | None = None,
         followed: Iterable[int] = (),
+        inline: InlinePlan | None = None,
     ) -> list[str]:
         """Attaches the hooks these events need and detaches the rest; returns what the kernel refused of it.
 
         content: whether the bytes of writes are needed. numbers: the calls that are the event `syscall`. from_armed: those of
         the events that are recorded only in processes that `armed` has; exec, fork and exit always are, in all. plan: what the
         gate lets pass of them; None: everything. followed: of which of them it lets all pass, while there is room to spare.
+        inline: by which rules the kernel kills.
         """
         self.wanted, self._content, self._numbers = frozenset(codes), content, frozenset(numbers)
         self._from_armed, self._followed = frozenset(from_armed), self.wanted.intersection(followed)
@@ -216,6 +226,7 @@ class Sensor:
             any(call.uring for e in EVENTS if e.code in self.wanted for call in e.system_calls)
         )
         self.gate.load(plan)
+        self.inline.load(inline or InlinePlan())
         self._write_config()
         self.gate.loaded()
         return refused + self._others.want(self.wanted)
@@ -352,6 +363,7 @@ class Sensor:
         self._counters.release()
         self._config.close()
         self._shapes.close()
+        self.inline.close()
         for made in self._maps.values():
             made.close()
         self.gate.close()

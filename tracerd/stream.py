@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from execray.errors import PeerError
 from execray.gate.encoding import MAX_PLAN_BYTES
+from execray.gate.inline import MAX_INLINE_BYTES
 from execray.schema.catalog import LOST
 from execray.service import Peer, listen_unix, peer_of
 from execray.wire.frames import (
@@ -38,7 +39,9 @@ from execray.wire.frames import (
 HELLO_TIMEOUT_S: Final = 2.0
 CLOSE_TIMEOUT_S: Final = 1.0
 MAX_CONNECTIONS: Final = 8
-_REQUEST_BYTES: Final = MAX_PLAN_BYTES + MAX_PATH_BYTES + 64 * 1024  # the longest frame a subscriber may send
+_REQUEST_BYTES: Final = (
+    MAX_PLAN_BYTES + MAX_PATH_BYTES + MAX_INLINE_BYTES + 64 * 1024
+)  # the longest frame a subscriber may send
 
 
 @dataclass(slots=True)
@@ -160,12 +163,15 @@ class StreamServer:
         max_bytes: int,
         on_subscribe: Callable[[Subscribe, Peer], None],
         on_settle: Callable[[Settle], None],
+        on_leave: Callable[[], None],
         log: logging.Logger,
     ) -> None:
+        """on_leave: called when the subscriber is gone."""
         self.identity = identity
         self.allowed_uids = allowed_uids | {0, os.geteuid()}
         self.on_subscribe = on_subscribe
         self.on_settle = on_settle
+        self.on_leave = on_leave
         self.log = log
         self.retention = Retention(max_bytes)
         self.subscriber: _Connection | None = None
@@ -175,6 +181,11 @@ class StreamServer:
         self.bad_peers = 0
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
+
+    @property
+    def listening(self) -> bool:
+        """Whether there is a subscriber, and it takes what it is sent."""
+        return self.subscriber is not None and not self.subscriber.paused
 
     async def start(self, path: Path, group: str) -> None:
         """Listens. Raises OperatorError."""
@@ -212,7 +223,7 @@ class _Connection(asyncio.Protocol):
         self._server = server
         self._decoder = Decoder(_REQUEST_BYTES)
         self._transport: asyncio.Transport | None = None
-        self._paused = False
+        self.paused = False
         self._hello: Hello | None = None
         self._peer = Peer(0, 0, 0)
         self._timer: asyncio.TimerHandle | None = None
@@ -285,20 +296,20 @@ class _Connection(asyncio.Protocol):
 
     def pump(self) -> None:
         """Sends what is due, until the socket's buffer is full."""
-        while not self._paused and self._transport is not None and (data := self._server.retention.next()) is not None:
+        while not self.paused and self._transport is not None and (data := self._server.retention.next()) is not None:
             self._transport.write(data)
 
     def pause_writing(self) -> None:
-        self._paused = True
+        self.paused = True
 
     def resume_writing(self) -> None:
-        self._paused = False
+        self.paused = False
         if self._server.subscriber is self:
             self.pump()
 
     def send(self, frame: Frame) -> None:
         """Sends a frame beside the batches; not to a peer that doesn't read."""
-        if self._transport is not None and not self._paused:
+        if self._transport is not None and not self.paused:
             self._transport.write(encode(frame))
 
     def _fail(self, message: str) -> None:
@@ -310,6 +321,7 @@ class _Connection(asyncio.Protocol):
         """Makes room for another subscriber at once: a peer that doesn't read may take its time to be gone."""
         if self._server.subscriber is self:
             self._server.subscriber = None
+            self._server.on_leave()
             self._server.log.warning("subscriber gone", extra={"kv": {"peer": self._peer.pid}})
 
     def close(self) -> None:

@@ -78,10 +78,18 @@ def explain(what: str, as_json: bool) -> None:
         _explain_code(what.upper(), as_json)
         return
     from policyd.compiler.story import Section, story  # noqa: PLC0415  # slow to load
+    from policyd.gate.exact import inline_lines  # noqa: PLC0415  # likewise
     from policyd.gate.telling import kernel_lines  # noqa: PLC0415  # likewise
 
     policies = compile_or_exit([Path(what)], as_json=as_json)
-    told = [[*story(policy), Section("Kernel", tuple(kernel_lines(policy)))] for policy in policies]
+    told = [
+        [
+            *story(policy),
+            Section("Kernel", tuple(kernel_lines(policy))),
+            Section("Inline", tuple(inline_lines(policy))),
+        ]
+        for policy in policies
+    ]
     if as_json:
         found = [
             {"name": policy.name, **{part.name.lower(): list(part.lines) for part in parts}}

@@ -101,6 +101,7 @@ def _lines(answer: Answer) -> Iterator[str]:
     yield from _loss(stats)
     if answer.daemon == "tracerd":
         yield from _kernel(stats)
+        yield from _inline(as_map(stats.get("inline")))
     yield from _hooks(stats)
     if paths := as_map(stats.get("paths")):
         yield f"{'':9}  paths    {paint(*paths_words(paths))}"
@@ -138,6 +139,18 @@ def _kernel(stats: dict[str, Any]) -> Iterator[str]:
         yield f"{'':9}  gate     {gate_words(gate)}"
     for words in full_words(stats):
         yield f"{'':9}  filling  {paint(words, 'warning')}"
+
+
+def _inline(inline: dict[str, Any]) -> Iterator[str]:
+    if inline.get("mode") != "on":
+        return
+    counts = {name: inline.get(name) for name in ("killed", "spared", "budget", "expired", "unsent", "failed")}
+    force = "in force" if inline.get("in_force") else "not in force"
+    words = [f"{inline.get('rules', 0)} rules {force}"]
+    words += [
+        f"{count:,} {name}" for name, count in counts.items() if isinstance(count, int) and (count or name == "killed")
+    ]
+    yield f"{'':9}  kills    " + ", ".join(words)
 
 
 def _hooks(stats: dict[str, Any]) -> Iterator[str]:

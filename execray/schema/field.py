@@ -28,9 +28,12 @@ class Flag(enum.IntFlag):
     DELETED = 1 << 12  # the file, or the directory where its name begins, had no name any more
     IO_URING = 1 << 13  # an operation of an io_uring: what `fd` there was is unknown
     GATE_DROP = 1 << 14  # the gate is only watched (`tracerd.gate: shadow`): it would have dropped this event
+    KILLED = 1 << 15  # the kernel killed the process in this call; killer_of() says for which policy
 
 
 NO_FLAG = Flag(0)
+#: Above the flags of an event that KILLED stands the policy's number, as in execray.gate.inline.tag_of.
+KILLER_SHIFT = 16
 #: A path that was built with one of these may be another than it seems.
 PATH_UNSURE = Flag.PATH_TRUNCATED | Flag.PATH_TORN | Flag.PATH_DETACHED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 15
+ER_ABI_VERSION: Final = 16
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -38,6 +38,20 @@ ER_GATE_OWN: Final = 64
 ER_GATE_LOOKS: Final = 8
 ER_GATE_CELLS: Final = 8192
 ER_GATE_CASE_MAX: Final = 4224
+ER_INLINE_CODES: Final = 64
+ER_INLINE_RULES: Final = 256
+ER_INLINE_NUMBERS: Final = 6
+ER_INLINE_TEXTS: Final = 4
+ER_INLINE_TEXT: Final = 128
+ER_INLINE_POLICIES: Final = 64
+ER_INLINE_STEPS: Final = 4
+ER_INLINE_NAME: Final = 64
+ER_INLINE_SPARED: Final = 1024
+ER_INLINE_TOKENS: Final = 64
+ER_INLINE_HOST: Final = 64
+ER_INLINE_CELLS: Final = 16384
+ER_INLINE_HALVES: Final = 2
+ER_INLINE_SLACK_NS: Final = 100000000
 
 ER_ARMED_EVENT: Final = {
     "ER_ARMED_EVENT": 1,
@@ -136,6 +150,7 @@ ER_FLAG: Final = {
     "ER_F_DELETED": 4096,
     "ER_F_IO_URING": 8192,
     "ER_F_GATE_DROP": 16384,
+    "ER_F_KILLED": 32768,
 }
 
 ER_GATE_INPUT: Final = {
@@ -165,6 +180,18 @@ ER_GATE_PATH: Final = {
     "ER_GATE_KNOWN": 1,
     "ER_GATE_NAMELESS": 2,
     "ER_GATE_MISSING": 3,
+}
+
+ER_INLINE_KIND: Final = {
+    "ER_INLINE_RANGE": 1,
+    "ER_INLINE_SAME": 2,
+}
+
+ER_INLINE_PART: Final = {
+    "ER_INLINE_EXACT": 1,
+    "ER_INLINE_STARTS": 2,
+    "ER_INLINE_ENDS": 3,
+    "ER_INLINE_COMM": 4,
 }
 
 ER_SELF_FLAG: Final = {
@@ -438,6 +465,95 @@ class Header(NamedTuple):
 
 
 HEADER: Final = Struct("<IHHQ")
+
+
+class InlineCell(NamedTuple):
+    """struct er_inline_cell, 48 bytes without its tail."""
+
+    start_ns: int
+    generation: int
+    since: bytes
+
+
+INLINE_CELL: Final = Struct("<QQ32s")
+
+
+class InlineCellKey(NamedTuple):
+    """struct er_inline_cell_key, 8 bytes without its tail."""
+
+    tgid: int
+    slot: int
+
+
+INLINE_CELL_KEY: Final = Struct("<II")
+
+
+class InlineNumber(NamedTuple):
+    """struct er_inline_number, 24 bytes without its tail."""
+
+    input: int
+    kind: int
+    negate: int
+    low: int
+    high: int
+
+
+INLINE_NUMBER: Final = Struct("<BBB5xQQ")
+
+
+#: struct er_inline_plan: member -> offset, size
+INLINE_PLAN_AT: Final = {
+    "generation": (0, 8),
+    "first": (8, 128),
+    "end": (136, 128),
+    "rule": (264, 182272),
+}
+INLINE_PLAN_BYTES: Final = 182536
+
+
+class InlineRule(NamedTuple):
+    """struct er_inline_rule, 712 bytes without its tail."""
+
+    policy: int
+    slot: int
+    step: int
+    steps: int
+    within_ns: int
+    numbers: int
+    texts: int
+    number: bytes
+    text: bytes
+
+
+INLINE_RULE: Final = Struct("<IHBBQHH4x144s544s")
+
+
+class InlineState(NamedTuple):
+    """struct er_inline_state, 64 bytes without its tail."""
+
+    lease_ns: int
+    half: int
+    killed: int
+    expired: int
+    spared: int
+    budget: int
+    unsent: int
+    failed: int
+
+
+INLINE_STATE: Final = Struct("<QQQQQQQQ")
+
+
+class InlineText(NamedTuple):
+    """struct er_inline_text, 136 bytes without its tail."""
+
+    part: int
+    negate: int
+    len: int
+    bytes: bytes
+
+
+INLINE_TEXT: Final = Struct("<BBH4x128s")
 
 
 class Plain(NamedTuple):

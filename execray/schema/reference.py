@@ -24,6 +24,7 @@ _FLAGS = {
     Flag.DELETED: "the file, or the directory where its name begins, had no name any more (also O_TMPFILE)",
     Flag.IO_URING: "an operation of an io_uring: of its descriptor only the file is known; its names are the kernel's own copies",
     Flag.GATE_DROP: "the kernel gate is only watched (`tracerd.gate: shadow`), and would have dropped this event",
+    Flag.KILLED: "the kernel killed the process in this call (`tracerd.inline: on`)",
 }
 
 

@@ -5,7 +5,7 @@ A frame is a 4-byte big-endian length and a msgpack array whose first element sa
 | frame | from | elements |
 |---|---|---|
 | HELLO | both | protocol, catalogue version, role, facts (map) |
-| SUBSCRIBE | policyd | event codes, wants write content, `syscall` numbers, the gate's plan (bin), paths to match by file |
+| SUBSCRIBE | policyd | event codes, wants write content, `syscall` numbers, plan (bin), paths to match by file, rules (bin) |
 | BATCH | tracerd | seq, id of the first event, strings, actors, events |
 | ACK | policyd | the last seq whose events are done with |
 | HEARTBEAT | tracerd | time_ns, statistics (map) |
@@ -35,7 +35,7 @@ from execray.schema.catalog import ACTOR_SLOTS, CATALOG_VERSION, EVENT_BY_CODE, 
 from execray.schema.event import Actor, Event, Value
 from execray.schema.kinds import Kind
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 #: Paths that a subscriber may ask to be matched by file, and their bytes together.
 MAX_PATHS: Final = 1024
@@ -77,6 +77,7 @@ class Subscribe:
     plan: by which of these events are worth sending (execray.gate.encoding); empty: all.
     paths: those that events shall name the files of (`file.names`), at most MAX_PATHS and MAX_PATH_BYTES together.
     followed: of which of the events also those are wanted that the plan drops, while there is room for them.
+    inline: the rules by which the kernel itself kills (execray.gate.inline); empty: it doesn't.
     """
 
     codes: tuple[int, ...]
@@ -85,6 +86,7 @@ class Subscribe:
     plan: bytes = b""
     paths: tuple[bytes, ...] = ()
     followed: tuple[int, ...] = ()
+    inline: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +179,8 @@ def encode(frame: Frame) -> bytes:
     match frame:
         case Hello(role, facts, protocol, catalog):
             body = [Tag.HELLO, protocol, catalog, role, facts]
-        case Subscribe(codes, content, numbers, plan, paths, followed):
-            body = [Tag.SUBSCRIBE, codes, content, numbers, plan, paths, followed]
+        case Subscribe(codes, content, numbers, plan, paths, followed, inline):
+            body = [Tag.SUBSCRIBE, codes, content, numbers, plan, paths, followed, inline]
         case Batch(seq, first_id, strings, actors, events):
             body = [Tag.BATCH, seq, first_id, strings, actors, events]
         case Ack(seq):
@@ -198,7 +200,7 @@ def encode(frame: Frame) -> bytes:
 #: What each frame's elements must be, after the tag.
 _SHAPES: dict[int, tuple[type, ...]] = {
     Tag.HELLO: (int, int, str, dict),
-    Tag.SUBSCRIBE: (tuple, bool, tuple, bytes, tuple, tuple),
+    Tag.SUBSCRIBE: (tuple, bool, tuple, bytes, tuple, tuple, bytes),
     Tag.BATCH: (int, int, tuple, tuple, tuple),
     Tag.ACK: (int,),
     Tag.HEARTBEAT: (int, dict),

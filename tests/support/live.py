@@ -23,6 +23,7 @@ from execray.wire.frames import Decoder as FrameDecoder
 from execray.wire.frames import encode
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
+from tracerd.inline import Limits
 from tracerd.processes import Process, ProcessTable
 from tracerd.sensor import Sensor
 
@@ -42,9 +43,15 @@ class Live:
     """A sensor of its own: its maps, objects, table and decoder."""
 
     def __init__(
-        self, names: Iterable[str], *, content: bool = False, ring_bytes: int = 1 << 24, gate: str = "on"
+        self,
+        names: Iterable[str],
+        *,
+        content: bool = False,
+        ring_bytes: int = 1 << 24,
+        gate: str = "on",
+        kills: Limits | None = None,
     ) -> None:
-        self.sensor = Sensor(ring_bytes=ring_bytes, gate=gate)
+        self.sensor = Sensor(ring_bytes=ring_bytes, gate=gate, kills=kills)
         self.table = ProcessTable(65536)
         self.builder = BatchBuilder()
         self.decoder = Decoder(self.table, self.builder)

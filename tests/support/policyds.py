@@ -42,6 +42,7 @@ class FakeEnforcer:
         self.stats = ClientStats(connected=True)
         self.mode = Mode.ENFORCE
         self.kills: list[Order] = []
+        self.kernel_kills: list[Order] = []
         self.captures: list[Order] = []
         self.hold = asyncio.Event()
         self.hold.set()
@@ -63,6 +64,10 @@ class FakeEnforcer:
     def set_mode(self, mode: Mode) -> None:
         """Takes it down."""
         self.mode = mode
+
+    def spent(self, order: Order) -> None:
+        """Takes it down: a kill that was the kernel's."""
+        self.kernel_kills.append(order)
 
     async def capture(self, order: Order) -> Outcome:
         """Says that packets are being recorded."""

@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 15
+#define ER_ABI_VERSION 16
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -88,6 +88,7 @@ enum er_flag {
 	ER_F_DELETED = 1 << 12,
 	ER_F_IO_URING = 1 << 13,
 	ER_F_GATE_DROP = 1 << 14, /* the gate is only watched: it would have dropped this one */
+	ER_F_KILLED = 1 << 15, /* the process was killed in the kernel; the record ends with er_inline_rule::policy */
 };
 
 /* Limits of captured text, in bytes. A path is at most 4,095 bytes long; powers of two keep the verifier's bounds

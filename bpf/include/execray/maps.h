@@ -147,15 +147,18 @@ static __always_inline bool er_followed(const struct er_config *config, __u32 ev
 	return false;
 }
 
-static __always_inline void er_send(void *record, __u64 len)
+/* Returns whether there was room for it. */
+static __always_inline bool er_send(void *record, __u64 len)
 {
 	void *ring = er_slot(&er_ring_slot);
 
 	/* Without flags the kernel wakes the reader only when it had caught up: a busy reader costs no wake-ups. */
-	if (ring && bpf_ringbuf_output(ring, record, len, 0) == 0)
+	if (ring && bpf_ringbuf_output(ring, record, len, 0) == 0) {
 		er_count(ER_COUNT_SENT);
-	else
-		er_count(ER_COUNT_DROPPED);
+		return true;
+	}
+	er_count(ER_COUNT_DROPPED);
+	return false;
 }
 
 #endif

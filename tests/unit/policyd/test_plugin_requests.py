@@ -44,6 +44,9 @@ class Deed(list[str]):
     def set_mode(self, mode: Mode) -> None:
         """Nothing depends on it here."""
 
+    def spent(self, order: Order) -> None:
+        raise AssertionError(order)
+
     async def capture(self, order: Order) -> Outcome:
         return await self._outcome(order)
 

@@ -35,6 +35,9 @@ class _NoEnforcer:
     def set_mode(self, mode: Mode) -> None:
         """Nothing depends on it here."""
 
+    def spent(self, order: Order) -> None:
+        raise AssertionError(order)
+
     async def capture(self, order: Order) -> Outcome:
         raise AssertionError(order)
 

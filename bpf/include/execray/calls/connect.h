@@ -151,7 +151,7 @@ static __noinline int er_connect(struct er_scratch *scratch, struct er_call *cal
 	/* from memory: a length that was kept on the stack has lost its bound by now */
 	total = sizeof(*e) + er_bounded(e->path_len);
 	e->hdr.len = total;
-	er_send(e, total);
+	er_submit(e, total);
 	return 0;
 }
 

@@ -48,7 +48,7 @@ static __noinline int er_setuid(struct er_scratch *scratch, struct er_call *call
 		er_asked_uids(e, call);
 	er_remember_creds(task);
 	if (er_admit())
-		er_send(e, sizeof(*e));
+		er_submit(e, sizeof(*e));
 	return 0;
 }
 
@@ -67,7 +67,7 @@ static __noinline int er_cred_change(struct er_scratch *scratch, struct er_call 
 		return 0;
 	er_remember_creds((void *)bpf_get_current_task());
 	if (er_admit())
-		er_send(e, sizeof(*e));
+		er_submit(e, sizeof(*e));
 	return 0;
 }
 

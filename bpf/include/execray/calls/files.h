@@ -36,7 +36,7 @@ static __always_inline void er_send_file(struct er_scratch *scratch, struct er_f
 	if (total > sizeof(scratch->record))
 		return;
 	e->hdr.len = total;
-	er_send(e, total);
+	er_submit(e, total);
 }
 
 static __always_inline void er_clear_file(struct er_file *e, __s32 ret)

@@ -142,7 +142,7 @@ static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 	if (total > sizeof(scratch->record)) /* can't be; the verifier wants to hear it */
 		return 0;
 	e->hdr.len = total;
-	er_send(e, total);
+	er_submit(e, total);
 	return 0;
 }
 

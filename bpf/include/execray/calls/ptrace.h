@@ -147,7 +147,7 @@ static __noinline int er_ptrace(struct er_scratch *scratch, struct er_call *call
 		e->target_parent_start_ns = er_start_ns(parent);
 	}
 	if (er_admit())
-		er_send(e, sizeof(*e));
+		er_submit(e, sizeof(*e));
 	return 0;
 }
 

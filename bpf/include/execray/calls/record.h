@@ -5,6 +5,9 @@
 
 #include "execray/gate.h"
 #include "execray/ring.h"
+#ifdef ER_KILLS
+#include "execray/inline.h"
+#endif
 
 /*
  * Asked by each handler when what can be tested is in the record, and before what takes time and can't be: who did it,
@@ -25,6 +28,16 @@ __noinline int er_admit(void)
 	if (scratch->record.exec.hdr.flags & ER_F_GATE_DROP)
 		scratch->record.exec.hdr.time_ns = er_gate_looked_ns();
 	return 1;
+}
+
+/* Sends a record that is whole, and which begins the scratch area's. */
+static __always_inline void er_submit(void *record, __u32 total)
+{
+#ifdef ER_KILLS
+	er_inline_send(total);
+#else
+	er_send(record, total);
+#endif
 }
 
 /* Appends text of the caller; returns its length without the NUL. */

@@ -1,0 +1,38 @@
+"""policyd/gate/kills.py: a kill by the kernel that no match explains is told."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from execray.gate.inline import tag_of
+from execray.schema.catalog import Flag
+from execray.schema.field import KILLER_SHIFT
+from policyd.compiler import compile_set
+from policyd.engine.machine import Machine
+from policyd.gate.kills import KernelKills
+from tests.support.playbook import Play
+
+POLICY = b'policy "p" response enforce { open { path startswith "/a/" }\non match { kill } }'
+
+
+@pytest.mark.parametrize(("path", "known", "unexplained"), [("/a/b", True, 0), ("/b/b", True, 1), ("/a/b", False, 1)])
+def test_a_kill_must_be_of_a_policy_that_matches(
+    path: str, known: bool, unexplained: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = compile_set([("a.policy", POLICY)])
+    (policy,) = found.policies
+    tag = tag_of(policy.hash) if known else 1
+    machine = Machine()
+    machine.load([policy], 1)
+    play = Play()
+    play.lost()
+    actor = play.process()
+    play.event("open", actor, path="/a/other", ret=3)
+    play.event("open", actor, path=path, ret=3, cut=Flag.KILLED | Flag(tag << KILLER_SHIFT))
+    batch = play.batch()
+    kills = KernelKills(logging.getLogger("test"))
+    kills.look(batch, machine.feed(batch), {tag_of(policy.hash): "p"}.get)
+    assert (kills.killed, kills.unexplained) == (1, unexplained)
+    assert [record.message for record in caplog.records] == ["killed in the kernel, and no match"] * unexplained
