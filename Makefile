@@ -29,6 +29,9 @@ help: ## this list
 demo: build ## three daemons, one policy, one attack, caught and killed; POLICY=FILE runs it with another policy
 	$(Q)$(PY) -m deploy.foreground.demo $(if $(POLICY),--policy $(POLICY))
 
+demo-inline: build ## a reverse shell, killed by the kernel before its first byte leaves; and by the enforcer, for comparison
+	$(Q)$(PY) -m deploy.foreground.demo_inline
+
 run: build ## the daemons in the foreground with the shipped policies, audit mode; Ctrl-C ends it
 	$(Q)$(PY) -m deploy.foreground.run
 
@@ -141,5 +144,5 @@ docs-check: dev ## the same as a comparison
 clean: ## remove what was built, the venv included
 	$(Q)rm -rf $(OUT) $(VENV) .execray bench.json *.egg-info
 
-.PHONY: help demo run test test-unit test-kernel test-system test-vm install uninstall evasion fuzz properties bench check lint types build dev ebpf bpf bpf-update abi \
+.PHONY: help demo demo-inline run test test-unit test-kernel test-system test-vm install uninstall evasion fuzz properties bench check lint types build dev ebpf bpf bpf-update abi \
 	abi-check vmlinux golden docs docs-check clean

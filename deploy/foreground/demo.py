@@ -127,13 +127,13 @@ def attack() -> int:
             child.wait()
 
 
-def await_watching(stack: Stack, timeout_s: float = 10.0) -> None:
-    """Waits until policyd has subscribed and every hook that it needs is attached. Raises OperatorError."""
+def await_watching(stack: Stack, timeout_s: float = 10.0, hook: str = "open") -> None:
+    """Waits until policyd has subscribed and the hook is attached. Raises OperatorError."""
     deadline = time.monotonic() + timeout_s
     with stack.control("tracerd") as control:
         while time.monotonic() < deadline:
             status = control.call("status")
-            if status["subscriber"] and any(h["attached"] for n, h in status["hooks"].items() if n == "open"):
+            if status["subscriber"] and status["hooks"][hook]["attached"]:
                 return
             time.sleep(0.05)
     raise OperatorError("policyd did not subscribe in time", f"see {stack.work_dir}/policyd.log")

@@ -13,6 +13,7 @@ from tests.bench import (
     bench_decode,
     bench_gate,
     bench_gated,
+    bench_inline,
     bench_kill,
     bench_overhead,
     bench_reload,
@@ -24,6 +25,7 @@ from tests.bench.engine import measure
 BENCHES = {
     "engine": (measure, "the engine alone; memory and a peer: python -m tests.bench.engine"),
     "kill": (bench_kill, "kill latency on the real kernel"),
+    "inline": (bench_inline, "kills in the kernel itself"),
     "reload": (bench_reload, "reloads, and how long events wait for them"),
     "compile": (bench_compile, "compiling, and what `policy check` takes"),
     "decode": (bench_decode, "tracerd's decoding alone"),

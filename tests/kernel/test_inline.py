@@ -79,7 +79,7 @@ class Killing:
         return self.dir / "done"
 
     def load(self, plan: InlinePlan, *, leased: bool = True) -> None:
-        codes = frozenset(EVENT_BY_NAME[name].code for name in EVENTS)
+        codes = frozenset(EVENT_BY_NAME[name].code for name in EVENTS) | {found.code for found in plan.rules}
         assert not self.live.sensor.want(codes, False, plan=self._gate(), inline=plan)
         if leased:
             self.live.sensor.inline.renew(HOUR_NS)
@@ -89,8 +89,8 @@ class Killing:
     def _gate(self) -> GatePlan:
         """Keeps the rest of a busy host out of the ring: of opens and writes passes what is in the folder, or has no path."""
         tested = [EVENT_BY_NAME[name].code for name in ("open", "write")]
-        codes = tuple(CodeTest(code, at, at + 1, 2, 0, 0, 2, ROW_ALL) for at, code in enumerate(tested))
-        rest = frozenset(EVENT_BY_NAME[name].code for name in EVENTS) - frozenset(tested)
+        codes = tuple(CodeTest(code, at, at + 1, 2, 0, 2, 2, ROW_ALL) for at, code in enumerate(tested))
+        rest = frozenset(range(1, 64)) - frozenset(tested)
         key = prefix_key(os.fsencode(self.dir))
         return GatePlan(codes, rest, (0, ALL_BITS, 1 | 1 << 64), {key: 2})
 
