@@ -139,6 +139,7 @@ class Cohort:
         #: How many partials its members have apart from starts, and who has some.
         self.own = 0
         self.further: dict[PolicyRun, None] = {}
+        self._tables: list[PolicyTable] = []  # as they were then
         self._members: list[PolicyRun | None] = []
         self._evictions: list[tuple[int, int]] = []
 
@@ -161,7 +162,11 @@ class Cohort:
         del self.runs[run]
 
     def rebuild(self) -> None:
-        """Adapts to the policies' tables, after they have changed."""
+        """Adapts to the policies' tables, where these have changed."""
+        tables = [run.table for run in self.runs]
+        if tables == self._tables:
+            return
+        self._tables = tables
         self.all = self.first = self.bits = self.awaits = 0
         windows: dict[int, int] = {}
         for run in self.runs:
