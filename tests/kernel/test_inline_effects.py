@@ -146,7 +146,7 @@ def _in_time(condition: Callable[[], bool]) -> bool:
 @pytest.mark.parametrize("what", CASES)
 def test_the_call_itself_has_happened_and_nothing_after_it(sensor: Live, scene: Scene, what: str) -> None:
     event, code, took_effect = CASES[what]
-    arena = Killing(sensor, scene.dir)
+    arena = Killing(sensor, scene.dir, nameless=event == "write")
     try:
         arena.load(plan_of(rule(event, text(NAME, Part.COMM))))
         assert arena.kills(code(scene))
