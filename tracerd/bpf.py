@@ -44,7 +44,7 @@ class MapType(enum.IntEnum):
     RINGBUF = 27
 
 
-_BATCH: Final = 4096  # elements; the kernel refuses fewer than one bucket holds
+_BATCH: Final = 512  # elements; the kernel refuses fewer than one bucket holds
 
 MAP_MMAPABLE: Final = 1 << 10
 ANY: Final = 0

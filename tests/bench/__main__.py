@@ -11,9 +11,11 @@ from pathlib import Path
 from tests.bench import (
     bench_compile,
     bench_decode,
+    bench_flood,
     bench_gate,
     bench_gated,
     bench_inline,
+    bench_job,
     bench_kill,
     bench_overhead,
     bench_reload,
@@ -33,6 +35,8 @@ BENCHES = {
     "tail": (bench_tail, "what detection pays for those who follow events"),
     "gate": (bench_gate, "what the kernel drops of ordinary work, and the size of plans"),
     "gated": (bench_gated, "what an event costs that the kernel drops, and a flood of them"),
+    "flood": (bench_flood, "a flood through the daemons, and sequences amid it"),
+    "job": (bench_job, "what a C build and a web server pay for being watched"),
     "overhead": (bench_overhead, "what the watched pay"),
 }
 
