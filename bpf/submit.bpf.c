@@ -7,8 +7,6 @@
 #include "execray/common.h"
 #include "execray/ring.h"
 
-#define REQ_F_CQE_SKIP (1 << 6) /* IOSQE_CQE_SKIP_SUCCESS_BIT: the lower bits of both are the same */
-
 /* Linux 7.0 put a struct with the pointer in it where the pointer was. */
 struct delayed_filename___new {
 	struct filename *__incomplete_filename;

@@ -7,6 +7,9 @@
 #include "execray/common.h"
 #include "execray/calls/dispatch.h"
 
+#define PF_IO_WORKER	     0x00000010
+#define ER_COMPLETED_AT_ONCE 256 /* so many are looked through; a ring takes in 32,768 at most */
+
 /* Reading and writing files, with the arguments of read and write. */
 static __always_inline void er_uring_rw(struct er_call *call, struct io_kiocb *req)
 {
@@ -123,9 +126,47 @@ static __always_inline void er_uring_arguments(struct er_call *call, struct io_k
 	}
 }
 
-/* What comes behind the request differs from kernel to kernel, and is in the request as well. */
-SEC("tp_btf/io_uring_complete")
-int BPF_PROG(er_uring, void *ring, __u64 request)
+/*
+ * The request that completed last on this CPU, told or not; and how many its ring had taken by then. When it has taken
+ * more, the request's memory may be another's.
+ */
+struct er_completed {
+	__u64 request;
+	__u64 ring;
+	__u64 taken;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct er_completed);
+} er_completed SEC(".maps");
+
+static __always_inline __u64 er_last_completed(struct io_ring_ctx *ring)
+{
+	__u32 zero = 0;
+	struct er_completed *last = bpf_map_lookup_elem(&er_completed, &zero);
+
+	return last && last->ring == (__u64)ring && last->taken == BPF_CORE_READ(ring, cached_sq_head) ? last->request
+												       : 0;
+}
+
+static __always_inline void er_note_completed(struct io_kiocb *req)
+{
+	struct io_ring_ctx *ring = BPF_CORE_READ(req, ctx);
+	__u32 zero = 0;
+	struct er_completed *last = bpf_map_lookup_elem(&er_completed, &zero);
+
+	if (!last)
+		return;
+	last->request = (__u64)req;
+	last->ring = (__u64)ring;
+	last->taken = BPF_CORE_READ(ring, cached_sq_head);
+}
+
+/* No function of its own: with its frame, the stack of all calls is too large for Linux 6.1. */
+static __always_inline int er_tell_request(__u64 request)
 {
 	struct io_kiocb *req = (void *)request;
 	struct er_shapes *shapes;
@@ -134,8 +175,7 @@ int BPF_PROG(er_uring, void *ring, __u64 request)
 	struct er_call *call;
 	__u8 opcode, skip;
 
-	if (!bpf_core_field_exists(req->cqe.res) || !req) /* one more completion of a request that goes on has none */
-		return 0;
+	er_note_completed(req);
 	shapes = er_get_shapes();
 	opcode = BPF_CORE_READ(req, opcode);
 	if (!shapes || opcode >= ER_URING_OPS)
@@ -168,6 +208,71 @@ int BPF_PROG(er_uring, void *ring, __u64 request)
 		call->file = shape->fd ? BPF_CORE_READ(req, file) : NULL;
 	er_send_call(call, shape);
 	er_ring_forget(request, opcode);
+	return 0;
+}
+
+/* What comes behind the request differs from kernel to kernel, and is in the request as well. */
+SEC("tp_btf/io_uring_complete")
+int BPF_PROG(er_uring, void *ring, __u64 request)
+{
+	struct io_kiocb *req = (void *)request;
+
+	/* one more completion of a request that goes on has none */
+	if (bpf_core_field_exists(req->cqe.res) && req)
+		er_tell_request(request);
+	return 0;
+}
+
+static __always_inline bool er_is_completion(struct io_kiocb *req, struct io_ring_ctx *ring, __u64 user_data, __s32 res)
+{
+	return BPF_CORE_READ(req, ctx) == ring && BPF_CORE_READ(req, cqe.user_data) == user_data &&
+	       BPF_CORE_READ(req, cqe.res) == res && !(BPF_CORE_READ(req, flags) & REQ_F_CQE_SKIP);
+}
+
+/*
+ * Which request a completion is of that found no room in its ring. A worker has it in hand. Else it is one of those
+ * that the ring completes at once, in the order of their list: the first that fits, behind the one that was last.
+ */
+static __always_inline struct io_kiocb *er_without_room(struct io_ring_ctx *ring, __u64 user_data, __s32 res)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct io_kiocb *req = NULL, *found = NULL;
+	struct io_wq_work_node *node;
+	struct io_worker *worker;
+	__u64 last = er_last_completed(ring);
+	int i;
+
+	if (BPF_CORE_READ(task, flags) & PF_IO_WORKER) {
+		worker = BPF_CORE_READ(task, worker_private);
+		req = (void *)BPF_CORE_READ(worker, cur_work) - bpf_core_field_offset(req->work);
+		/* some kernels tell of the completion, and then find no room for it */
+		return (__u64)req != last && er_is_completion(req, ring, user_data, res) ? req : NULL;
+	}
+	node = BPF_CORE_READ(ring, submit_state.compl_reqs.first);
+	for (i = 0; i < ER_COMPLETED_AT_ONCE; i++) {
+		if (!node)
+			return found;
+		req = (void *)node - bpf_core_field_offset(req->comp_list);
+		if ((__u64)req == last)
+			found = NULL;
+		else if (!found && er_is_completion(req, ring, user_data, res))
+			found = req;
+		node = BPF_CORE_READ(node, next);
+	}
+	return found;
+}
+
+/* A raw one: older kernels lack it, and would refuse the whole object. */
+SEC("raw_tp/io_uring_cqe_overflow")
+int er_uring_full(struct bpf_raw_tracepoint_args *args)
+{
+	struct io_kiocb *req = NULL;
+
+	if (!bpf_core_field_exists(req->cqe.res))
+		return 0;
+	req = er_without_room((struct io_ring_ctx *)args->args[0], args->args[1], args->args[2]);
+	if (req)
+		er_tell_request((__u64)req);
 	return 0;
 }
 

@@ -38,8 +38,11 @@ class Rings:
             return []
         # the tracepoint was renamed in Linux 6.4; a kernel has one of the two
         submitted = [p for name in ("er_submit_req", "er_submit_sqe") if (p := self._program(name)) is not None]
+        # where a ring has no room for a completion, that is told of by another tracepoint
+        full = self._program("er_uring_full")
+        completions = (completed,) if full is None else (completed, full)
         if not needed:
-            for program in (completed, *submitted):
+            for program in (*completions, *submitted):
                 program.detach()
             self.sweep(None)
             return []
@@ -49,10 +52,11 @@ class Rings:
                 _attach_one(submitted)
         except LoadError as error:
             refused.append(error.message)
-        try:
-            completed.attach()
-        except LoadError as error:
-            refused.append(error.message)
+        for program in completions:
+            try:
+                program.attach()
+            except LoadError as error:
+                refused.append(error.message)
         return refused
 
     def sweep(self, now_ns: int | None) -> None:

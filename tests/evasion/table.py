@@ -112,6 +112,7 @@ _FAMILIES: Final = (
             "uring_open_polled": "opened by io_uring's kernel thread",
             "uring_own_table": "opened by io_uring into its own table, and read from there",
             "uring_silent": "opened and read by io_uring, without completions",
+            "uring_no_room": "opened and read by io_uring, whose completions find no room",
             "uring_links": "a hard link made by io_uring",
             "uring_read": "read by io_uring",
             "uring_connect": "connected and sent by io_uring",

@@ -288,6 +288,42 @@ print(*completions(ring, 1))
     assert [event.get("ret") for event in run.of("unlink")] == [-2]
 
 
+def test_what_finds_no_room_for_its_completion_is_told_once_and_in_order(live: Live, tmp_path: Path) -> None:
+    for name in ("one", "two", "gone"):
+        (tmp_path / name).write_text(name * 3)
+    run = through_ring(
+        live,
+        tmp_path,
+        PUSH
+        + """
+ring = Ring()
+for _ in range(15):
+    assert push(ring, 0, -1, None) == 1
+# the first takes the last place; all look the same, but for what they do
+one, two = os.open("one", os.O_RDONLY), os.open("two", os.O_RDONLY)
+room = buf(bytes(9))
+tail, = struct.unpack_from("I", ring.sq, ring.tail)
+for n, fd in enumerate((one, two, one, two)):
+    at = (tail + n) % 8
+    struct.pack_into("BBHiQQIIQ24x", ring.sqes, at * 64, 22, 0, 0, fd, 0, ctypes.addressof(room), 9, 0, 7)
+    struct.pack_into("I", ring.sq, ring.array + at * 4, at)
+struct.pack_into("I", ring.sq, ring.tail, tail + 4)
+assert syscall(426, ring.fd, 4, 0, 0, 0, 0) == 4
+assert push(ring, 18, -100, buf(b"two")) == 1
+assert push(ring, 36, -100, buf(b"gone")) == 1
+while os.path.exists("gone"):
+    pass
+time.sleep(0.05)  # the worker has unlinked it, and completes the request now
+""",
+    )
+    rings = [e for e in run.events if Flag.IO_URING in e.flags]
+    here = os.fsencode(tmp_path)
+    told = [(e.type.name, e.get("path"), e.get("ret")) for e in rings if e.type.name != "open"]
+    reads = [("read", here + b"/" + name, 9) for name in (b"one", b"two", b"one", b"two")]
+    assert told == [*reads, ("unlink", here + b"/gone", 0)]
+    assert [e.get("path") for e in rings if e.type.name == "open"] == [here + b"/two"]
+
+
 def test_what_comes_of_one_request_again_and_again_is_not_told(live: Live, tmp_path: Path) -> None:
     run = through_ring(
         live,

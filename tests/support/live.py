@@ -38,6 +38,9 @@ def buf(raw):
     return ctypes.create_string_buffer(raw)
 """
 
+#: Records to a batch: a busy machine makes more at once than one frame holds.
+_BATCH = 1000
+
 
 class Live:
     """A sensor of its own: its maps, objects, table and decoder."""
@@ -76,10 +79,18 @@ class Live:
     def drain(self) -> list[Event]:
         """Returns all events since the last call, taken through the stream's own encoding."""
         ring = self.sensor.ring
+        events: list[Event] = []
+        count = 0
         while (record := ring.next()) is not None:
             self.decoder.decode(ring.data, *record)
+            count += 1
+            if not count % _BATCH:
+                events += self._taken()
         ring.release()
         assert self.decoder.refused == 0
+        return events + self._taken()
+
+    def _taken(self) -> list[Event]:
         batch = self.builder.take()
         (decoded,) = FrameDecoder().feed(encode(batch))
         assert decoded == batch

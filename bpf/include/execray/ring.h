@@ -10,6 +10,7 @@
 #define ER_REQ(type, req) ((struct type *)&(req)->cmd)
 #define ER_URING_OPS	  64
 #define PF_KTHREAD	  0x00200000
+#define REQ_F_CQE_SKIP	  (1 << 6) /* IOSQE_CQE_SKIP_SUCCESS_BIT: the lower bits of both are the same */
 
 /* Which arguments of the system call of an operation are names, or texts; 0: none. */
 static __always_inline void er_ring_places(__u32 opcode, __u32 *first, __u32 *second)

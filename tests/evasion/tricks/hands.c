@@ -207,6 +207,28 @@ static void uring_silent(void)
 	send_out((const char *)data, strlen((const char *)data));
 }
 
+/* Nobody takes completions, so there is soon no room for more. */
+static void uring_no_room(void)
+{
+	struct ring ring = ring_open(0);
+	int next = must(dup(ring.fd), "dup"), tries, i;
+	volatile char data[ROOM] = "";
+
+	close(next);
+	for (i = 0; i <= (int)*ring.cq_mask; i++)
+		ring_begin(&ring, (struct io_uring_sqe){.opcode = IORING_OP_NOP});
+	ring_begin(&ring,
+		   (struct io_uring_sqe){.opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (uintptr_t)at(DECOY)});
+	for (tries = 0; tries < 5000 && fcntl(next, F_GETFD) < 0; tries++)
+		nap_ms(1);
+	ring_begin(&ring,
+		   (struct io_uring_sqe){
+			   .opcode = IORING_OP_READ, .fd = next, .addr = (uintptr_t)data, .len = sizeof(data) - 1});
+	for (tries = 0; tries < 5000 && !data[0]; tries++)
+		nap_ms(1);
+	send_out((const char *)data, strlen((const char *)data));
+}
+
 static void uring_links(void)
 {
 	struct ring ring = ring_open(0);
@@ -337,6 +359,7 @@ static const struct trick tricks[] = {
 	TRICK(uring_open_polled),
 	TRICK(uring_own_table),
 	TRICK(uring_silent),
+	TRICK(uring_no_room),
 	TRICK(uring_links),
 	TRICK(uring_read),
 	TRICK(uring_connect),
