@@ -39,7 +39,7 @@ int er_gate_ask(void *ctx)
 	bpf_probe_read_kernel(work, sizeof(*work), &asked->work);
 	plan = er_gate_plan(work->half);
 	if (plan)
-		asked->verdict = er_gate_decide(plan, work);
+		asked->verdict = !er_gate_rests(plan, work) && er_gate_decide(plan, work);
 	return 0;
 }
 

@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from execray.errors import PeerError
 from execray.gate.encoding import digest_of, encode_plan
-from execray.gate.memory import FOR_EVER, until_ns
+from execray.gate.memory import FOR_EVER, until_ns, waits_for, with_any
 from execray.gate.plan import ROW_ALL, CodeTest, GatePlan, Input, NumberTest
 from execray.gate.verdict import words
-from execray.schema.catalog import EVENT_BY_CODE
+from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME
 from execray.schema.layout import (
     ER_GATE_BLOOM,
     ER_GATE_BUCKET,
@@ -33,9 +33,11 @@ from execray.schema.layout import (
     ER_GATE_INPUT,
     ER_GATE_KEYS,
     ER_GATE_NUMBERS,
+    ER_GATE_OWN,
     ER_GATE_ROWS,
     ER_GATE_SHADOW,
     ER_GATE_SLOTS,
+    ER_GATE_WAITS,
     ER_GATE_WORDS,
     GATE_AT,
     GATE_BYTES,
@@ -53,6 +55,8 @@ from tracerd.bpf import Map, MapType
 from tracerd.names import Names
 
 _EVERY_CODE: Final = (1 << ER_GATE_CODES) - 1
+#: What such a call leaves behind is kept although its event is dropped, so each is looked at.
+_SETUID: Final = EVENT_BY_NAME["setuid"].code
 _COMM: Final = 1 << ER_GATE_INPUT["ER_GATE_COMM"]
 _FILE: Final = 1 << ER_GATE_INPUT["ER_GATE_FILE"]
 _ACTOR: Final = frozenset({Input.UID, Input.EUID})
@@ -83,7 +87,8 @@ def table_of(plan: GatePlan, generation: int, now_ns: int) -> bytes:
     begins = sum(1 << bit for bit in plan.slots if first >> bit & 1)
     for code in plan.codes:
         at, mine = GATE_AT["code"][0] + code.code * GATE_CODE.size, words(code)
-        out[at : at + GATE_CODE.size] = _code(code, by_file=named & mine != 0, begins=begins & mine != 0)
+        asks = _FILE if named & mine else 0
+        out[at : at + GATE_CODE.size] = _code(code, asks, begins & mine != 0, waits_for(plan, code))
     for index, row in enumerate(plan.rows):
         at = rows + index * GATE_ROW.size
         out[at : at + GATE_ROW.size] = row.to_bytes(GATE_ROW.size, "little")
@@ -115,25 +120,30 @@ def _put_slots(out: bytearray, plan: GatePlan, now_ns: int) -> None:
     _put(out, "first", struct.pack("<I", plan.first))
     _put(out, "named", struct.pack("<I", plan.named))
     windows = [0] * ER_GATE_SLOTS
-    settled = [0] * ER_GATE_SLOTS
+    settled = _every_slot({slot: until_ns(window, now_ns) for slot, window in plan.windows.items()})
     for slot, window in plan.windows.items():
         windows[slot] = FOR_EVER if window is None else window
-        settled[slot] = until_ns(window, now_ns)
     _put(out, "window_ns", struct.pack(f"<{ER_GATE_SLOTS}Q", *windows))
     _put(out, "settled_ns", struct.pack(f"<{ER_GATE_SLOTS}Q", *settled))
     for bit, slot in plan.slots.items():
         struct.pack_into("<H", out, GATE_AT["slot"][0] + 2 * bit, slot)
 
 
-def _code(code: CodeTest, *, by_file: bool, begins: bool) -> bytes:
+def _every_slot(ends: Mapping[int, int]) -> list[int]:
+    known = with_any(ends)
+    return [known.get(slot, 0) for slot in range(ER_GATE_SLOTS)]
+
+
+def _code(code: CodeTest, asks: int, begins: bool, waits: tuple[int, ...]) -> bytes:
     numbers = b"".join(map(_number, code.numbers)).ljust(ER_GATE_NUMBERS * GATE_NUMBER.size, b"\0")
-    asks = sum(1 << which for which in {number.input for number in code.numbers} & _ACTOR)
+    asks |= sum(1 << which for which in {number.input for number in code.numbers} & _ACTOR)
     if code.comm_free != ROW_ALL:
         asks |= _COMM
-    if by_file:
-        asks |= _FILE
+    slots = struct.pack(f"<{len(waits)}H", *waits).ljust(2 * ER_GATE_WAITS, b"\0")
     rows = (code.all, code.path_free, code.path_nameless, code.path_missing, code.comm_free)
-    return GATE_CODE.pack(code.first_word, code.end_word, *rows, len(code.numbers), asks, begins, numbers)
+    return GATE_CODE.pack(
+        code.first_word, code.end_word, *rows, len(code.numbers), asks, begins, len(waits), slots, numbers
+    )
 
 
 def _number(number: NumberTest) -> bytes:
@@ -239,6 +249,7 @@ class Gate:
         self._half = 0
         self._settled = False
         self._digest = ""
+        self.waiting = 0  # er_config::waiting
         self._written = [0] * ER_GATE_HALVES  # bytes
         self._plan: GatePlan | None = None  # the one in use
         self.files = GateFiles()
@@ -255,7 +266,7 @@ class Gate:
         Waits until no program runs that might still read that table: some milliseconds.
         """
         if plan is None or self.mode == "off":
-            self._half, self._plan, self._digest = 0, None, ""
+            self._half, self._plan, self._digest, self.waiting = 0, None, "", 0
             return
         if plan == self._plan:
             return  # and what has begun stays
@@ -270,6 +281,7 @@ class Gate:
             self._view[at + len(table) : at + was] = bytes(was - len(table))
         self._written[half - 1] = len(table)
         self._half, self._plan = half, plan
+        self.waiting = sum(1 << code.code for code in plan.codes if code.code != _SETUID and waits_for(plan, code))
         self._settled, self._digest = not plan.windows, digest_of(encode_plan(plan))
 
     def loaded(self) -> None:
@@ -287,14 +299,16 @@ class Gate:
 
         Until then everything counts as begun at that moment. Returns whether it is. Raises PeerError for what is no slot or time.
         """
-        if not all(0 < slot < ER_GATE_SLOTS and 0 <= end <= FOR_EVER for slot, end in ends.items()):
+        if not all(
+            0 < slot < ER_GATE_SLOTS and slot != ER_GATE_OWN and 0 <= end <= FOR_EVER for slot, end in ends.items()
+        ):
             raise PeerError("a slot or its end is out of range")
         if not self._half or generation != self.generation:
             return False
         at = GATE_AT["settled_ns"][0] + (self._half - 1) * GATE_BYTES
         with memoryview(self._view).cast("Q") as words:
-            for slot in range(ER_GATE_SLOTS):
-                words[at // 8 + slot] = ends.get(slot, 0)  # each in one store, as programs read it
+            for slot, end in enumerate(_every_slot(ends)):
+                words[at // 8 + slot] = end  # each in one store, as programs read it
         self._settled = True
         return True
 

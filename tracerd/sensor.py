@@ -252,8 +252,10 @@ class Sensor:
         wanted, followed = (
             sum(1 << code for code in codes if code < FIRST_ADDED) for codes in (self.wanted, self._followed)
         )
-        packed = CONFIG.pack(wanted, self._content, *self._heartbeat, self.gate.value, followed)
-        self._config[: CONFIG.size] = packed
+        waiting = self.gate.waiting & ~followed  # each of what somebody follows is looked at
+        self._config[: CONFIG.size] = CONFIG.pack(
+            wanted, self._content, *self._heartbeat, self.gate.value, followed, waiting
+        )
 
     def hide(self, pid: int, start_ns: int, *, children: bool = False) -> None:
         """Drops the events of one of ExecRay's own processes in the kernel. Raises OSError when there are too many."""

@@ -17,6 +17,7 @@ from execray.errors import PeerError
 from execray.gate.hashes import MAX_SUFFIX
 from execray.gate.plan import (
     ALL_BITS,
+    CELL_SLOTS,
     MAX_BITS,
     MAX_BOUNDS,
     MAX_CODES,
@@ -86,7 +87,7 @@ def decode_plan(raw: bytes) -> GatePlan:
     _need(isinstance(rows, tuple) and len(rows) <= MAX_ROWS - 2, "rows")
     all_rows = (0, ALL_BITS, *map(_unpacked, rows))
     count = len(all_rows)
-    row, slot = _below(count, "a row's number"), _between(1, MAX_SLOTS, "a slot")
+    row = _below(count, "a row's number")
     return GatePlan(
         codes=_codes(codes, count),
         open_codes=frozenset(_all(open_codes, _below(MAX_CODES, "a code"), MAX_CODES)),
@@ -95,7 +96,7 @@ def decode_plan(raw: bytes) -> GatePlan:
         suffixes=_ascending(_all(suffixes, _between(1, MAX_SUFFIX + 1, "a suffix"), MAX_SUFFIXES), "suffixes"),
         first=row(first),
         named=row(named),
-        slots=_slots(slots, windows := _pairs(windows, slot, _window, MAX_SLOTS)),
+        slots=_slots(slots, windows := _pairs(windows, _slot, _window, MAX_SLOTS)),
         windows=windows,
     )
 
@@ -103,12 +104,18 @@ def decode_plan(raw: bytes) -> GatePlan:
 _LENGTH: Final = 10
 
 
+def _slot(value: object) -> int:
+    slot = _between(1, MAX_SLOTS, "a slot")(value)
+    _need(slot != CELL_SLOTS, "slots")
+    return slot
+
+
 def _window(value: object) -> int | None:
     return None if value is None else _below(_I63, "a window")(value)
 
 
 def _slots(items: object, windows: Mapping[int, int | None]) -> dict[int, int]:
-    found = _pairs(items, _below(MAX_BITS, "a bit"), _between(1, MAX_SLOTS, "a slot"), MAX_BITS)
+    found = _pairs(items, _below(MAX_BITS, "a bit"), _slot, MAX_BITS)
     _need(windows.keys() >= set(found.values()), "slots")
     return found
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from execray.gate.plan import CELL_SLOTS, MAX_LOOKS, MAX_WORDS, WORD_BITS, GatePlan
-from execray.gate.verdict import Facts, possible
+from execray.gate.plan import CELL_SLOTS, MAX_LOOKS, MAX_WAITS, MAX_WORDS, WORD_BITS, CodeTest, GatePlan
+from execray.gate.verdict import Facts, possible, words
 
 #: Processes that something has begun in, at most; of the others it counts for the whole host.
 MAX_CELLS: Final = 8192
@@ -19,6 +19,31 @@ def until_ns(window_ns: int | None, time_ns: int) -> int:
     return FOR_EVER if window_ns is None else min(time_ns + window_ns, FOR_EVER)
 
 
+def any_of(slot: int) -> int:
+    """Returns the slot that stands for all of its kind: what has begun in any of them has in that."""
+    return 0 if slot < CELL_SLOTS else CELL_SLOTS
+
+
+def with_any(ends: Mapping[int, int]) -> dict[int, int]:
+    """Returns ends by slots, and those of the slots that stand for all of a kind."""
+    out = dict(ends)
+    for slot, end in ends.items():
+        out[any_of(slot)] = max(out.get(any_of(slot), 0), end)
+    return out
+
+
+def waits_for(plan: GatePlan, code: CodeTest) -> tuple[int, ...]:
+    """Returns the slots that all of a code's bits wait for, those of all where they are many; none where some don't wait."""
+    mine = plan.rows[code.all] & words(code)
+    if not mine or mine & plan.rows[plan.first] or code.code in plan.open_codes:
+        return ()
+    found = {plan.slots.get(bit) for bit in bits(mine)}
+    slots = sorted(slot for slot in found if slot is not None)
+    if len(slots) < len(found):
+        return ()
+    return tuple(slots if len(slots) <= MAX_WAITS else dict.fromkeys(map(any_of, slots)))
+
+
 class Memory:
     """The state of one plan, from when it came. It is forgotten by time, by the end of a process, and with the plan."""
 
@@ -27,14 +52,15 @@ class Memory:
         self._plan = plan
         self._first = plan.rows[plan.first]
         self._max_cells = max_cells
-        self._settled = {slot: until_ns(window, since_ns) for slot, window in plan.windows.items()}
+        self._settled = with_any({slot: until_ns(window, since_ns) for slot, window in plan.windows.items()})
+        self._waits = {code.code: waits_for(plan, code) for code in plan.codes}
         self._host: dict[int, int] = {}
         self._cells: dict[int, dict[int, int]] = {}  # by pid
         self.begun = 0  # how often something began
 
     def settle(self, ends: Mapping[int, int]) -> None:
         """Takes the ends, in ns, of what had begun before the plan came, by slots; of the other slots nothing had."""
-        self._settled = dict(ends)
+        self._settled = with_any(ends)
 
     def ended(self, pid: int) -> None:
         """Forgets a process, whose last thread has ended."""
@@ -42,6 +68,9 @@ class Memory:
 
     def passes(self, facts: Facts, pid: int, time_ns: int) -> bool:
         """Whether an event passes; to be asked once for each, in their order. pid: who acts."""
+        waits = self._waits.get(facts.code)
+        if waits and not any(self._has_begun(slot, pid, time_ns) for slot in waits):
+            return False
         found = possible(self._plan, facts)
         for bit in bits(found & self._first):
             if bit in self._plan.slots:
@@ -57,16 +86,16 @@ class Memory:
         ends = self._host
         if slot < CELL_SLOTS and (pid in self._cells or len(self._cells) < self._max_cells):
             ends = self._cells.setdefault(pid, {})
-        ends[slot] = max(ends.get(slot, 0), until_ns(self._plan.windows[slot], time_ns))
+        for at in (slot, any_of(slot)):
+            ends[at] = max(ends.get(at, 0), until_ns(self._plan.windows[slot], time_ns))
 
     def _awaits(self, word: int, base: int, pid: int, time_ns: int) -> bool:
         looks = list(bits(word))
-        return any(self._has_begun(base + bit, pid, time_ns) for bit in looks[:MAX_LOOKS]) or len(looks) > MAX_LOOKS
+        slots = [self._plan.slots.get(base + bit) for bit in looks[:MAX_LOOKS]]
+        begun = any(slot is None or self._has_begun(slot, pid, time_ns) for slot in slots)
+        return begun or len(looks) > MAX_LOOKS
 
-    def _has_begun(self, bit: int, pid: int, time_ns: int) -> bool:
-        slot = self._plan.slots.get(bit)
-        if slot is None:
-            return True
+    def _has_begun(self, slot: int, pid: int, time_ns: int) -> bool:
         ends = [self._settled.get(slot, 0), self._host.get(slot, 0)]
         if slot < CELL_SLOTS:
             ends.append(self._cells.get(pid, {}).get(slot, 0))

@@ -21,9 +21,11 @@ MAX_NUMBERS: Final = 6  # tests of numbers, for one code
 MAX_BOUNDS: Final = 16  # of one of them
 MAX_MASKS: Final = 8
 MAX_SUFFIXES: Final = 8  # different lengths
-#: What has begun is kept by slots, 0 for none: those below CELL_SLOTS for each process by itself, the others for the host.
+#: What has begun is kept by slots: those from 1 for each process by itself, those above CELL_SLOTS for the host.
 MAX_SLOTS: Final = 512
 CELL_SLOTS: Final = 64
+#: Slots that all bits of one code wait for are asked by themselves up to so many, and else all of their kind together.
+MAX_WAITS: Final = 3
 #: Of the bits of one word that wait, so many are looked at; with more the event passes.
 MAX_LOOKS: Final = 8
 

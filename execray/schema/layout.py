@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 16
+ER_ABI_VERSION: Final = 17
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -35,6 +35,7 @@ ER_GATE_FILES: Final = 8192
 ER_GATE_HALVES: Final = 2
 ER_GATE_SLOTS: Final = 512
 ER_GATE_OWN: Final = 64
+ER_GATE_WAITS: Final = 3
 ER_GATE_LOOKS: Final = 8
 ER_GATE_CELLS: Final = 8192
 ER_GATE_CASE_MAX: Final = 4224
@@ -216,7 +217,7 @@ ER_SETUID_CALL: Final = {
 
 
 class Config(NamedTuple):
-    """struct er_config, 32 bytes without its tail."""
+    """struct er_config, 40 bytes without its tail."""
 
     wanted: int
     content: int
@@ -224,9 +225,10 @@ class Config(NamedTuple):
     heartbeat_tid: int
     gate: int
     followed: int
+    waiting: int
 
 
-CONFIG: Final = Struct("<QIIIIQ")
+CONFIG: Final = Struct("<QIIIIQQ")
 
 
 class Connect(NamedTuple):
@@ -331,24 +333,25 @@ GATE_AT: Final = {
     "settled_ns": (4120, 4096),
     "until_ns": (8216, 4096),
     "slot": (12312, 8192),
-    "suffix": (20504, 8),
-    "bloom": (20512, 8192),
-    "bucket": (28704, 8200),
-    "key": (36904, 65536),
-    "key_row": (102440, 16384),
-    "code": (118824, 53760),
-    "row": (172584, 2097152),
+    "celled": (20504, 4096),
+    "suffix": (24600, 8),
+    "bloom": (24608, 8192),
+    "bucket": (32800, 8200),
+    "key": (41000, 65536),
+    "key_row": (106536, 16384),
+    "code": (122920, 54272),
+    "row": (177192, 2097152),
 }
-GATE_BYTES: Final = 2269736
+GATE_BYTES: Final = 2274344
 
 #: struct er_gate_case: member -> offset, size
 GATE_CASE_AT: Final = {
-    "work": (0, 2656),
-    "verdict": (2656, 4),
-    "len": (2664, 64),
-    "path": (2728, 4224),
+    "work": (0, 2664),
+    "verdict": (2664, 4),
+    "len": (2672, 64),
+    "path": (2736, 4224),
 }
-GATE_CASE_BYTES: Final = 6952
+GATE_CASE_BYTES: Final = 6960
 
 
 class GateCell(NamedTuple):
@@ -371,7 +374,7 @@ GATE_CELL_KEY: Final = Struct("<II")
 
 
 class GateCode(NamedTuple):
-    """struct er_gate_code, 840 bytes without its tail."""
+    """struct er_gate_code, 848 bytes without its tail."""
 
     first_word: int
     end_word: int
@@ -383,10 +386,12 @@ class GateCode(NamedTuple):
     numbers: int
     asks: int
     begins: int
+    waits: int
+    slot: bytes
     number: bytes
 
 
-GATE_CODE: Final = Struct("<HHHHHHHHII816s")
+GATE_CODE: Final = Struct("<HHHHHHHHIIH6s816s")
 
 
 class GateFile(NamedTuple):
@@ -450,9 +455,10 @@ GATE_WORK_AT: Final = {
     "deep": (2120, 8),
     "begun": (2128, 8),
     "full": (2136, 8),
-    "fresh": (2144, 512),
+    "key": (2144, 8),
+    "fresh": (2152, 512),
 }
-GATE_WORK_BYTES: Final = 2656
+GATE_WORK_BYTES: Final = 2664
 
 
 class Header(NamedTuple):

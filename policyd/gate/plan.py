@@ -214,7 +214,7 @@ class _Builder:
         waits = {bit.waits for bit in self._at} - {None}
         policies = [number for number in range(len(self._tables)) if number in begins | waits]
         windows: dict[int, int | None] = {}
-        for first, end, by_process in ((1, CELL_SLOTS, True), (CELL_SLOTS, MAX_SLOTS, False)):
+        for first, end, by_process in ((1, CELL_SLOTS, True), (CELL_SLOTS + 1, MAX_SLOTS, False)):
             mine = [number for number in policies if of_process(self._tables[number].policy) is by_process]
             windows |= self._give_slots(mine, first, end)
         slots, always = {}, 0

@@ -24,6 +24,7 @@ static __always_inline __u64 load_word(const void *from)
 #define ER_GATE_LOAD(from) load_word(from)
 #define ER_GATE_CLOCK()	   0
 
+#include "execray/event.h"
 #include "execray/gate_plan.h"
 
 static struct er_gate_work *the_work;
@@ -44,7 +45,7 @@ static struct er_gate *er_gate_plan(__u32 half)
 static struct er_gate_cell *cells[CELLS];
 static __u32 owners[CELLS];
 
-static struct er_gate_cell *er_gate_cell(const struct er_gate_work *work, bool make)
+static struct er_gate_cell *er_gate_cell(struct er_gate_work *work, bool make)
 {
 	for (int i = 0; i < CELLS; i++) {
 		if (!cells[i] && make) {
@@ -83,7 +84,7 @@ int main(int argc, char **argv)
 		if (!the_work || !er_gate_read_case(asked))
 			return 3;
 		*the_work = asked->work;
-		putchar(er_gate_decide(the_plan, the_work) ? '1' : '0');
+		putchar(!er_gate_rests(the_plan, the_work) && er_gate_decide(the_plan, the_work) ? '1' : '0');
 		free(the_work);
 		free(asked);
 	}

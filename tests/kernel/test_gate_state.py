@@ -18,7 +18,7 @@ from execray.schema.layout import ER_GATE_CELLS, GATE_CELL, GATE_CELL_KEY
 from tests.support.live import PRELUDE, Live, Run
 
 OPEN, KILL = EVENT_BY_NAME["open"].code, EVENT_BY_NAME["kill"].code
-OWN, HOST = 1, CELL_SLOTS
+OWN, HOST = 1, CELL_SLOTS + 1
 SECOND = 1_000_000_000
 COMM = b"gate-state"
 #: The step that waits.
@@ -237,6 +237,32 @@ def test_an_event_that_passes_anyway_begins_what_it_begins(gated: Live, begin: P
     run = gated.python(f"open('/dev/null').close(); {WAIT}; {begins(begin)}; {WAIT}")
     assert kills(run) == 1
     assert len(run.of("open")) > 1
+
+
+def test_a_probe_arrives_although_nothing_awaits_it(gated: Live, begin: Path) -> None:
+    load(gated, plan_of(begin))
+    assert not kills(gated.python(WAIT))
+    before = gated.decoder.heartbeats.get(KILL)
+    code = f"import os, sys\nprint(flush=True)\nsys.stdin.readline()\n{WAIT}"
+    argv = [sys.executable, "-I", "-S", "-c", code]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None and child.stdin is not None
+            child.stdout.readline()
+            gated.sensor.set_heartbeat_thread(child.pid, child.pid)
+            child.communicate(b"\n", timeout=10)
+        finally:
+            child.kill()
+            gated.sensor.set_heartbeat_thread(0, 0)
+    gated.drain()
+    assert gated.decoder.heartbeats.get(KILL) != before
+
+
+def test_what_rests_is_counted_as_dropped(gated: Live, begin: Path) -> None:
+    load(gated, plan_of(begin))
+    before = gated.sensor.gate_status()["dropped"].get("kill", 0)
+    gated.python(f"for _ in range(500): {WAIT}")
+    assert gated.sensor.gate_status()["dropped"]["kill"] >= before + 500
 
 
 #: Two threads of many processes: one begins once, the other waits all the time.

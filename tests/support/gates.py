@@ -173,7 +173,8 @@ def random_plan(random: Random) -> GatePlan:
     keys = {random_key(random): row() for _ in range(random.choice((0, 3, 60)))}
     suffixes = tuple(sorted(random.sample((1, 3, 8, 9, 16), random.randrange(4))))
     opened = frozenset(random.sample(CODES, random.choice((0, 0, 1))))
-    slots = {bit: random_slot(random) for bit in range(bits) if random.random() < 0.5}
+    share, few = random.choice((0.5, 1)), [random_slot(random) for _ in range(random.choice((1, 3, 9)))]
+    slots = {bit: random.choice(few) for bit in range(bits) if random.random() < share}
     windows = {slot: random.choice((0, 5, 5, 100, None)) for slot in {*slots.values(), 1, MAX_SLOTS - 1}}
     first, named = (random.choice((0, 1, row())) for _ in range(2))
     return GatePlan(tuple(codes), opened, tuple(rows), keys, suffixes, first, named, slots, windows)
@@ -181,7 +182,8 @@ def random_plan(random: Random) -> GatePlan:
 
 def random_slot(random: Random) -> int:
     """Returns a slot: of few, so that they meet."""
-    return random.choice((1, 2, CELL_SLOTS - 1, CELL_SLOTS, MAX_SLOTS - 1, random.randrange(1, MAX_SLOTS)))
+    others = random.choice((random.randrange(1, CELL_SLOTS), random.randrange(CELL_SLOTS + 1, MAX_SLOTS)))
+    return random.choice((1, 2, CELL_SLOTS - 1, CELL_SLOTS + 1, MAX_SLOTS - 1, others))
 
 
 def _numbers(random: Random, rows: list[int]) -> tuple[NumberTest, ...]:

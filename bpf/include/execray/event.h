@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 16
+#define ER_ABI_VERSION 17
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -347,6 +347,7 @@ struct er_config {
 	__u32 heartbeat_tid;  /* ... this thread are liveness probes */
 	__u32 gate;	      /* the plan in use, 1 or 2; 0: everything passes. Or ER_GATE_SHADOW besides */
 	__u64 followed;	      /* bit 1 << er_event: somebody follows all of these, also what no policy wants */
+	__u64 waiting;	      /* bit 1 << er_event: the plan may have er_gate_code::waits */
 };
 
 #define ER_GATE_SHADOW 256 /* everything passes, flagged with what the gate says of it */

@@ -192,6 +192,50 @@ static __always_inline bool er_gate_is_named(const struct er_scratch *scratch)
 	return key.ino && files && bpf_map_lookup_elem(files, &key);
 }
 
+/*
+ * Whether an event that all wait for needs no look at all. A probe, and what is only watched, goes the long way. Not
+ * static: its caller stands below all others, and has no stack to spare on Linux 5.10.
+ */
+__noinline int er_gate_idle(__u32 event)
+{
+	struct er_config *config = er_get_config();
+	struct task_struct *task = er_this_task();
+	const struct er_gate *plan;
+	struct er_gate_work *work;
+	__u32 gate, tgid;
+
+	if (!config)
+		return false;
+	event &= ER_GATE_CODES - 1;
+	gate = config->gate;
+	if (!(gate & ER_GATE_HALF) || gate & ER_GATE_SHADOW)
+		return false;
+	work = er_gate_work();
+	plan = er_gate_plan(gate & ER_GATE_HALF);
+	if (!work || !plan)
+		return false;
+	tgid = ER_READ(er_can_load(), task, tgid);
+	if (tgid == config->heartbeat_tgid)
+		return false;
+	work->event = event;
+	work->half = gate & ER_GATE_HALF;
+	work->tgid = tgid;
+	work->now_ns = 0;
+	if (!er_gate_rests(plan, work))
+		return false;
+	work->dropped[event]++;
+	return true;
+}
+
+/* The same of a call's one event: most writes, where what waits for them hasn't begun. */
+static __always_inline bool er_gate_is_idle(__u32 event)
+{
+	struct er_config *config = er_get_config();
+
+	return event < ER_GATE_CODES && config && (config->waiting >> (event & (ER_GATE_CODES - 1)) & 1) &&
+	       er_gate_idle(event);
+}
+
 /* When the gate looked at the event at hand, where everything passes. */
 static __always_inline __u64 er_gate_looked_ns(void)
 {

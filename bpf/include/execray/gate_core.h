@@ -237,6 +237,12 @@ static __always_inline __u64 er_gate_now(struct er_gate_work *work)
 	return work->now_ns;
 }
 
+static __always_inline void er_gate_raise(volatile __u64 *until, __u64 end)
+{
+	if (*until < end)
+		*until = end;
+}
+
 /*
  * Notes that the policies of a bit's slot begin. A plain store: of two at once either may be the last, which makes a
  * difference of the time between them, and plans add a second to windows. Programs aren't preempted. The locked addition
@@ -247,8 +253,7 @@ __noinline int er_gate_begin(__u32 bit)
 	struct er_gate_work *work = er_gate_work();
 	struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
 	struct er_gate_cell *cell = NULL;
-	volatile __u64 *until;
-	__u64 end, window;
+	__u64 end;
 	__u32 slot;
 
 	if (!plan)
@@ -256,52 +261,79 @@ __noinline int er_gate_begin(__u32 bit)
 	slot = plan->slot[bit & (ER_GATE_PLACES - 1)] & (ER_GATE_SLOTS - 1);
 	if (!slot)
 		return 0;
-	window = plan->window_ns[slot];
-	end = er_gate_now(work) + window;
-	if (end < window)
-		end = ER_GATE_FOR_EVER;
-	until = &plan->until_ns[slot];
 	if (slot < ER_GATE_OWN) {
 		cell = er_gate_cell(work, true);
 		if (!cell)
 			work->full++;
 	}
-	if (cell)
-		until = &cell->until_ns[slot & (ER_GATE_OWN - 1)];
-	if (*until < end)
-		*until = end;
+	end = er_gate_now(work) + plan->window_ns[slot];
+	if (end < plan->window_ns[slot])
+		end = ER_GATE_FOR_EVER;
+	if (cell) {
+		er_gate_raise(&cell->until_ns[slot & (ER_GATE_OWN - 1)], end);
+		er_gate_raise(&cell->until_ns[0], end);
+		plan->celled[work->tgid & (ER_PID_SLOTS - 1)] = 1;
+	} else {
+		er_gate_raise(&plan->until_ns[slot], end);
+		er_gate_raise(&plan->until_ns[slot < ER_GATE_OWN ? 0 : ER_GATE_OWN], end);
+	}
 	__sync_fetch_and_add(&work->begun, 1);
 	return 0;
 }
 
 /*
- * Whether a bit that waits is awaited. An event that is dropped here has no time; it could not have had a later one
- * than that of this look, and so stands before any that begins afterwards.
+ * Whether a slot counts as begun for the process that acts. An event that is dropped by this has no time; it could not
+ * have had a later one than that of this look, and so stands before any that begins afterwards.
  */
-__noinline int er_gate_awaits(__u32 bit)
+static __always_inline bool er_gate_has_begun(const struct er_gate *plan, struct er_gate_work *work, __u32 slot)
 {
-	struct er_gate_work *work = er_gate_work();
-	const struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
-	const struct er_gate_cell *cell;
-	__u64 until, other;
-	__u32 slot;
+	__u64 until = *(const volatile __u64 *)&plan->until_ns[slot & (ER_GATE_SLOTS - 1)];
+	__u64 other = *(const volatile __u64 *)&plan->settled_ns[slot & (ER_GATE_SLOTS - 1)];
+	const struct er_gate_cell *cell = NULL;
 
-	if (!plan)
-		return 1;
-	slot = plan->slot[bit & (ER_GATE_PLACES - 1)] & (ER_GATE_SLOTS - 1);
-	if (!slot)
-		return 1;
-	until = *(const volatile __u64 *)&plan->until_ns[slot];
-	other = *(const volatile __u64 *)&plan->settled_ns[slot];
 	if (until < other)
 		until = other;
-	cell = slot < ER_GATE_OWN ? er_gate_cell(work, false) : NULL;
+	if (slot < ER_GATE_OWN && plan->celled[work->tgid & (ER_PID_SLOTS - 1)])
+		cell = er_gate_cell(work, false);
 	if (cell) {
 		other = *(const volatile __u64 *)&cell->until_ns[slot & (ER_GATE_OWN - 1)];
 		if (until < other)
 			until = other;
 	}
 	return until && until >= er_gate_now(work);
+}
+
+/*
+ * Whether nothing can want an event of this kind, whatever it is: all of its bits wait, and for what hasn't begun. Asked
+ * before anything of the event is known.
+ */
+static __always_inline bool er_gate_rests(const struct er_gate *plan, struct er_gate_work *work)
+{
+	const struct er_gate_code *code = &plan->code[work->event & (ER_GATE_CODES - 1)];
+	__u32 i;
+
+	if (plan->open >> (work->event & 63) & 1)
+		return false;
+	for (i = 0; i < ER_GATE_WAITS; i++) {
+		if (i >= code->waits)
+			break;
+		if (er_gate_has_begun(plan, work, code->slot[i]))
+			return false;
+	}
+	return code->waits && code->waits <= ER_GATE_WAITS;
+}
+
+/* Whether a bit that waits is awaited. */
+__noinline int er_gate_awaits(__u32 bit)
+{
+	struct er_gate_work *work = er_gate_work();
+	const struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
+	__u32 slot;
+
+	if (!plan)
+		return 1;
+	slot = plan->slot[bit & (ER_GATE_PLACES - 1)] & (ER_GATE_SLOTS - 1);
+	return !slot || er_gate_has_begun(plan, work, slot);
 }
 
 /* Whether one of these bits of a word is left; leaves those that are. Not static, as above. */

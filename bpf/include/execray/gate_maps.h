@@ -55,17 +55,21 @@ static __always_inline struct er_gate *er_gate_plan(__u32 half)
 }
 
 /* The cell of the process that acts, made where it has none yet. NULL where it isn't to be made, or there is no room. */
-static __always_inline struct er_gate_cell *er_gate_cell(const struct er_gate_work *work, bool make)
+static __always_inline struct er_gate_cell *er_gate_cell(struct er_gate_work *work, bool make)
 {
-	struct er_gate_cell_key key = {.tgid = work->tgid, .half = work->half};
 	void *cells = er_slot(&er_gate_cells_slot);
-	struct er_gate_cell *cell = cells ? bpf_map_lookup_elem(cells, &key) : NULL;
+	struct er_gate_cell *cell;
 
-	if (cell || !make || !cells)
+	if (!cells)
+		return NULL;
+	work->key.tgid = work->tgid; /* in memory: Linux 5.10 has no stack to spare */
+	work->key.half = work->half;
+	cell = bpf_map_lookup_elem(cells, &work->key);
+	if (cell || !make)
 		return cell;
 	/* where another thread was faster it is that thread's */
-	bpf_map_update_elem(cells, &key, &work->fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(cells, &key);
+	bpf_map_update_elem(cells, &work->key, &work->fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(cells, &work->key);
 }
 
 #endif

@@ -21,8 +21,10 @@
 #define ER_GATE_DEPTH	 32   /* components of a path; of a deeper one nothing is known */
 #define ER_GATE_FILES	 8192
 #define ER_GATE_HALVES	 2
-#define ER_GATE_SLOTS	 512 /* where it is kept that a policy has begun; 0 is none */
+#define ER_GATE_SLOTS	 512 /* where it is kept that a policy has begun */
 #define ER_GATE_OWN	 64  /* the slots below are each process's own, the others the host's */
+/* No policy has slots 0 and ER_GATE_OWN: there stands the latest of all of a process's own, and of all of the host's. */
+#define ER_GATE_WAITS	 3   /* slots that the bits of one event may wait for, to be asked before anything else */
 #define ER_GATE_LOOKS	 8   /* bits of one word that are asked whether they are awaited */
 #define ER_GATE_CELLS	 8192
 #define ER_GATE_FOR_EVER (~0ULL)
@@ -72,6 +74,8 @@ struct er_gate_code {
 	__u16 numbers;	     /* how many */
 	__u32 asks;	     /* bit 1 << enum er_gate_input: what must be looked at */
 	__u32 begins;	     /* whether some of its bits begin a policy */
+	__u16 waits;	     /* where all of its bits wait: for how many slots ... */
+	__u16 slot[ER_GATE_WAITS]; /* ... which these are; else 0 */
 	struct er_gate_number number[ER_GATE_NUMBERS];
 };
 
@@ -106,6 +110,7 @@ struct er_gate {
 	__u64 settled_ns[ER_GATE_SLOTS];   /* until when it counts that was begun before the plan came; tracerd's alone */
 	__u64 until_ns[ER_GATE_SLOTS];	   /* and what was begun since, anywhere; the programs' alone */
 	__u16 slot[ER_GATE_PLACES];	   /* that a bit begins, where it is among the first; else that it waits for */
+	__u8 celled[ER_PID_SLOTS];	   /* not 0 where a process of that slot may have a cell: by tgid, as in er_shapes */
 	__u8 suffix[ER_GATE_SUFFIXES];	   /* lengths 1 to 16 that some key has; the first 0 ends them */
 	__u64 bloom[ER_GATE_BLOOM];	   /* two bits for each key */
 	__u16 bucket[ER_GATE_BUCKETS + 4]; /* where a bucket's keys begin; the next one's begin ends them */
@@ -153,6 +158,7 @@ struct er_gate_work {
 	__u64 deep;  /* paths of more components than ER_GATE_DEPTH */
 	__u64 begun; /* how often some policy began */
 	__u64 full;  /* and there was no room for it in the process's cell */
+	struct er_gate_cell_key key;
 	struct er_gate_cell fresh; /* what a cell is at first: zeros */
 };
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from random import Random
+from typing import Any
 
-from execray.gate.plan import ALL_BITS, GatePlan
+from execray.gate.memory import waits_for
+from execray.gate.plan import ALL_BITS, ROW_ALL, CodeTest, GatePlan
 from execray.schema.catalog import EVENT_BY_NAME
-from execray.schema.layout import ER_GATE_BUCKET, GATE_AT, GATE_WORK_AT, GATE_WORK_BYTES
+from execray.schema.layout import ER_GATE_BUCKET, ER_GATE_OWN, ER_GATE_WAITS, GATE_AT, GATE_WORK_AT, GATE_WORK_BYTES
 from tests.support.gates import random_plan
 from tracerd.gate import GateCounts, table_of
 
@@ -58,3 +61,22 @@ def test_counts_of_all_processors_and_hooks_are_added_up() -> None:
     struct.pack_into("<Q", one, GATE_WORK_AT["deep"][0], 1)
     counts = GateCounts.of([bytes(one) * 2, bytes(one)])
     assert (counts.passed, counts.dropped, counts.deep) == ({"open": 9}, {"open": 15}, 3)
+
+
+def waiting(**more: Any) -> tuple[int, ...]:
+    """The slots of a code with bits 0 to 2."""
+    test = CodeTest(5, 0, 1, 2, 2, 2, 2, ROW_ALL)
+    plan = GatePlan((test,), rows=(0, ALL_BITS, 0b111, 0b100), first=0, slots={0: 9, 1: 7, 2: 7}, windows={7: 1, 9: 1})
+    return waits_for(dataclasses.replace(plan, **more), test)
+
+
+def test_a_kind_of_event_waits_where_each_of_its_bits_does() -> None:
+    assert waiting() == (7, 9)
+    assert waiting(first=3) == ()  # one of them is awaited always
+    assert waiting(slots={0: 9, 1: 7}) == ()  # one has no slot
+    assert waiting(open_codes=frozenset({5})) == ()
+    many = CodeTest(5, 0, 1, 2, 2, 2, 2, ROW_ALL)
+    slots = {bit: bit + 1 for bit in range(ER_GATE_WAITS + 1)}
+    plan = GatePlan((many,), rows=(0, ALL_BITS, 0b1111), first=0, slots=slots)
+    assert waits_for(plan, many) == (0,)
+    assert waits_for(dataclasses.replace(plan, slots={**slots, 0: ER_GATE_OWN + 1}), many) == (0, ER_GATE_OWN)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from execray.errors import PeerError
 from execray.gate.encoding import MAX_PLAN_BYTES, decode_plan, encode_plan
 from execray.gate.plan import (
+    CELL_SLOTS,
     MAX_BITS,
     MAX_KEYS,
     MAX_ROWS,
@@ -111,6 +112,8 @@ ROWS, CODES, OPEN, KEYS, SUFFIXES, FIRST, NAMED, SLOTS, WINDOWS = range(1, 10)
         put(FIRST, value=1.0),
         put(SLOTS, value=[MAX_BITS, 1]),
         put(SLOTS, value=[1, 0]),
+        put(SLOTS, value=[1, CELL_SLOTS]),
+        put(WINDOWS, value=[1, 1, CELL_SLOTS, 1, 511, 1]),
         put(SLOTS, value=[1, MAX_SLOTS]),
         put(SLOTS, value=[1, 2]),  # has no window
         put(SLOTS, value=[1]),
