@@ -193,7 +193,8 @@ class Machine:
 
         for position, row in enumerate(batch.events):
             code, time_ns, actor = row[0], row[1], row[2]
-            if time_ns > now:
+            # a LOST row's time is when somebody noticed, which may be long after what follows it
+            if time_ns > now and code:
                 now = time_ns
                 if now > wake:
                     store.expire(now)

@@ -34,10 +34,10 @@ class Reference(World):
         """Takes events in order and returns what they complete."""
         out: list[Found] = []
         for event in events:
-            self.advance(event.time_ns)
             if isinstance(event, Lost):
                 self.losses += 1
                 continue
+            self.advance(event.time_ns)
             if event.type.name == "exit":
                 self._begin_grace(event)
             for policy in self.policies:

@@ -270,6 +270,15 @@ def test_loss_taints_what_was_open_and_is_reported() -> None:
     assert engine.stats()["lost"] == 7
 
 
+def test_loss_that_is_noticed_late_ends_nothing_that_is_still_on_its_way() -> None:
+    engine = machine(policy("p", A, B, within_s=2))
+    story = Story().opens("a@0")
+    story.play.lost(1, at=5)
+    outputs = story.opens("b@1").told_to(engine)
+    assert [type(output) for output in outputs] == [SensorLoss, Match]
+    assert (engine.stats()["expired"], engine.stats()["late"]) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("flag", "partial"),
     [
