@@ -213,7 +213,11 @@ class Sensor:
         the events that are recorded only in processes that `armed` has; exec, fork and exit always are, in all. plan: what the
         gate lets pass of them; None: everything. followed: of which of them it lets all pass, while there is room to spare.
         inline: by which rules the kernel kills.
+
+        Raises ValueError, and changes nothing, where more events are one call than can be.
         """
+        codes, numbers, from_armed = frozenset(codes), frozenset(numbers), frozenset(from_armed)
+        table_of(codes, numbers, from_armed)
         self.wanted, self._content, self._numbers = frozenset(codes), content, frozenset(numbers)
         self._from_armed, self._followed = frozenset(from_armed), self.wanted.intersection(followed)
         refused = []
@@ -225,8 +229,8 @@ class Sensor:
         refused += self._rings.follow(
             any(call.uring for e in EVENTS if e.code in self.wanted for call in e.system_calls)
         )
-        self.gate.load(plan)
         self.inline.load(inline or InlinePlan())
+        self.gate.load(plan)  # last of what can fail: the gate takes its new table for the one in use from here on
         self._write_config()
         self.gate.loaded()
         return refused + self._others.want(self.wanted)
