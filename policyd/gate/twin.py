@@ -9,7 +9,7 @@ from execray.gate.memory import Memory
 from execray.gate.plan import GatePlan, Input
 from execray.gate.verdict import Facts, PathState, candidates
 from execray.schema.catalog import EVENT_BY_NAME
-from execray.schema.event import Event
+from execray.schema.event import Event, ProcessId
 from execray.schema.field import PATH_UNSURE, Flag
 from execray.schema.row import FILE_NAMES_NAME
 from policyd.engine.planning import ACTOR, SlotKey
@@ -30,12 +30,16 @@ class Gate:
     def __init__(self, plan: GatePlan, since_ns: int = 0) -> None:
         """since_ns: when the plan came."""
         self.memory = Memory(plan, since_ns)
+        self._ended: set[ProcessId] = set()
 
     def passes(self, event: Event) -> bool:
         """Whether the kernel would send the event; to be asked once for each, in their order."""
         pid = event.actor.id[0]
         if event.type.code == _EXIT:
             self.memory.ended(pid)
+            self._ended.add(event.actor.id)
+        if event.actor.id in self._ended:  # what an io_uring completes while its process ends
+            return True
         return self.memory.passes(facts_of(event), pid, event.time_ns)
 
 

@@ -14,6 +14,7 @@
 #define ER_S_IFMT	 0170000
 #define ER_S_IFIFO	 0010000
 #define ER_S_IFSOCK	 0140000
+#define ER_PF_EXITING	 0x00000004
 #define ER_RESTARTS	 (-516) /* -516 to -512: the kernel's own "restart this call", which the caller never sees */
 
 /* Hashes the names of the path that was walked just now, before another walk takes their place. */
@@ -236,6 +237,17 @@ static __always_inline bool er_gate_is_idle(__u32 event)
 	       er_gate_idle(event);
 }
 
+/*
+ * What an io_uring completes while its process ends comes after that end, by which what had begun there is forgotten. A
+ * system call of an ending process doesn't return.
+ */
+static __always_inline bool er_gate_is_late(const struct er_scratch *scratch)
+{
+	struct task_struct *task = er_this_task();
+
+	return scratch->call.uring && (ER_READ(er_can_load(), task, flags) & ER_PF_EXITING);
+}
+
 /* When the gate looked at the event at hand, where everything passes. */
 static __always_inline __u64 er_gate_looked_ns(void)
 {
@@ -272,7 +284,7 @@ static __always_inline bool er_gate_pass(const struct er_config *config, struct 
 	/* where all passes, what would have been dropped gets a time, too: er_gate_awaits() */
 	work->now_ns = gate & ER_GATE_SHADOW ? ER_GATE_CLOCK() : 0;
 	work->named = (plan->code[event].asks & 1 << ER_GATE_FILE) && er_gate_is_named(scratch);
-	pass = er_gate_verdict();
+	pass = er_gate_verdict() || er_gate_is_late(scratch);
 	if (!pass && !(gate & ER_GATE_SHADOW))
 		pass = er_followed(config, event);
 	if (pass)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The cells: what the gate knows to have begun in each process. Beside the plan, for the end of a process takes it out. */
+/* The cells: what the gate knows to have begun in each process. Beside the plan, for the end of a process takes it out.
+ */
 #ifndef EXECRAY_GATE_CELLS_H
 #define EXECRAY_GATE_CELLS_H
 

@@ -245,8 +245,8 @@ static __always_inline void er_gate_raise(volatile __u64 *until, __u64 end)
 
 /*
  * Notes that the policies of a bit's slot begin. A plain store: of two at once either may be the last, which makes a
- * difference of the time between them, and plans add a second to windows. Programs aren't preempted. The locked addition
- * is a full barrier: whoever looks after this event's record has taken its time, sees what is stored here.
+ * difference of the time between them, and plans add a second to windows. Programs aren't preempted. The locked
+ * addition is a full barrier: whoever looks after this event's record has taken its time, sees what is stored here.
  */
 __noinline int er_gate_begin(__u32 bit)
 {
@@ -304,8 +304,8 @@ static __always_inline bool er_gate_has_begun(const struct er_gate *plan, struct
 }
 
 /*
- * Whether nothing can want an event of this kind, whatever it is: all of its bits wait, and for what hasn't begun. Asked
- * before anything of the event is known.
+ * Whether nothing can want an event of this kind, whatever it is: all of its bits wait, and for what hasn't begun.
+ * Asked before anything of the event is known.
  */
 static __always_inline bool er_gate_rests(const struct er_gate *plan, struct er_gate_work *work)
 {
@@ -470,7 +470,8 @@ static __always_inline bool er_gate_decide(const struct er_gate *plan, struct er
 	if ((plan->open >> (work->event & 63) & 1) && !code->begins)
 		return true;
 	pass = er_gate_weigh(plan, work, code);
-	ER_GATE_BARRIER(); /* or what is asked twice is kept, and the verifier looks at all between once for each value */
+	ER_GATE_BARRIER(); /* or what is asked twice is kept, and the verifier looks at all between once for each value
+			    */
 	return pass || (plan->open >> (work->event & 63) & 1);
 }
 

@@ -54,7 +54,8 @@ static __always_inline struct er_gate *er_gate_plan(__u32 half)
 	return plans ? bpf_map_lookup_elem(plans, &index) : NULL;
 }
 
-/* The cell of the process that acts, made where it has none yet. NULL where it isn't to be made, or there is no room. */
+/* The cell of the process that acts, made where it has none yet. NULL where it isn't to be made, or there is no room.
+ */
 static __always_inline struct er_gate_cell *er_gate_cell(struct er_gate_work *work, bool make)
 {
 	void *cells = er_slot(&er_gate_cells_slot);

@@ -23,9 +23,10 @@
 #define ER_GATE_HALVES	 2
 #define ER_GATE_SLOTS	 512 /* where it is kept that a policy has begun */
 #define ER_GATE_OWN	 64  /* the slots below are each process's own, the others the host's */
-/* No policy has slots 0 and ER_GATE_OWN: there stands the latest of all of a process's own, and of all of the host's. */
-#define ER_GATE_WAITS	 3   /* slots that the bits of one event may wait for, to be asked before anything else */
-#define ER_GATE_LOOKS	 8   /* bits of one word that are asked whether they are awaited */
+/* No policy has slots 0 and ER_GATE_OWN: there stands the latest of all of a process's own, and of all of the host's.
+ */
+#define ER_GATE_WAITS	 3 /* slots that the bits of one event may wait for, to be asked before anything else */
+#define ER_GATE_LOOKS	 8 /* bits of one word that are asked whether they are awaited */
 #define ER_GATE_CELLS	 8192
 #define ER_GATE_FOR_EVER (~0ULL)
 #define ER_GATE_CASE_MAX 4224
@@ -66,15 +67,15 @@ struct er_gate_number {
 struct er_gate_code {
 	__u16 first_word; /* its bits are in these words */
 	__u16 end_word;
-	__u16 all;	     /* all of its bits: what nothing is known of contradicts none */
-	__u16 path_free;     /* bits that ask nothing of the path */
-	__u16 path_nameless; /* bits that a pipe, socket or memfd may have */
-	__u16 path_missing;  /* bits that an event without a file may have */
-	__u16 comm_free;     /* bits that ask nothing of the name */
-	__u16 numbers;	     /* how many */
-	__u32 asks;	     /* bit 1 << enum er_gate_input: what must be looked at */
-	__u32 begins;	     /* whether some of its bits begin a policy */
-	__u16 waits;	     /* where all of its bits wait: for how many slots ... */
+	__u16 all;		   /* all of its bits: what nothing is known of contradicts none */
+	__u16 path_free;	   /* bits that ask nothing of the path */
+	__u16 path_nameless;	   /* bits that a pipe, socket or memfd may have */
+	__u16 path_missing;	   /* bits that an event without a file may have */
+	__u16 comm_free;	   /* bits that ask nothing of the name */
+	__u16 numbers;		   /* how many */
+	__u32 asks;		   /* bit 1 << enum er_gate_input: what must be looked at */
+	__u32 begins;		   /* whether some of its bits begin a policy */
+	__u16 waits;		   /* where all of its bits wait: for how many slots ... */
 	__u16 slot[ER_GATE_WAITS]; /* ... which these are; else 0 */
 	struct er_gate_number number[ER_GATE_NUMBERS];
 };
@@ -103,14 +104,14 @@ struct er_gate_cell {
 /* One plan, whole: there is no second look-up that could fail or give another plan's. */
 struct er_gate {
 	__u64 generation;
-	__u64 open;			   /* bit 1 << er_event: not tested, all pass */
-	__u32 first;			   /* the row of the bits that are awaited always */
-	__u32 named;			   /* the row of the bits that ask for a file whatever leads to it */
-	__u64 window_ns[ER_GATE_SLOTS];	   /* how long what has begun counts; ER_GATE_FOR_EVER */
-	__u64 settled_ns[ER_GATE_SLOTS];   /* until when it counts that was begun before the plan came; tracerd's alone */
-	__u64 until_ns[ER_GATE_SLOTS];	   /* and what was begun since, anywhere; the programs' alone */
-	__u16 slot[ER_GATE_PLACES];	   /* that a bit begins, where it is among the first; else that it waits for */
-	__u8 celled[ER_PID_SLOTS];	   /* not 0 where a process of that slot may have a cell: by tgid, as in er_shapes */
+	__u64 open;			 /* bit 1 << er_event: not tested, all pass */
+	__u32 first;			 /* the row of the bits that are awaited always */
+	__u32 named;			 /* the row of the bits that ask for a file whatever leads to it */
+	__u64 window_ns[ER_GATE_SLOTS];	 /* how long what has begun counts; ER_GATE_FOR_EVER */
+	__u64 settled_ns[ER_GATE_SLOTS]; /* until when it counts that was begun before the plan came; tracerd's alone */
+	__u64 until_ns[ER_GATE_SLOTS];	 /* and what was begun since, anywhere; the programs' alone */
+	__u16 slot[ER_GATE_PLACES];	 /* that a bit begins, where it is among the first; else that it waits for */
+	__u8 celled[ER_PID_SLOTS]; /* not 0 where a process of that slot may have a cell: by tgid, as in er_shapes */
 	__u8 suffix[ER_GATE_SUFFIXES];	   /* lengths 1 to 16 that some key has; the first 0 ends them */
 	__u64 bloom[ER_GATE_BLOOM];	   /* two bits for each key */
 	__u16 bucket[ER_GATE_BUCKETS + 4]; /* where a bucket's keys begin; the next one's begin ends them */
@@ -150,7 +151,7 @@ struct er_gate_work {
 	__u32 comm_row;
 	__u16 row[ER_GATE_CHOSEN];
 	__u64 pass;
-	__u64 left; /* of a word: the bits that nothing contradicts */
+	__u64 left;		  /* of a word: the bits that nothing contradicts */
 	__u64 hit[ER_GATE_WORDS]; /* of the event's words: bits that the path has by its keys */
 	/* counts; tracerd adds up those of all processors */
 	__u64 passed[ER_GATE_CODES];

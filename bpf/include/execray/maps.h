@@ -130,8 +130,8 @@ static __always_inline bool er_wanted(const struct er_config *config, enum er_ev
 }
 
 /*
- * Whether an event that no policy wants is sent for somebody's sake who follows all of its kind. Most of the ring is kept
- * for detection: however many come, they can't push out what a policy wants.
+ * Whether an event that no policy wants is sent for somebody's sake who follows all of its kind. Most of the ring is
+ * kept for detection: however many come, they can't push out what a policy wants.
  */
 static __always_inline bool er_followed(const struct er_config *config, __u32 event)
 {
@@ -140,8 +140,8 @@ static __always_inline bool er_followed(const struct er_config *config, __u32 ev
 	if (!(config->followed >> (event & 63) & 1))
 		return false;
 	ring = er_slot(&er_ring_slot);
-	if (ring && bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) <
-			    bpf_ringbuf_query(ring, BPF_RB_RING_SIZE) / ER_FOLLOWED)
+	if (ring &&
+	    bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < bpf_ringbuf_query(ring, BPF_RB_RING_SIZE) / ER_FOLLOWED)
 		return true;
 	er_count(ER_COUNT_REFUSED);
 	return false;

@@ -25,7 +25,7 @@ __noinline int er_record(void)
 	if ((call->event == ER_EVENT_PROCMEM || call->event == ER_EVENT_PROCREAD) && call->nr != NR_PROCESS_VM_WRITEV &&
 	    call->nr != NR_PROCESS_VM_READV && !er_is_proc_mem(call->file))
 		return 0;
-	if (er_gate_is_idle(call->event))
+	if (!er_gate_is_late(scratch) && er_gate_is_idle(call->event))
 		return 0;
 	if (!er_begin(&scratch->record.exec.hdr, config, call->event))
 		return 0;
