@@ -13,6 +13,7 @@ struct er_plain er_keep_plain;
 struct er_connect er_keep_connect;
 struct er_ptrace er_keep_ptrace;
 struct er_setuid er_keep_setuid;
+struct er_cred_change er_keep_cred_change;
 struct er_config er_keep_config;
 struct er_shape er_keep_shape;
 struct er_self er_keep_self;

@@ -4,16 +4,19 @@
 #include "execray/creds.h"
 #include "execray/gate_cells.h"
 
+/* Behind paths of more than 14 KiB altogether a record has room for half as much. */
+#define ER_ARGV_LEAST (ER_ARGV_MAX / 2)
+
 static __always_inline void er_append_argv(struct er_exec *e, struct task_struct *task, __u32 at)
 {
 	__u64 start = BPF_CORE_READ(task, mm, arg_start);
 	__u64 end = BPF_CORE_READ(task, mm, arg_end);
-	__u64 len = end - start;
+	__u64 len = end - start, most = at > ER_TAIL_MAX - ER_ARGV_MAX ? ER_ARGV_LEAST : ER_ARGV_MAX;
 
 	if (end < start)
 		return;
-	if (len > ER_ARGV_MAX) {
-		len = ER_ARGV_MAX;
+	if (len > most) {
+		len = most;
 		e->hdr.flags |= ER_F_ARGV_TRUNCATED;
 	}
 	/* execve has just written these pages, so they are there; should one have left, tracerd asks /proc. */
@@ -43,6 +46,7 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	struct er_scratch *scratch = er_get_scratch();
 	struct er_exec *e;
 	struct file *file;
+	__u16 below_len;
 	long len;
 
 	/* exec by another thread than the leader: that thread takes over the leader's tid */
@@ -66,6 +70,9 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	e->argv_len = 0;
 	at = e->path_len = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
 	at &= ER_PATH_MAX - 1;
+	e->own_len = er_append_below(scratch, &e->tail[at], at, &below_len, &e->hdr.flags);
+	e->below_len = below_len;
+	at += below_len & (ER_PATH_MAX - 1);
 	len = bpf_probe_read_kernel_str(&e->tail[at], ER_PATH_MAX, BPF_CORE_READ(bprm, filename));
 	e->filename_len = len > 0 ? len - 1 : 0;
 	at += e->filename_len & (ER_PATH_MAX - 1);

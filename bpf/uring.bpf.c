@@ -45,6 +45,7 @@ static __always_inline void er_uring_socket(struct er_call *call, struct io_kioc
 	case IORING_OP_RECV:
 	case IORING_OP_SENDMSG:
 	case IORING_OP_SENDMSG_ZC:
+	case IORING_OP_RECVMSG:
 		call->arg[1] = (__u64)BPF_CORE_READ(message, buf);
 		call->arg[2] = (__u32)BPF_CORE_READ(message, len);
 	}

@@ -15,6 +15,7 @@ from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME, FIRST_ADDED_NUM
 from execray.schema.field import KILLER_SHIFT, PATH_UNSURE
 from execray.schema.layout import (
     CONNECT,
+    CRED_CHANGE,
     ER_EVENT,
     ER_SETUID_CALL,
     EXEC,
@@ -63,8 +64,8 @@ FileSlots: TypeAlias = tuple[int | None, int | None, int | None, bytes | None]
 
 #: The end of er_file, which with the path behind it says all of a file.
 _FILE_FIELDS: Final = slice(layout.File._fields.index("ino"), None)
-_FILE_AT: Final = FILE.size - struct.calcsize("<QIIHHHH")
-assert " ".join(layout.File._fields[_FILE_FIELDS]) == "ino dev generation i_mode path_len own_len below_len"
+_FILE_AT: Final = FILE.size - struct.calcsize("<QIII4xHHHH")
+assert " ".join(layout.File._fields[_FILE_FIELDS]) == "ino dev generation i_uid i_mode path_len own_len below_len"
 
 #: er_ptrace.nr -> the call's name
 _PROCMEM, _PROCREAD = (
@@ -105,6 +106,7 @@ class Decoder:
             code["exit"]: (EXIT.size, self._exit),
             code["open"]: (FILE.size, self._open),
             code["write"]: (FILE.size, self._write),
+            code["read"]: (FILE.size, self._read),
             code["connect"]: (CONNECT.size, self._connect),
             code["bind"]: (CONNECT.size, self._bind),
             code["listen"]: (CONNECT.size, self._listen),
@@ -115,7 +117,7 @@ class Decoder:
             code["procmem"]: (PTRACE.size, self._procmem),
             code["procread"]: (PTRACE.size, self._procread),
             code["setuid"]: (SETUID.size, self._setuid),
-            code["cred_change"]: (SETUID.size, self._cred_change),
+            code["cred_change"]: (CRED_CHANGE.size, self._cred_change),
             code["syscall"]: (PLAIN.size, self._syscall),
         }
         plain = plain_decoders(frozenset(EVENT_BY_CODE) - frozenset(self._handlers))
@@ -179,18 +181,21 @@ class Decoder:
 
     def _exec(self, record: bytes, flags: int) -> Slots:
         r = layout.Exec._make(EXEC.unpack_from(record))
-        lengths = (r.path_len, r.filename_len, r.cwd_len, r.cgroup_len, r.v1_len, r.argv_len)
-        path, filename, cwd, cgroup, v1, argv = cut(record, EXEC.size, *lengths)
+        lengths = (r.path_len, r.below_len, r.filename_len, r.cwd_len, r.cgroup_len, r.v1_len, r.argv_len)
+        path, below, filename, cwd, cgroup, v1, argv = cut(record, EXEC.size, *lengths)
+        task = layout.Task._make(TASK.unpack_from(record, HEADER.size))
+        process = self._table.get(task.pid, task.start_ns)
+        text, previous = self._builder.text, process.exe
         if r.ret == 0:
-            task = layout.Task._make(TASK.unpack_from(record, HEADER.size))
-            process = self._table.get(task.pid, task.start_ns)
             known = None if flags & _UNREADABLE else argv
             self._table.executed(process, walked_path(path, r.i_mode, r.ino), known, flags & _IMAGE, folder(cwd))
             self._table.contained(process, container(cgroup, v1), task.cgroup_id, by_id=not v1)
             self._table.parent_seen(process, (r.ppid, r.parent_start_ns))
             self._builder.forget_actors(process)
-        text = self._builder.text
-        return text(filename), text(file_id(r.dev, r.ino, r.generation)), result(r.ret)
+        fspath = path_in_filesystem(path, r.own_len, below)
+        owner, mode = (r.i_uid, r.i_mode & 0o7777) if r.ino else (None, None)
+        ident = file_id(r.dev, r.ino, r.generation)
+        return text(filename), text(ident), text(fspath), text(previous), owner, mode, result(r.ret)
 
     def _forked(self, record: bytes) -> None:
         r = layout.Fork._make(FORK.unpack_from(record))
@@ -206,7 +211,7 @@ class Decoder:
 
     def _new_file(self, record: bytes, key: bytes) -> FileSlots:
         """Adds a file to the batch; returns `path`, `file.id` and `fspath`, nothing where the call had no file."""
-        ino, dev, generation, i_mode, path_len, own_len, below_len = FILE.unpack_from(record)[_FILE_FIELDS]
+        ino, dev, generation, _, i_mode, path_len, own_len, below_len = FILE.unpack_from(record)[_FILE_FIELDS]
         slots: FileSlots = (None, None, None, None)
         if ino:
             path, below = cut(record, FILE.size, path_len, below_len)
@@ -219,7 +224,9 @@ class Decoder:
     # The two most frequent events: without a named tuple or a call that can be done without, 5 us each became 3.
 
     def _open(self, record: bytes, flags: int) -> Slots:
-        _, ret, _, open_flags, mode, f_mode, raw_len, _, ino, _, _, _, path_len, _, below_len = FILE.unpack_from(record)
+        (_, ret, _, open_flags, mode, f_mode, raw_len, _, ino, _, _, owner, _, path_len, _, below_len) = (
+            FILE.unpack_from(record)
+        )
         at = FILE.size + path_len + below_len
         end = at + raw_len
         if end > len(record):
@@ -231,10 +238,10 @@ class Decoder:
         names = self.names.get(known)
         alias = None if names is None else tuple(map(self._builder.text, names))
         created = bool(f_mode & _FMODE_CREATED or (ino and open_flags & _O_TMPFILE))
-        return (path, rawpath, open_flags, mode, created, ident, alias, fspath, result(ret))
+        return (path, rawpath, open_flags, mode, created, ident, alias, fspath, owner if ino else None, result(ret))
 
     def _write(self, record: bytes, flags: int) -> Slots:
-        asked, ret, fd, _, _, _, raw_len, content_len, _, _, _, _, path_len, _, below_len = FILE.unpack_from(record)
+        asked, ret, fd, _, _, _, raw_len, content_len, _, _, _, _, _, path_len, _, below_len = FILE.unpack_from(record)
         at = FILE.size + path_len + below_len
         begin = at + raw_len
         end = begin + content_len
@@ -246,6 +253,10 @@ class Decoder:
         names = self.names.get(known)
         alias = None if names is None else tuple(map(self._builder.text, names))
         return (fd, path, content, asked, ident, alias, fspath, result(ret))
+
+    def _read(self, record: bytes, flags: int) -> Slots:
+        fd, path, _, *rest = self._write(record, flags)
+        return (fd, path, *rest)
 
     def _plain(self, record: bytes, flags: int) -> Slots:
         (code,) = _KIND.unpack_from(record, _KIND_AT)
@@ -342,8 +353,12 @@ class Decoder:
         return (self._builder.text(call), *new, *old, r.ret)
 
     def _cred_change(self, record: bytes, flags: int) -> Slots:
-        r = layout.Setuid._make(SETUID.unpack_from(record))
+        r = layout.CredChange._make(CRED_CHANGE.unpack_from(record))
+        now = layout.Task._make(TASK.unpack_from(record, HEADER.size))
         call = _CALLS.get(r.call)
         if call is None:
             raise BadRecord(f"noticed at {r.call}")
-        return (self._builder.text(call), r.new_uid, r.new_euid, r.old_uid, r.old_euid)
+        users = now.uid, now.euid, r.old_uid, r.old_euid
+        groups = now.gid, now.egid, r.old_gid, r.old_egid
+        caps = now.cap_effective, now.cap_permitted, r.old_cap_effective, r.old_cap_permitted
+        return (self._builder.text(call), *users, *groups, *caps)

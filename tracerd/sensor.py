@@ -190,7 +190,8 @@ class Sensor:
     def _seed_creds(self, task: layout.Task) -> None:
         try:
             creds = self._maps["er_creds"]
-            creds.update(struct.pack("<I", task.tid), CREDS.pack(task.start_ns, task.uid, task.euid), bpf.NOEXIST)
+            facts = task.start_ns, task.cap_effective, task.cap_permitted, task.uid, task.euid, task.gid, task.egid
+            creds.update(struct.pack("<I", task.tid), CREDS.pack(*facts, task.ns_user), bpf.NOEXIST)
         except FileExistsError:
             pass  # the hooks are attached: what they have noted since is newer
         except OSError as error:

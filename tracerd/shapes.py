@@ -25,7 +25,7 @@ _SOCKETCALL: Final = ER_SHAPES_COMPAT + 102
 _EVENT, _ALSO, _THIRD, _WHOLE = (ER_ARMED_EVENT[f"ER_ARMED_{name}"] for name in ("EVENT", "ALSO", "THIRD", "WHOLE"))
 _SYSCALL: Final = EVENT_BY_NAME["syscall"].code
 #: Followed also where nobody asks: what these leave behind is the next one's "before".
-_FOLLOWED: Final = frozenset({EVENT_BY_NAME["setuid"].code})
+_FOLLOWED: Final = frozenset(EVENT_BY_NAME[name].code for name in ("setuid", "setgid", "capset", "setns", "unshare"))
 
 
 def table_of(codes: Iterable[int], numbers: Iterable[int] = (), armed: Iterable[int] = ()) -> bytes:

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 #: Raised with every change of a row's slots or of their meaning; both ends of the stream must agree on it.
-CATALOG_VERSION = 9
+CATALOG_VERSION = 10
 
 #: Codes from here on are of events that packages add (execray.schema.extension): each by its name, the same everywhere.
 FIRST_ADDED = 1 << 16

@@ -55,6 +55,15 @@ def _access(flags: Value) -> Value:
     return {0: 1, 1: 2, 2: 3}.get(flags & 3, 0)
 
 
+def _gives_ids(mode: Value) -> Value:
+    return bool(mode & 0o6000) if isinstance(mode, int) else None
+
+
+def _is_memfd(exe: Value) -> Value:
+    # a path of any other kind begins with a slash
+    return exe.startswith(b"memfd:") if isinstance(exe, bytes) else None
+
+
 def user_id(loginuid: int | None, uid: int | None) -> int | None:
     """Returns what the field `user.id` is: the login user id where it is set, else the real one."""
     return uid if loginuid is None else loginuid
@@ -74,6 +83,8 @@ DERIVE: Final[dict[str, Callable[[Value], Value]]] = {
     "cmdline": _join,
     "access": _access,
     "tty.present": _present,
+    "exe.suid": _gives_ids,
+    "exe.memfd": _is_memfd,
 }
 
 

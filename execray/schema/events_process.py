@@ -6,7 +6,7 @@ from typing import Final
 
 from execray.schema.field import Field, Flag
 from execray.schema.kinds import Kind
-from execray.schema.row import CALL, FILE_ID, RET, EventType
+from execray.schema.row import CALL, FILE_ID, FSPATH, RET, EventType
 
 _TARGET: Final = (
     Field("target.id", Kind.PROCESS, "Identity of the target's process; missing where there is no such process."),
@@ -35,7 +35,20 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
                 spoofable=True,
             ),
             FILE_ID,
+            FSPATH,
+            Field("prev.exe", Kind.PATH, "The program that the process ran before; the same where the call failed."),
+            Field(
+                "exe.file.uid", Kind.INT, "Who owns the program's file. Missing where the call failed, as the next two."
+            ),
+            Field("exe.file.mode", Kind.BITS, "Its permission bits.", constants="S_"),
             RET,
+            Field(
+                "exe.suid",
+                Kind.BOOL,
+                "It has a set-user-id or set-group-id bit, whether that was heeded or not.",
+                derived="exe.file.mode",
+            ),
+            Field("exe.memfd", Kind.BOOL, "The program that runs now has no file: it is a memfd.", derived="exe"),
         ),
         calls=(
             "execve 59 11 x32=520",
@@ -238,17 +251,39 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
     EventType(
         56,
         "cred_change",
-        "A thread has other user ids than it last got, although no call, exec or birth gave it those: what an exploit of the"
-        " kernel leaves behind. Looked for when a thread asks for its ids (getuid, geteuid, getresuid), makes a thread or"
-        " process, or executes a program that gives it none; told once. A set*id call that was lost looks the same.",
+        "A thread has other user or group ids or other capabilities than it last got, although no call, exec or birth gave it"
+        " those: what an exploit of the kernel leaves behind. Looked for when a thread asks for its ids or capabilities, makes a"
+        " thread or process, or executes a program that gives it none (there not capabilities, which follow from the ids); told"
+        " once. A set*id call that was lost looks the same.",
         (
-            Field("call", Kind.BYTES, "Where it was noticed: `getuid`, `geteuid`, `getresuid`, `exec` or `fork`."),
+            Field(
+                "call",
+                Kind.BYTES,
+                "Where it was noticed.",
+                words=("getuid", "geteuid", "getresuid", "getgid", "getegid", "getresgid", "capget", "exec", "fork"),
+            ),
             Field("new.uid", Kind.INT, "Real user id now."),
             Field("new.euid", Kind.INT, "Effective user id now."),
             Field("old.uid", Kind.INT, "Real user id that it last got."),
             Field("old.euid", Kind.INT, "Effective user id that it last got."),
+            Field("new.gid", Kind.INT, "The same of group ids."),
+            Field("new.egid", Kind.INT, "The same."),
+            Field("old.gid", Kind.INT, "The same."),
+            Field("old.egid", Kind.INT, "The same."),
+            Field("caps.new", Kind.BITS, "The same of capabilities: effective ones now.", constants="CAP_"),
+            Field("caps.new_permitted", Kind.BITS, "Permitted ones now.", constants="CAP_"),
+            Field("caps.old", Kind.BITS, "Effective ones that it last got.", constants="CAP_"),
+            Field("caps.old_permitted", Kind.BITS, "Permitted ones that it last got.", constants="CAP_"),
         ),
-        calls=("getuid 102 24,199", "geteuid 107 49,201", "getresuid 118 165,209"),
+        calls=(
+            "getuid 102 24,199",
+            "geteuid 107 49,201",
+            "getresuid 118 165,209",
+            "getgid 104 47,200",
+            "getegid 108 50,202",
+            "getresgid 120 171,211",
+            "capget 125 184",
+        ),
         points=("tp_btf/sched_process_exec", "tp_btf/sched_process_fork"),
         ecs_category="iam",
         ecs_action="cred_change",

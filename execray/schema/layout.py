@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 17
+ER_ABI_VERSION: Final = 18
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -211,8 +211,12 @@ ER_SETUID_CALL: Final = {
     "ER_CALL_GETUID": 5,
     "ER_CALL_GETEUID": 6,
     "ER_CALL_GETRESUID": 7,
-    "ER_CALL_EXEC": 8,
-    "ER_CALL_FORK": 9,
+    "ER_CALL_GETGID": 8,
+    "ER_CALL_GETEGID": 9,
+    "ER_CALL_GETRESGID": 10,
+    "ER_CALL_CAPGET": 11,
+    "ER_CALL_EXEC": 12,
+    "ER_CALL_FORK": 13,
 }
 
 
@@ -249,19 +253,39 @@ class Connect(NamedTuple):
 CONNECT: Final = Struct("<136xQH2x4xiiHHHH16s16s")
 
 
+class CredChange(NamedTuple):
+    """struct er_cred_change, 176 bytes without its tail."""
+
+    old_cap_effective: int
+    old_cap_permitted: int
+    old_uid: int
+    old_euid: int
+    old_gid: int
+    old_egid: int
+    call: int
+
+
+CRED_CHANGE: Final = Struct("<136xQQIIIII4x")
+
+
 class Creds(NamedTuple):
-    """struct er_creds, 16 bytes without its tail."""
+    """struct er_creds, 48 bytes without its tail."""
 
     start_ns: int
+    cap_effective: int
+    cap_permitted: int
     uid: int
     euid: int
+    gid: int
+    egid: int
+    ns_user: int
 
 
-CREDS: Final = Struct("<QII")
+CREDS: Final = Struct("<QQQIIIII4x")
 
 
 class Exec(NamedTuple):
-    """struct er_exec, 184 bytes without its tail."""
+    """struct er_exec, 192 bytes without its tail."""
 
     ino: int
     parent_start_ns: int
@@ -276,9 +300,12 @@ class Exec(NamedTuple):
     v1_len: int
     i_mode: int
     generation: int
+    i_uid: int
+    own_len: int
+    below_len: int
 
 
-EXEC: Final = Struct("<136xQQIIiIHHHHHHI")
+EXEC: Final = Struct("<136xQQIIiIHHHHHHIIHH")
 
 
 class Exit(NamedTuple):
@@ -291,7 +318,7 @@ EXIT: Final = Struct("<136xI4x")
 
 
 class File(NamedTuple):
-    """struct er_file, 192 bytes without its tail."""
+    """struct er_file, 200 bytes without its tail."""
 
     asked: int
     ret: int
@@ -304,13 +331,14 @@ class File(NamedTuple):
     ino: int
     dev: int
     generation: int
+    i_uid: int
     i_mode: int
     path_len: int
     own_len: int
     below_len: int
 
 
-FILE: Final = Struct("<136xQiiIIIHHQIIHHHH")
+FILE: Final = Struct("<136xQiiIIIHHQIII4xHHHH")
 
 
 class Fork(NamedTuple):
@@ -581,9 +609,10 @@ class Plain(NamedTuple):
     len1: int
     len2: int
     len3: int
+    i_uid: int
 
 
-PLAIN: Final = Struct("<136xQQQQQQqQIIHHHHHH4x")
+PLAIN: Final = Struct("<136xQQQQQQqQIIHHHHHHI")
 
 
 class Ptrace(NamedTuple):

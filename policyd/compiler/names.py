@@ -15,12 +15,12 @@ from policyd.compiler.scope import Scope
 from policyd.compiler.source import Span
 from policyd.program import IT, FieldRef
 
-_FIELDS = "container direction entry env interactive interp ns_pid pgrp prev qname qtype session user via_exec"
+_FIELDS = "container direction entry env interactive interp ns_pid pgrp qname qtype session user via_exec"
 #: Events of the language that no sensor of this version sees.
 PLANNED_EVENTS = frozenset(("create", "dns"))
 #: Fields of the language, or their first parts, that no sensor of this version fills.
 PLANNED_FIELDS = frozenset(_FIELDS.split())
-_PLANNED_EXE = frozenset(("exe.file", "exe.memfd", "exe.overlay_upper", "exe.suid", "exe.uid", "proc.age"))
+_PLANNED_EXE = frozenset(("exe.file", "exe.overlay_upper", "proc.age"))
 #: Functions of the language that this version doesn't run.
 PLANNED_FUNCTIONS = frozenset(("entropy", "novel", "lower", "upper"))
 FUNCTIONS = ("basename", "truncated")

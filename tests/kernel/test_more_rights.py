@@ -7,13 +7,14 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from execray.schema.kinds import CONSTANTS
-from execray.schema.layout import CREDS
+from execray.schema.layout import CREDS, Creds
 from tests.support.live import PRELUDE, Live
 
 EVENTS = ["fanotify_init", "fanotify_mark", "setsid", "procread", "io_submit", "setgid", "setuid", "dup", "cred_change"]
@@ -144,21 +145,20 @@ class Waiting:
         assert self._child.stdout and self._child.stdout.readline() == "ready\n"
         self.pid = self._child.pid
 
-    def believed_to_be(self, uid: int) -> None:
-        """What the sensor has on record of it becomes another id, as if its credentials had been rewritten since."""
-        live = self._live
-        live.drain()
-        process = live.table.find(self.pid)
-        assert process is not None
-        live.sensor._maps["er_creds"].update(struct.pack("<I", self.pid), CREDS.pack(process.start_ns, uid, uid))
+    def believed_to_have(self, **facts: int) -> None:
+        """What the sensor has on record of it becomes something else, as if its credentials had been rewritten since."""
+        creds, key = self._live.sensor._maps["er_creds"], struct.pack("<I", self.pid)
+        self._live.drain()
+        known = Creds._make(CREDS.unpack(creds.lookup(key) or b""))
+        creds.update(key, CREDS.pack(*known._replace(**facts)))
 
-    def go(self) -> list[tuple[object, ...]]:
-        """Returns the changes that were told of it and its children."""
+    def go(self, *names: str) -> list[tuple[object, ...]]:
+        """Returns these fields of the changes that were told of it and its children."""
         assert self._child.stdin
         self._child.stdin.write("\n")
         self._child.stdin.flush()
         found = [event for event in self._live.collect(self.pid) if event.type.name == "cred_change"]
-        names = ("call", "old.uid", "old.euid", "new.uid", "new.euid")
+        names = names or ("call", "old.uid", "old.euid", "new.uid", "new.euid")
         return [tuple(event.get(name) for name in names) for event in found]
 
     def rest(self) -> str:
@@ -187,14 +187,51 @@ def waiting(live: Live) -> Iterator[list[Waiting]]:
         ("syscall(102); syscall(107)", b"getuid"),
         ("syscall(107)", b"geteuid"),
         ("syscall(118, buf(bytes(4)), buf(bytes(4)), buf(bytes(4)))", b"getresuid"),
+        ("syscall(104); syscall(108)", b"getgid"),
+        ("syscall(108)", b"getegid"),
+        ("syscall(120, buf(bytes(4)), buf(bytes(4)), buf(bytes(4)))", b"getresgid"),
+        ("syscall(125, buf(struct.pack('<Ii', 0x20080522, 0)), buf(bytes(24)))", b"capget"),
         ("os.execv('/bin/true', ['true'])", b"exec"),
-        ("os.fork() or os._exit(0); os.wait()", b"fork"),
+        ("os.fork() or os._exit(0); os.wait(); os.fork() or os._exit(0); os.wait()", b"fork"),
     ],
 )
 def test_ids_that_no_call_gave_are_told_once(live: Live, waiting: list[Waiting], code: str, call: bytes) -> None:
     waiting.append(child := Waiting(live, code))
-    child.believed_to_be(1234)
+    child.believed_to_have(uid=1234, euid=1234)
     assert child.go() == [(call, 1234, 1234, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    "code", ["syscall(102)", "os.execv('/bin/true', ['true'])", "os.fork() or os._exit(0); os.wait()"]
+)
+def test_groups_that_no_call_gave_are_told(live: Live, waiting: list[Waiting], code: str) -> None:
+    waiting.append(child := Waiting(live, code))
+    child.believed_to_have(gid=1234, egid=1234)
+    assert child.go("old.uid", "new.uid", "old.gid", "old.egid", "new.gid", "new.egid") == [(0, 0, 1234, 1234, 0, 0)]
+
+
+@pytest.mark.parametrize("code", ["syscall(104)", "os.fork() or os._exit(0); os.wait()"])
+def test_capabilities_that_no_call_gave_are_told(live: Live, waiting: list[Waiting], code: str) -> None:
+    waiting.append(child := Waiting(live, code))
+    child.believed_to_have(cap_effective=1, cap_permitted=3)
+    status = Path(f"/proc/{child.pid}/status").read_text()
+    effective, permitted = (int(status.split(f"Cap{kind}:\t")[1].split("\n")[0], 16) for kind in ("Eff", "Prm"))
+    names = ("old.euid", "new.euid", "caps.old", "caps.old_permitted", "caps.new", "caps.new_permitted")
+    assert child.go(*names) == [(0, 0, 1, 3, effective, permitted)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "syscall(106, 0); syscall(102)",  # setgid
+        "syscall(272, 0x20000); syscall(102)",  # another mount namespace
+        "syscall(126, buf(struct.pack('<Ii', 0x20080522, 0)), buf(b'\\xff' * 24)); syscall(102)",  # a capset that fails or not
+    ],
+)
+def test_a_call_that_gives_something_else_covers_nothing(live: Live, waiting: list[Waiting], code: str) -> None:
+    waiting.append(child := Waiting(live, code))
+    child.believed_to_have(uid=1234, euid=1234)
+    assert child.go() == [(b"getuid", 1234, 1234, 0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -204,11 +241,36 @@ def test_ids_that_no_call_gave_are_told_once(live: Live, waiting: list[Waiting],
         "t = threading.Thread(target=lambda: (syscall(117, 9, 9, 9), syscall(102))); t.start(); t.join(); syscall(102)",
         "syscall(272, 0x10000000); syscall(102)",  # a user namespace of its own
         "syscall(122, 9); syscall(102)",
+        "syscall(106, 9); syscall(104); syscall(114, 8, 7); syscall(108); syscall(119, 6, 5, 4); syscall(104)",  # setgid ...
+        "syscall(126, buf(struct.pack('<Ii', 0x20080522, 0)), buf(bytes(24))); syscall(102)",  # capset
+        "syscall(117, 9, 9, 9); syscall(102); os.execv('/bin/true', ['true'])",
+        "syscall(117, -1, 9, 9); syscall(102); os.execv('/usr/bin/id', ['id'])",  # capabilities come with what is real
+        "syscall(123, 9); syscall(104); syscall(116, 0, 0); syscall(104)",  # setfsgid, setgroups
     ],
 )
 def test_ids_that_a_call_gave_are_not(live: Live, waiting: list[Waiting], code: str) -> None:
     waiting.append(child := Waiting(live, code))
     assert child.go() == []
+
+
+def test_a_user_namespace_entered_gives_what_it_gives(live: Live, waiting: list[Waiting]) -> None:
+    with subprocess.Popen(["unshare", "--user", "sleep", "30"]) as owner:
+        try:
+            live.await_exec(owner.pid)
+            ours = os.stat("/proc/self/ns/user").st_ino
+            deadline = time.monotonic() + 10
+            while os.stat(f"/proc/{owner.pid}/ns/user").st_ino == ours and time.monotonic() < deadline:
+                os.sched_yield()
+            waiting.append(
+                child := Waiting(
+                    live,
+                    "os.setresuid(5, 5, 0); syscall(102); os.setresuid(0, 0, 0);"
+                    f"fd = os.open('/proc/{owner.pid}/ns/user', 0); print(syscall(308, fd, 0)); syscall(102)",
+                )
+            )
+            assert (child.go(), child.rest()) == ([], "0\n")
+        finally:
+            owner.kill()
 
 
 def test_a_program_that_gives_ids_by_its_file_changes_nothing_by_itself(live: Live, waiting: list[Waiting]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from execray.schema.catalog import Flag
 from execray.schema.event import Event
 from execray.schema.field import PATH_UNSURE
 from tests.support.live import Live, Run
-from tests.support.paths import kernel_id
+from tests.support.paths import fs_path, kernel_id
 
 EVENTS = ["open", "write"]
 #: In a probing child: a mount namespace of its own, mounts, and what the system says of a descriptor.
@@ -79,12 +80,6 @@ def agrees(event: Event, line: str) -> None:
     assert not event.flags & (PATH_UNSURE | Flag.DELETED)
 
 
-def fs_path(path: Path) -> bytes:
-    """Of a file on the filesystem that is mounted whole at the root."""
-    assert path.stat().st_dev == Path("/").stat().st_dev
-    return os.fsencode(path)
-
-
 def test_under_a_chroot_the_path_is_the_one_outside(live: Live, here: Path) -> None:
     """The kernel's object differs: /proc shows the process its own view."""
     run = inside(live, f"os.chroot({str(here)!r}); os.chdir('/real'); os.open('/real/f', 0); os.open('f', 0)")
@@ -111,7 +106,68 @@ look("bound/f"); look("one"); look("bound")
         agrees(event, line)
         assert event.get("path") == os.fsencode(here / raw)
         assert event.get("fspath") == fs_path(here / "real" / place)
+        assert event.get("file.uid") == 0
     assert the_open(run, "one").get("file.id") == kernel_id(here / "real" / "f")
+
+
+def test_a_program_in_a_bind_mount_has_the_filesystems_path(live: Live, here: Path) -> None:
+    shutil.copy("/bin/true", here / "real" / "program")
+    (here / "real" / "program").chmod(0o4751)
+    os.chown(here / "real" / "program", 7, 8)
+    (here / "real" / "program").chmod(0o4751)  # chown has taken the bit away
+    (here / "bound").mkdir()
+    run = inside(
+        live,
+        f"""
+os.chdir({str(here)!r})
+mount("real", "bound", flags=MS_BIND)
+os.execv("bound/program", ["p"])
+""",
+    )
+    event = run.one("exec", filename=b"bound/program")
+    assert event.get("exe") == os.fsencode(here / "bound" / "program")
+    assert event.get("fspath") == fs_path(here / "real" / "program")
+    assert event.get("prev.exe") == os.fsencode(os.path.realpath(sys.executable))
+    assert (event.get("exe.file.uid"), event.get("exe.file.mode")) == (7, 0o4751)
+    assert (event.get("exe.suid"), event.get("exe.memfd")) == (True, False)
+
+
+def test_arguments_behind_the_longest_paths_are_cut_earlier_and_say_so(live: Live, short: Path) -> None:
+    run = inside(
+        live,
+        f"""
+import shutil
+here = {str(short)!r}
+parts = [letter * 250 for letter in "abcdefghijklmno"]
+def deep(start):
+    os.chdir(here); os.mkdir(start); os.chdir(start)
+    for part in parts: os.mkdir(part); os.chdir(part)
+    return os.path.join(here, start, *parts)
+source, target = deep("s"), deep("t")
+shutil.copy("/bin/true", source + "/program")
+mount(source, target, flags=MS_BIND)
+os.chdir(target)
+os.execv(target + "/program", ["p", "x" * 20000])
+""",
+    )
+    event = run.of("exec")[-1]
+    exe, fspath, argv = (event.get(name) for name in ("exe", "fspath", "argv"))
+    assert isinstance(exe, bytes) and isinstance(fspath, bytes) and isinstance(argv, tuple)
+    assert exe == event.get("filename") and exe.endswith(b"/program") and len(exe) > 3750
+    assert event.get("cwd") == exe.removesuffix(b"/program")
+    assert fspath == exe.replace(b"/t/", b"/s/", 1)
+    assert argv == (b"p", b"x" * 8190) and Flag.ARGV_TRUNCATED in event.flags
+    assert not event.flags & PATH_UNSURE
+
+
+def test_a_program_without_a_file_says_so(live: Live) -> None:
+    run = live.python("""
+        fd = os.memfd_create("thing"); os.write(fd, open("/bin/true", "rb").read())
+        os.execv(f"/proc/self/fd/{fd}", ["true"])
+    """)
+    first, second = run.of("exec")
+    assert (first.get("exe.memfd"), second.get("exe.memfd")) == (False, True)
+    assert second.get("fspath") is None
 
 
 def test_a_bind_mount_of_a_bind_mount(live: Live, here: Path) -> None:

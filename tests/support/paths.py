@@ -26,6 +26,12 @@ def kernel_id(file: Path | bytes | int) -> bytes:
     return b"%d:%d:%d:%d" % (os.major(found.st_dev), os.minor(found.st_dev), found.st_ino, generation)
 
 
+def fs_path(path: Path) -> bytes:
+    """Returns `fspath` of a file on the filesystem that is mounted whole at the root."""
+    assert path.stat().st_dev == Path("/").stat().st_dev
+    return os.fsencode(path)
+
+
 def _generation(fd: int) -> int:
     try:
         (generation,) = struct.unpack_from("<I", fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8)))

@@ -28,6 +28,7 @@
 		(e)->dev = ER_LOAD(er_inode, i_sb, s_dev);                               \
 		(e)->generation = ER_LOAD(er_inode, i_generation);                       \
 		(e)->i_mode = ER_LOAD(er_inode, i_mode);                                 \
+		(e)->i_uid = ER_LOAD(er_inode, i_uid.val);                               \
 	} while (0)
 
 /* What a task brings along: its working directory and cgroups, behind what is in the tail already. Returns the new end.

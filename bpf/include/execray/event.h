@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 17
+#define ER_ABI_VERSION 18
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -157,7 +157,10 @@ struct er_exec {
 	__u16 v1_len;	  /* the same of a v1 hierarchy, where the host has one */
 	__u16 i_mode;
 	__u32 generation; /* tells files apart that had one inode number after another */
-	char tail[];	  /* path, filename, cwd, cgroup, v1, argv */
+	__u32 i_uid;
+	__u16 own_len;	 /* as in er_file */
+	__u16 below_len; /* as in er_file */
+	char tail[];	 /* path, below, filename, cwd, cgroup, v1, argv */
 };
 
 /* ER_EVENT_FORK: the task is the creator. */
@@ -177,11 +180,11 @@ struct er_exit {
 	__u32 _pad;
 };
 
-/* ER_EVENT_OPEN, ER_EVENT_WRITE */
+/* ER_EVENT_OPEN, ER_EVENT_WRITE, ER_EVENT_READ */
 struct er_file {
 	struct er_header hdr;
 	struct er_task task;
-	__u64 asked; /* write: bytes asked to be written */
+	__u64 asked; /* write, read: bytes asked for */
 	__s32 ret;
 	__s32 fd;
 	__u32 open_flags; /* as passed */
@@ -193,6 +196,8 @@ struct er_file {
 	__u64 ino;
 	__u32 dev;
 	__u32 generation;
+	__u32 i_uid;
+	__u32 _pad;
 	__u16 i_mode;
 	__u16 path_len;
 	__u16 own_len;	 /* so much of the path's end is in the file's own mount */
@@ -223,7 +228,7 @@ struct er_plain {
 	__u16 len1;
 	__u16 len2;
 	__u16 len3;
-	__u32 _pad;
+	__u32 i_uid;
 	char tail[];
 };
 
@@ -272,11 +277,15 @@ enum er_setuid_call {
 	ER_CALL_GETUID, /* from here on: where a change of ids was noticed that no call had made */
 	ER_CALL_GETEUID,
 	ER_CALL_GETRESUID,
+	ER_CALL_GETGID,
+	ER_CALL_GETEGID,
+	ER_CALL_GETRESGID,
+	ER_CALL_CAPGET,
 	ER_CALL_EXEC,
 	ER_CALL_FORK,
 };
 
-/* ER_EVENT_SETUID, ER_EVENT_CRED_CHANGE */
+/* ER_EVENT_SETUID */
 struct er_setuid {
 	struct er_header hdr;
 	struct er_task task;
@@ -286,6 +295,20 @@ struct er_setuid {
 	__u32 new_euid;
 	__u32 old_uid;
 	__u32 old_euid;
+};
+
+/* ER_EVENT_CRED_CHANGE: what the thread has now is in er_task */
+struct er_cred_change {
+	struct er_header hdr;
+	struct er_task task;
+	__u64 old_cap_effective;
+	__u64 old_cap_permitted;
+	__u32 old_uid;
+	__u32 old_euid;
+	__u32 old_gid;
+	__u32 old_egid;
+	__u32 call; /* enum er_setuid_call */
+	__u32 _pad;
 };
 
 /*
@@ -365,11 +388,18 @@ struct er_self {
 	__u32 _pad;
 };
 
-/* The ids of a thread as it last got them, so that a set*id call can be compared with what was before. */
+/* What a thread may, as it last got it: a set*id call is compared with what was before, and what there is now with
+ * what calls gave. */
 struct er_creds {
 	__u64 start_ns;
+	__u64 cap_effective;
+	__u64 cap_permitted;
 	__u32 uid;
 	__u32 euid;
+	__u32 gid;
+	__u32 egid;
+	__u32 ns_user; /* where the capabilities count */
+	__u32 _pad;
 };
 
 /* A name that an operation of an io_uring brought along: the kernel's own copy, from the submission to the end. */

@@ -130,12 +130,18 @@ static __always_inline void er_gate_actor(struct er_scratch *scratch, struct er_
 	}
 }
 
+/* Whether the event's record is er_file: else, if it has a file, er_plain. */
+static __always_inline bool er_is_of_file(const struct er_call *call)
+{
+	return call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE || call->event == ER_EVENT_READ;
+}
+
 /* What is known of the path. As the decoder has it: a file without a number is none; of what has no place in a tree
  * pipes and sockets have a name that is known beforehand. */
 static __always_inline enum er_gate_path er_gate_path(const struct er_scratch *scratch)
 {
 	const struct er_call *call = &scratch->call;
-	bool file = call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE;
+	bool file = er_is_of_file(call);
 	__u16 kind = (file ? scratch->record.file.i_mode : scratch->record.plain.i_mode) & ER_S_IFMT;
 
 	if (scratch->record.exec.hdr.flags & ER_F_PATH_UNSURE)
@@ -183,7 +189,7 @@ __noinline int er_gate_verdict(void)
 static __always_inline bool er_gate_is_named(const struct er_scratch *scratch)
 {
 	const struct er_call *call = &scratch->call;
-	bool file = call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE;
+	bool file = er_is_of_file(call);
 	void *files = er_slot(&er_gate_files_slot);
 	struct er_gate_file key;
 

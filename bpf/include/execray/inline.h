@@ -100,7 +100,7 @@ static __always_inline bool er_inline_has_path(const struct er_scratch *scratch)
 	const struct er_call *call = &scratch->call;
 	__u32 at = call->path_at & ER_INLINE_AT;
 
-	if (call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE) {
+	if (er_is_of_file(call)) {
 		if (!scratch->record.file.ino)
 			return false;
 	} else if (call->event < ER_EVENT_RENAME || call->shape.name || !scratch->record.plain.ino) {

@@ -45,6 +45,7 @@ struct er_scratch {
 		struct er_connect connect;
 		struct er_ptrace ptrace;
 		struct er_setuid setuid;
+		struct er_cred_change cred_change;
 		char bytes[ER_RECORD_MAX];
 	} record;
 };

@@ -51,7 +51,7 @@ def test_dots_are_folded_as_posixpath_does(parts: list[bytes]) -> None:
 def decode(line: str, *arguments: int, ret: int = 0) -> list[object]:
     fields = (*EVENT_BY_NAME["chown"].fields[2:4], RET)  # new.uid, new.gid
     event = EventType(99, "test", "", fields)
-    raw = PLAIN.pack(*(value % (1 << 64) for value in (*arguments, *(0,) * (6 - len(arguments)))), ret, *(0,) * 9)
+    raw = PLAIN.pack(*(value % (1 << 64) for value in (*arguments, *(0,) * (6 - len(arguments)))), ret, *(0,) * 10)
     fields_of = PLAIN.unpack(raw)
     decoder = PlainDecoder(event, parse_call(line))
     return decoder.decode(Plain._make(fields_of), raw, 0, lambda text: None)[0]

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A thread's own ids: setuid, setreuid, setresuid, setfsuid; and ids that changed by none of them. */
+/* A thread's own ids: setuid, setreuid, setresuid, setfsuid; and rights that changed by no call. */
 #ifndef EXECRAY_CALLS_CREDS_H
 #define EXECRAY_CALLS_CREDS_H
 
@@ -24,6 +24,7 @@ static __noinline int er_setuid(struct er_scratch *scratch, struct er_call *call
 	void *map = er_slot(&er_creds_slot);
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u32 tid = bpf_get_current_pid_tgid();
+	bool done;
 
 	if (!scratch || !call)
 		return 0;
@@ -44,25 +45,40 @@ static __noinline int er_setuid(struct er_scratch *scratch, struct er_call *call
 	}
 	e->new_uid = BPF_CORE_READ(task, real_cred, uid.val);
 	e->new_euid = BPF_CORE_READ(task, real_cred, euid.val);
-	if (call->ret < 0 && call->nr != NR_SETFSUID) /* whose result is the id before */
+	done = call->ret >= 0 || call->nr == NR_SETFSUID; /* whose result is the id before */
+	if (!done)
 		er_asked_uids(e, call);
-	er_remember_creds(task);
+	if (done || e->hdr.flags & ER_F_OLD_CREDS_UNKNOWN)
+		er_renew_creds(task, ER_EVENT_SETUID, call->nr != NR_SETFSUID);
 	if (er_admit())
 		er_submit(e, sizeof(*e));
 	return 0;
 }
 
+static __always_inline enum er_setuid_call er_asked(int nr)
+{
+	switch (nr) {
+	case NR_GETUID: return ER_CALL_GETUID;
+	case NR_GETEUID: return ER_CALL_GETEUID;
+	case NR_GETRESUID: return ER_CALL_GETRESUID;
+	case NR_GETGID: return ER_CALL_GETGID;
+	case NR_GETEGID: return ER_CALL_GETEGID;
+	case NR_GETRESGID: return ER_CALL_GETRESGID;
+	}
+	return ER_CALL_CAPGET;
+}
+
 /* A thread asks for its ids: what many do who have just got others. */
 static __noinline int er_cred_change(struct er_scratch *scratch, struct er_call *call)
 {
-	struct er_setuid *e;
+	struct er_cred_change *e;
 	bool changed;
 
 	if (!scratch || !call)
 		return 0;
-	e = &scratch->record.setuid;
-	changed = er_creds_differ(e);
-	e->call = call->nr == NR_GETUID ? ER_CALL_GETUID : call->nr == NR_GETEUID ? ER_CALL_GETEUID : ER_CALL_GETRESUID;
+	e = &scratch->record.cred_change;
+	changed = er_creds_differ(e, false);
+	e->call = er_asked(call->nr);
 	if (!changed && !(e->hdr.flags & ER_F_HEARTBEAT))
 		return 0;
 	er_remember_creds((void *)bpf_get_current_task());

@@ -37,8 +37,9 @@ __noinline int er_record(void)
 	switch (call->event) {
 	case ER_EVENT_OPEN: er_clear_file(&scratch->record.file, call->ret); return er_open(scratch, call);
 	case ER_EVENT_WRITE:
+	case ER_EVENT_READ:
 		er_clear_file(&scratch->record.file, call->ret);
-		return er_write(scratch, call, config->content);
+		return er_write(scratch, call, config->content && call->event == ER_EVENT_WRITE);
 	case ER_EVENT_EXEC: return er_exec_failed(scratch, call);
 	case ER_EVENT_CONNECT:
 	case ER_EVENT_BIND:

@@ -19,8 +19,11 @@ static __noinline int er_exec_failed(struct er_scratch *scratch, struct er_call 
 	er_fill_parent(e, (void *)bpf_get_current_task());
 	e->ino = 0;
 	e->dev = 0;
+	e->i_uid = 0;
 	e->i_mode = 0;
+	e->generation = 0;
 	e->argv_len = 0;
+	e->own_len = e->below_len = 0;
 	e->path_len = e->cwd_len = e->cgroup_len = e->v1_len = 0;
 	e->ret = call->ret;
 	e->filename_len = er_append_user_str(e->tail, call->arg[call->nr == NR_EXECVEAT ? 1 : 0], &e->hdr);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Files that are open: open and write in all their forms. */
+/* Files that are open: open, write and read in all their forms. */
 #ifndef EXECRAY_CALLS_FILES_H
 #define EXECRAY_CALLS_FILES_H
 
@@ -44,6 +44,8 @@ static __always_inline void er_clear_file(struct er_file *e, __s32 ret)
 	e->ino = 0;
 	e->asked = 0;
 	e->dev = 0;
+	e->i_uid = 0;
+	e->_pad = 0;
 	e->ret = ret;
 	e->open_flags = 0;
 	e->f_mode = 0;
@@ -170,6 +172,8 @@ static __always_inline void er_buffer(struct er_call *call, __u64 *from, __u64 *
 		*asked = call->arg[4];
 		return;
 	case NR_SENDMSG:
+	case NR_RECVMSG:
+	case NR_RECVMMSG:
 	case NR_SENDMMSG: {	    /* of several messages the first */
 		__u64 wide[2] = {}; /* struct user_msghdr: msg_iov, msg_iovlen */
 		__u32 narrow[2] = {};
@@ -188,12 +192,16 @@ static __always_inline void er_buffer(struct er_call *call, __u64 *from, __u64 *
 	case NR_WRITEV:
 	case NR_VMSPLICE:
 	case NR_PWRITEV:
-	case NR_PWRITEV2: er_first_iov(call->compat, at, count, from, len, asked); return;
+	case NR_PWRITEV2:
+	case NR_READV:
+	case NR_PREADV:
+	case NR_PREADV2: er_first_iov(call->compat, at, count, from, len, asked); return;
 	}
 	*from = at;
 	*len = *asked = count;
 }
 
+/* Bytes to or from a descriptor. content: whether to take them along; of a read they are nobody's. */
 static __noinline int er_write(struct er_scratch *scratch, struct er_call *call, __u32 content)
 {
 	struct er_file *e;

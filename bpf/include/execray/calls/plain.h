@@ -86,6 +86,13 @@ static __always_inline void er_fill_caps(struct er_plain *e)
 	bpf_core_read(&e->arg1, sizeof(e->arg1), &cred->cap_permitted);
 }
 
+/* Calls that give a thread other groups or capabilities: what there is then is what it was given. */
+static __always_inline bool er_gives_rights(enum er_event event)
+{
+	return event == ER_EVENT_SETGID || event == ER_EVENT_CAPSET || event == ER_EVENT_SETNS ||
+	       event == ER_EVENT_UNSHARE;
+}
+
 static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 {
 	struct er_plain *e;
@@ -100,8 +107,11 @@ static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 	if (call->event == ER_EVENT_CAPSET)
 		er_fill_caps(e);
 	e->ret = call->ret;
+	if (call->ret >= 0 && er_gives_rights(call->event))
+		er_renew_creds((void *)bpf_get_current_task(), call->event, false);
 	e->ino = 0;
 	e->dev = 0;
+	e->i_uid = 0;
 	e->generation = 0;
 	e->i_mode = 0;
 	e->nr = shape->nr;
