@@ -13,7 +13,7 @@ from typing import Final
 from execray.config import Config
 from execray.control import Handler, ask, asked_mode
 from execray.errors import PeerError
-from execray.schema.catalog import EVENT_BY_NAME
+from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME
 from execray.service import Peer
 from execray.version import VERSION
 from execray.wire.control import Request
@@ -124,8 +124,15 @@ class ControlOps:
             "tails": parts.taps.status(),
             "gate": parts.gate(),
             "inline": parts.inline(),
+            "left_out": self._left_out(),
             "sensor": parts.stream.link.stats,
         }
+
+    def _left_out(self) -> dict[str, object]:
+        """What policies need and tracerd isn't asked for: exact paths past the bound, and events that it doesn't have."""
+        needs, missing = self._parts.machine.needs(), self._parts.stream.missing
+        events = {EVENT_BY_CODE[code].name: why for code, why in missing.items() if code in needs.codes}
+        return {"paths": needs.left_out, "events": events}
 
     async def _host(self) -> Host:
         """Looks at what decides beside the policies what they do."""

@@ -189,10 +189,20 @@ def paths_words(paths: dict[str, Any]) -> tuple[str, str]:
     return text, "good"
 
 
+def left_out_words(left_out: dict[str, Any]) -> Iterator[str]:
+    """Yields what policies need and the sensor isn't asked for, in words."""
+    if left_out.get("paths"):
+        yield f"{safe(left_out['paths'])} exact paths are too many: matched by name only"
+    for name, why in as_map(left_out.get("events")).items():
+        yield f"event {safe(name)}: {safe(why)}"
+
+
 def _policyd(found: dict[str, Any]) -> Iterator[str]:
     pad = f"{'':9}  "
     policies, generation = safe(found.get("policies", "?")), safe(found.get("generation", "?"))
     yield f"{pad}mode     {safe(found.get('mode', '?'))}; {policies} policies, generation {generation}"
+    for words in left_out_words(as_map(found.get("left_out"))):
+        yield f"{pad}left out {paint(words, 'bad')}"
     for words, style in plan_words(as_map(found.get("gate"))):
         yield f"{pad}gate     {paint(words, style)}"
     stream = as_map(found.get("stream"))

@@ -109,6 +109,18 @@ async def test_status_shows_all_three_hook_by_hook(policyd: Policyd, config: Con
     assert found["tracerd"]["lost"] == {"ring": 3, "stream": 0} and found["policyd"]["stream"]["live"] is True
 
 
+async def test_status_says_what_of_the_policies_needs_is_not_asked_for(policyd: Policyd, config: Config) -> None:
+    assert (await policyd.ask("status"))["left_out"] == {"paths": 0, "events": {}}
+    for number in range(3):
+        paths = ", ".join(f'"/{number}/{name}"' for name in range(500))
+        write_policy(policyd.policies / f"{number}.policy", f'path "p{number}" {{ open {{ path in [{paths}] }} }}')
+    await policyd.ask("reload")
+    left_out = (await policyd.ask("status"))["left_out"]["paths"]
+    assert 476 <= left_out < 500  # those of the other policies come first
+    result = await ctl(config, "status")
+    assert f"left out {left_out} exact paths are too many: matched by name only" in result.stdout
+
+
 async def test_status_with_one_down_shows_the_others_and_ends_with_3(policyd: Policyd, config: Config) -> None:
     result = await ctl(config, "status")
     assert result.exit_code == 3
