@@ -31,7 +31,7 @@ from execray.schema.layout import (
 from tracerd.batch import ACTOR_BYTES, BatchBuilder
 from tracerd.names import Names
 from tracerd.plain import check, plain_decoders
-from tracerd.processes import Process, ProcessTable
+from tracerd.processes import ProcessTable
 from tracerd.records import BadRecord, container, cut, file_id, folder, path_in_filesystem, result, walked_path
 from tracerd.shapes import code_of, kernel_number
 
@@ -52,6 +52,10 @@ _FORK: Final = ER_EVENT["ER_EVENT_FORK"]
 _EXIT: Final = ER_EVENT["ER_EVENT_EXIT"]
 #: The header, and the thread's id at the end of er_task.
 _HEAD: Final = Struct(f"{HEADER.format}{ACTOR_BYTES.stop - HEADER.size}xI")
+#: Whose record it is, in er_task: start_ns, cgroup_id, pid.
+_WHO: Final = Struct("<QQ32xI")
+assert TASK.format.startswith("<QQQQ16sI") and layout.Task._fields[:2] == ("start_ns", "cgroup_id")
+assert layout.Task._fields[5] == "pid"
 #: er_header::kind
 _KIND: Final = Struct("<H")
 _KIND_AT: Final = 4
@@ -165,9 +169,11 @@ class Decoder:
         self.decoded += 1
         # After the actor was taken: what ends or begins a process is done by the process as it was before.
         if code == _FORK:
-            self._forked(record)
+            start_ns, _, pid = _WHO.unpack_from(record, HEADER.size)
+            self._table.forked(self._table.get(pid, start_ns), *slots[0])  # type: ignore[misc]  # child.id
         elif code == _EXIT:
-            self._table.exited(*self._process(record).id)
+            start_ns, _, pid = _WHO.unpack_from(record, HEADER.size)
+            self._table.exited(pid, start_ns)
 
     def _new_actor(self, key: bytes, record: bytes) -> tuple[int, int]:
         task = layout.Task._make(TASK.unpack_from(record, HEADER.size))
@@ -175,39 +181,44 @@ class Decoder:
         self._table.acted(process, task)
         return self._builder.add_actor(key, process)
 
-    def _process(self, record: bytes) -> Process:
-        task = layout.Task._make(TASK.unpack_from(record, HEADER.size))
-        return self._table.get(task.pid, task.start_ns)
-
     def _exec(self, record: bytes, flags: int) -> Slots:
-        r = layout.Exec._make(EXEC.unpack_from(record))
-        lengths = (r.path_len, r.below_len, r.filename_len, r.cwd_len, r.cgroup_len, r.v1_len, r.argv_len)
-        path, below, filename, cwd, cgroup, v1, argv = cut(record, EXEC.size, *lengths)
-        task = layout.Task._make(TASK.unpack_from(record, HEADER.size))
-        process = self._table.get(task.pid, task.start_ns)
+        fields = EXEC.unpack_from(record)
+        ino, parent_start_ns, ppid, dev, ret, argv_len, path_len, filename_len, cwd_len, cgroup_len, v1_len = fields[
+            :11
+        ]
+        i_mode, generation, owner, own_len, below_len = fields[11:]
+        below_at = EXEC.size + path_len
+        filename_at = below_at + below_len
+        cwd_at = filename_at + filename_len
+        cgroup_at = cwd_at + cwd_len
+        v1_at = cgroup_at + cgroup_len
+        argv_at = v1_at + v1_len
+        if argv_at + argv_len > len(record):
+            raise BadRecord("tail longer than the record")
+        path, below = record[EXEC.size : below_at], record[below_at:filename_at]
+        start_ns, cgroup_id, pid = _WHO.unpack_from(record, HEADER.size)
+        process = self._table.get(pid, start_ns)
         text, previous = self._builder.text, process.exe
-        if r.ret == 0:
-            known = None if flags & _UNREADABLE else argv
-            self._table.executed(process, walked_path(path, r.i_mode, r.ino), known, flags & _IMAGE, folder(cwd))
-            self._table.contained(process, container(cgroup, v1), task.cgroup_id, by_id=not v1)
-            self._table.parent_seen(process, (r.ppid, r.parent_start_ns))
+        if ret == 0:
+            argv = None if flags & _UNREADABLE else record[argv_at : argv_at + argv_len]
+            cwd = folder(record[cwd_at:cgroup_at])
+            self._table.executed(process, walked_path(path, i_mode, ino), argv, flags & _IMAGE, cwd)
+            inside = container(record[cgroup_at:v1_at], record[v1_at:argv_at])
+            self._table.contained(process, inside, cgroup_id, by_id=not v1_len)
+            if process.parent is None:
+                self._table.parent_seen(process, (ppid, parent_start_ns))
             self._builder.forget_actors(process)
-        fspath = path_in_filesystem(path, r.own_len, below)
-        owner, mode = (r.i_uid, r.i_mode & 0o7777) if r.ino else (None, None)
-        ident = file_id(r.dev, r.ino, r.generation)
-        return text(filename), text(ident), text(fspath), text(previous), owner, mode, result(r.ret)
-
-    def _forked(self, record: bytes) -> None:
-        r = layout.Fork._make(FORK.unpack_from(record))
-        self._table.forked(self._process(record), r.child_pid, r.child_start_ns)
+        ident, fspath = file_id(dev, ino, generation), path_in_filesystem(path, own_len, below)
+        file = (text(ident), text(fspath), text(previous), *((owner, i_mode & 0o7777) if ino else _NOWHERE))
+        return text(record[filename_at:cwd_at]), *file, result(ret)
 
     def _fork(self, record: bytes, flags: int) -> Slots:
-        r = layout.Fork._make(FORK.unpack_from(record))
-        return ((r.child_pid, r.child_start_ns),)
+        child_start_ns, child_pid = FORK.unpack_from(record)
+        return ((child_pid, child_start_ns),)
 
     def _exit(self, record: bytes, flags: int) -> Slots:
-        r = layout.Exit._make(EXIT.unpack_from(record))
-        return (r.code >> 8 & 0xFF, r.code & 0x7F)
+        (code,) = EXIT.unpack_from(record)
+        return (code >> 8 & 0xFF, code & 0x7F)
 
     def _new_file(self, record: bytes, key: bytes) -> FileSlots:
         """Adds a file to the batch; returns `path`, `file.id` and `fspath`, nothing where the call had no file."""

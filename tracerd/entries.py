@@ -6,6 +6,7 @@ Told apart by what can't be had without the host's init, a daemon of the system,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -52,14 +53,20 @@ def kind_of_child(creator: Process) -> bytes | None:
     """Returns the kind of entry that each child of this process begins; None where they begin none."""
     if creator.pid == _INIT:
         return SERVICE
-    exe = creator.exe or b""
-    if not creator.own_image or not exe.startswith(SYSTEM_FOLDERS):
+    if not creator.own_image or creator.exe is None:
+        return None
+    kind = _kind_by_program(creator.exe)
+    # sshd executes itself anew for each login: what runs below that is still the one login
+    again = kind is not SERVICE and creator.entered is not None and creator.entered.by == creator.exe
+    return None if again else kind
+
+
+@lru_cache(maxsize=1024)
+def _kind_by_program(exe: bytes) -> bytes | None:
+    if not exe.startswith(SYSTEM_FOLDERS):
         return None
     name = exe.rsplit(b"/", 1)[-1]
-    if name in MANAGERS:
-        return SERVICE
-    # sshd executes itself anew for each login: what runs below that is still the one login
-    return None if creator.entered is not None and creator.entered.by == exe else DAEMONS.get(name)
+    return SERVICE if name in MANAGERS else DAEMONS.get(name)
 
 
 def begin(process: Process, kind: bytes) -> None:

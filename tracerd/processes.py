@@ -29,6 +29,8 @@ MAX_TABLE_ARGV_BYTES: Final = 64 * 1024 * 1024
 #: Cgroups whose container is remembered.
 _MAX_CGROUPS: Final = 4096
 _UNSET: Final = 0xFFFFFFFF  # (uid_t)-1
+_IDS: Final = slice(Task._fields.index("uid"), Task._fields.index("fsgid") + 1)
+assert " ".join(Task._fields[_IDS]) == "uid euid suid fsuid gid egid sgid fsgid"
 
 
 @dataclass(slots=True, eq=False)
@@ -140,12 +142,22 @@ class ProcessTable:
 
     def forked(self, parent: Process, pid: int, start_ns: int) -> Process:
         """Adds a child: it runs its creator's program until it executes another."""
-        child = Process(pid, start_ns, None, parent.exe, parent.argv, parent.comm, parent.ids, parent.cgroup_id)
-        child.flags, child.cwd, child.container = parent.flags, parent.cwd, parent.container
-        child.loginuid, child.tty_nr, child.namespaces = parent.loginuid, parent.tty_nr, parent.namespaces
-        child.session, child.pgrp, child.told = parent.session, parent.pgrp, parent.told
-        child.session_leader = parent.lead() if parent.session == parent.id else parent.session_leader
-        child.pgrp_leader = parent.lead() if parent.pgrp == parent.id else parent.pgrp_leader
+        me = parent.id
+        # one call, and no default set that is replaced at once: forks are as frequent as execs and exits
+        child = Process(
+            *(pid, start_ns, None, parent.exe, parent.argv, parent.comm, parent.ids, parent.cgroup_id),
+            flags=parent.flags,
+            cwd=parent.cwd,
+            container=parent.container,
+            loginuid=parent.loginuid,
+            tty_nr=parent.tty_nr,
+            session=parent.session,
+            session_leader=parent.lead() if parent.session == me else parent.session_leader,
+            pgrp=parent.pgrp,
+            pgrp_leader=parent.lead() if parent.pgrp == me else parent.pgrp_leader,
+            namespaces=parent.namespaces,
+            told=parent.told,
+        )
         self._adopt(child, parent)
         entries.inherit(child)
         return self._add(child)
@@ -173,9 +185,8 @@ class ProcessTable:
     def acted(self, process: Process, task: Task) -> None:
         """A record tells what the process is at this moment."""
         process.comm = task.comm.rstrip(b"\0")
-        users = (task.uid, task.euid, task.suid, task.fsuid)
-        groups = (task.gid, task.egid, task.sgid, task.fsgid)
-        process.ids = (*users, *groups, task.cap_effective, task.cap_permitted)
+        ids: tuple[int, ...] = task[_IDS]  # type: ignore[assignment]  # none of these is the name
+        process.ids = (*ids, task.cap_effective, task.cap_permitted)
         process.tty_nr = task.tty_nr
         process.session, process.session_leader = self._leader(process, task.session, process.session_leader)
         process.pgrp, process.pgrp_leader = self._leader(process, task.pgrp, process.pgrp_leader)

@@ -36,22 +36,8 @@ MAX_FIELDS: Final = 12
 #: Events whose calls have handlers, and records, of their own: a line alone adds nothing to them.
 OWN_RECORDS: Final = frozenset(
     (
-        *(
-            "exec",
-            "fork",
-            "exit",
-            "open",
-            "write",
-            "read",
-            "connect",
-            "bind",
-            "listen",
-            "accept",
-            "sendto",
-            "ptrace",
-            "kill",
-        ),
-        *("procmem", "procread", "setuid", "cred_change", "capset", "syscall"),
+        *("exec", "fork", "exit", "open", "write", "connect", "bind", "listen", "accept", "sendto", "ptrace", "kill"),
+        *("procmem", "procread", "read", "setuid", "cred_change", "capset", "syscall"),
     )
 )
 _EVENT: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")

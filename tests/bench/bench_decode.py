@@ -3,9 +3,9 @@
     python -m tests.bench.bench_decode --json decode.json
 
 Real records are taken once (a shell that starts programs, and programs that open and write; one of them opens 4,000 files in
-turn, so that no batch has one twice), then decoded over and over in batches of the size that a busy tracerd makes. Then 200,000
-processes that live for one program each, made from one real one's records: what the table has grown by afterwards, and by how
-much at most while they ran. Needs root.
+turn, so that no batch has one twice), then decoded over and over in batches of the size that a busy tracerd makes. So is what is
+kept of an hour of ordinary work (tests.bench.hour): a host's own mix. Then 200,000 processes that live for one program each, made
+from one real one's records: what the table has grown by afterwards, and by how much at most while they ran. Needs root.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from execray.schema.layout import ER_EVENT, HEADER, TASK, Task
 from execray.wire.frames import encode
-from tests.bench import command
+from tests.bench import command, hour
 from tests.support.live import Live
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
@@ -36,6 +36,8 @@ import os
 names = [f"{folder}/{name}" for folder, _, names in os.walk(os.path.dirname(os.__file__)) for name in names][:4000]
 for i in range(20000): os.close(os.open(names[i % len(names)], 0))
 """
+LIVES: Final = "exec, fork, exit"
+HOUR: Final = "an ordinary hour"
 #: name -> (events wanted, shell command)
 WORK = {
     "open": (
@@ -44,8 +46,9 @@ WORK = {
     ),
     "open, many files": (["open"], f"exec {sys.executable} -ISc '{_MANY}'"),
     "write": (["write"], f"exec {sys.executable} -ISc \"import os\nfor i in range(20000): os.write(1, b'x' * 64)\""),
-    "exec, fork, exit": (["exec", "fork", "exit"], "for i in $(seq 600); do /bin/true; done"),
+    LIVES: (["exec", "fork", "exit"], "for i in $(seq 600); do /bin/true; done"),
 }
+ROWS: Final = (*WORK, HOUR)
 BOUNDED = [name for name, (wanted, _) in WORK.items() if len(wanted) == 1]
 
 
@@ -121,8 +124,8 @@ def _short_lived(records: Sequence[bytes]) -> dict[str, Any]:
 def run() -> dict[str, Any]:
     """Returns for each kind of work the events per second, and the bytes of a record; then what many processes leave behind."""
     result = {}
-    for name, (wanted, script) in WORK.items():
-        records = _capture(wanted, script)
+    for name in ROWS:
+        records = hour.records() if name == HOUR else _capture(*WORK[name])
         rates = [_decode(records) for _ in range(ROUNDS)]
         result[name] = {
             "events": len(records),
@@ -130,7 +133,8 @@ def run() -> dict[str, Any]:
             "events_per_s": round(statistics.median(rates)),
             "best": round(max(rates)),
         }
-    result["short-lived"] = _short_lived(records)
+        if name == LIVES:
+            result["short-lived"] = _short_lived(records)
     return result
 
 
@@ -141,7 +145,7 @@ def table(result: dict[str, Any]) -> str:
         f"{name:18} {r['events']:7} {r['record_bytes']:16} {r['events_per_s']:10} {r['best']:6}"
         + ("" if name not in BOUNDED else "   held" if r["events_per_s"] >= BOUND else "   NOT held")
         for name, r in result.items()
-        if name in WORK
+        if name in ROWS
     ]
     many = result["short-lived"]
     lines.append(
