@@ -49,7 +49,7 @@ static __noinline int er_setuid(struct er_scratch *scratch, struct er_call *call
 	if (!done)
 		er_asked_uids(e, call);
 	if (done || e->hdr.flags & ER_F_OLD_CREDS_UNKNOWN)
-		er_renew_creds(task, ER_EVENT_SETUID, call->nr != NR_SETFSUID);
+		er_renew_creds(ER_EVENT_SETUID, call->nr != NR_SETFSUID);
 	if (er_admit())
 		er_submit(e, sizeof(*e));
 	return 0;

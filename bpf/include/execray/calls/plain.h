@@ -108,7 +108,7 @@ static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 		er_fill_caps(e);
 	e->ret = call->ret;
 	if (call->ret >= 0 && er_gives_rights(call->event))
-		er_renew_creds((void *)bpf_get_current_task(), call->event, false);
+		er_renew_creds(call->event, false);
 	e->ino = 0;
 	e->dev = 0;
 	e->i_uid = 0;
