@@ -124,11 +124,15 @@ class Map:
 
     def count(self) -> int:
         """Returns how many elements a hash has: about, where it changes meanwhile. Raises OSError."""
+        return sum(len(keys) // self.key_size for keys in self.batches())
+
+    def batches(self) -> Iterator[bytes]:
+        """Yields the keys of a hash, many at once: about those, where it changes meanwhile. Raises OSError."""
         keys = ctypes.create_string_buffer(_BATCH * self.key_size)
         values = ctypes.create_string_buffer(_BATCH * self.value_size)
         place = ctypes.create_string_buffer(4)  # where in the hash to go on
         at, key, value = map(ctypes.addressof, (place, keys, values))
-        total = begin = 0
+        begin = 0
         while True:
             head = struct.pack("<4QIIQQ", begin, at, key, value, _BATCH, self.fd, 0, 0)
             attr = ctypes.create_string_buffer(head, _ATTR_BYTES)
@@ -136,9 +140,9 @@ class Map:
             code = ctypes.get_errno()
             if result < 0 and code != errno.ENOENT:
                 raise OSError(code, f"bpf(MAP_LOOKUP_BATCH): {os.strerror(code)}")
-            total += int(struct.unpack_from("<I", attr.raw, 32)[0])
+            yield keys.raw[: int(struct.unpack_from("<I", attr.raw, 32)[0]) * self.key_size]
             if result < 0:
-                return total
+                return
             begin = at
 
     def view(self) -> mmap.mmap:

@@ -61,6 +61,8 @@ _COMM: Final = 1 << ER_GATE_INPUT["ER_GATE_COMM"]
 _FILE: Final = 1 << ER_GATE_INPUT["ER_GATE_FILE"]
 _ACTOR: Final = frozenset({Input.UID, Input.EUID})
 _ALWAYS: Final = frozenset({"exec", "fork", "exit", "cred_change"})
+#: Cells that are taken out at once: what waits meanwhile is the ring.
+_SWEPT: Final = 512
 _BUCKET_SHIFT: Final = 64 - (ER_GATE_BUCKETS - 1).bit_length()
 _BLOOM_SHIFT: Final = 64 - (ER_GATE_BLOOM - 1).bit_length()
 
@@ -248,6 +250,8 @@ class Gate:
         self._view = self.map.view()
         self._half = 0
         self._settled = False
+        self._loaded = 0  # the generation that programs read; 0: none
+        self.stale = False  # there may be cells of former plans
         self._digest = ""
         self.waiting = 0  # er_config::waiting
         self._written = [0] * ER_GATE_HALVES  # bytes
@@ -289,10 +293,23 @@ class Gate:
 
         Comes back when no program runs any more that has read the old one: their records are in the ring.
         """
-        self._wait()
-        for key in list(self.cells.keys()):
-            if GATE_CELL_KEY.unpack(key)[1] != self._half:
-                self.cells.delete(key)
+        if self._loaded != self.generation * bool(self._half):
+            self._wait()
+            self._loaded, self.stale = self.generation * bool(self._half), True
+
+    def sweep(self) -> None:
+        """Takes out cells of former plans, so many at once. What stays a while only lets too much pass. Raises OSError."""
+        if not self.stale:
+            return
+        stale = [
+            key
+            for keys in self.cells.batches()
+            for key in (keys[at : at + GATE_CELL_KEY.size] for at in range(0, len(keys), GATE_CELL_KEY.size))
+            if GATE_CELL_KEY.unpack(key)[1] != self._half
+        ]
+        for key in stale[:_SWEPT]:
+            self.cells.delete(key)
+        self.stale = len(stale) > _SWEPT
 
     def settle(self, generation: int, ends: Mapping[int, int]) -> bool:
         """Takes the ends, in ns by slots, of what had begun before a plan came, where that is still the one in use.

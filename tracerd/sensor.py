@@ -283,6 +283,7 @@ class Sensor:
         """Takes away what ended processes and operations have left: now and then, or it costs a look-up, and room."""
         for marks in (self._own, self.armed.filter):
             marks.sweep()
+        self.gate.sweep()
         self._rings.sweep(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def counter(self, name: str) -> int:

@@ -191,6 +191,29 @@ def test_without_room_for_a_process_it_counts_for_the_host(gated: Live, begin: P
             gate.cells.delete(key)
 
 
+def test_cells_of_former_plans_are_taken_out_some_at_a_time(gated: Live, begin: Path) -> None:
+    load(gated, plan_of(begin))
+    gate = gated.sensor.gate
+    cells = [GATE_CELL_KEY.pack((1 << 31) + number, gate.value) for number in range(600)]
+
+    def left() -> int:
+        return sum(gate.cells.lookup(key) is not None for key in cells)
+
+    try:
+        for key in cells:
+            gate.cells.update(key, bytes(GATE_CELL.size))
+        gate.sweep()
+        assert left() == 600
+        load(gated, plan_of(begin, window_ns=61 * SECOND))
+        gate.sweep()
+        assert 0 < left() < 600
+        gate.sweep()
+        assert left() == 0
+    finally:
+        for key in cells:
+            gate.cells.delete(key)
+
+
 def test_until_it_is_known_what_had_begun_before_a_plan_everything_had(gated: Live, begin: Path) -> None:
     assert not gated.sensor.want([OPEN, KILL], False, plan=plan_of(begin))
     gate = gated.sensor.gate
@@ -222,6 +245,7 @@ def test_what_began_under_one_plan_is_nothing_to_the_next_but_one(gated: Live, b
             load(gated, plan)  # the same one: nothing changes
             assert child.pid in cells(gated)
             load(gated, plan_of(begin, window_ns=61 * SECOND))
+            gated.sensor.sweep()
             load(gated, plan)  # in the half that the first one was in
             assert child.pid not in cells(gated)
             child.stdin.write(b"\n")

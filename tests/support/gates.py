@@ -107,6 +107,8 @@ class KernelGate:
         """Loads a plan, as if it had come at that time."""
         self.gate.load(plan)
         self.gate.loaded()
+        while self.gate.stale:
+            self.gate.sweep()
         ends = {slot: until_ns(window, since_ns) for slot, window in plan.windows.items()}
         assert self.gate.settle(self.gate.generation, ends)
 
