@@ -40,8 +40,6 @@ def test_a_call_that_is_followed_and_not_wanted_leaves_no_record() -> None:
 
 def test_a_flood_past_the_ring_is_counted_exactly() -> None:
     with Live(["open"], ring_bytes=1 << 16) as live:
-        live.drain()
-        sent, dropped = live.sensor.counter("SENT"), live.sensor.counter("DROPPED")
         code = "import os\nfor _ in range(5000): os.close(os.open('/dev/null', 0))\n"
         done = threading.Event()
 
@@ -56,7 +54,7 @@ def test_a_flood_past_the_ring_is_counted_exactly() -> None:
         live.want([])  # or what others do meanwhile is counted on one side only
         for name in ("er_exec", "er_fork", "er_exit"):
             live.sensor._program(name).detach()
-        sent, dropped = live.sensor.counter("SENT") - sent, live.sensor.counter("DROPPED") - dropped
+        sent, dropped = live.sensor.counter("SENT"), live.sensor.counter("DROPPED")
         events = live.drain()
         assert dropped > 0
         assert len(events) == sent
