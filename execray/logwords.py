@@ -339,6 +339,13 @@ WORDS: Final[dict[str, Word]] = {
         "Whoever reads the log was too slow, and so many lines before this one were dropped.",
         "Look at journald, or at the program that reads stderr.",
     ),
+    "kills in the kernel suspended": Word(
+        TRACERD,
+        "error",
+        ("reason",),
+        "The budget of the kernel's kills can't be looked after, so it kills nobody; the enforcer does.",
+        "It is tried again every second. Where it goes on, restart tracerd.",
+    ),
     "killed in the kernel, and no match": Word(
         POLICYD,
         "error",

@@ -237,7 +237,7 @@ class Responder:
             )
             if is_audit
         ]
-        if killed_in_kernel(finding.event):
+        if killed_in_kernel(finding.event, finding.policy):
             pending.killed = kill_json(Result.KILLED.value, by=KERNEL)
             self.enforcer.spent(_order(finding, origin, Action.KILL, Mode.ENFORCE))
             kv = {"order_id": f"{finding.id}-{Action.KILL.value}", "result": "killed", "by": KERNEL, "reason": None}

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from execray.config import Config, uids_of
 from execray.control import ControlServer, Handler, argument
-from execray.errors import OperatorError
+from execray.errors import OperatorError, PeerError
 from execray.extensions import Outcome
 from execray.gate.encoding import decode_plan
-from execray.gate.inline import decode_inline
+from execray.gate.inline import InlinePlan, decode_inline
 from execray.schema.catalog import EVENTS, FIRST_ADDED
 from execray.service import Peer, notify, prepare_runtime, settle_memory
 from execray.version import VERSION
@@ -28,7 +28,7 @@ from execray.wire.frames import Settle, Subscribe
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
 from tracerd.heartbeat import PROBED, HeartbeatThread, Liveness, Pulse
-from tracerd.inline import Limits
+from tracerd.inline import LEASE_NS, Limits
 from tracerd.names import Names
 from tracerd.objects import OBJECT_DIR
 from tracerd.processes import Process, ProcessTable
@@ -55,7 +55,8 @@ class Tracerd:
         self._extensions = extensions
         own = config.tracerd
         self._started = time.monotonic()
-        limits = Limits.of(config) if own.inline == "on" else None
+        # the host's mode is the configuration's word here, not the subscriber's
+        limits = Limits.of(config) if own.inline == "on" and config.mode == "enforce" else None
         self._sensor = Sensor(counter=own.syscall_counter, object_dir=object_dir, gate=own.gate, kills=limits)
         self._table = ProcessTable(own.process_cache)
         self._builder = BatchBuilder()
@@ -66,14 +67,15 @@ class Tracerd:
         self._pulse = Pulse(self._decoder.heartbeats)
         self._stream = StreamServer(
             {**own_identity(), "version": VERSION},
-            self._uids("subscribers", own.subscribers),
+            self._uids("tracerd.subscribers", own.subscribers),
             own.buffer_mib * 1024 * 1024,
             self._subscribe,
             self._settle,
             self._unsubscribed,
             log,
         )
-        self._registrants = self._uids("registrants", own.registrants) | {0, os.geteuid()}
+        self._registrants = self._uids("tracerd.registrants", own.registrants) | {0, os.geteuid()}
+        self._orderers = self._uids("enforcer.orderers", config.enforcer.orderers) | {0} if limits else frozenset()
         self._flush_ns = int(own.flush_ms * 1_000_000)
         self._lost: dict[str, int] = {"ring": 0, "skipped": 0, "malformed": 0}
         self._lost_at_ns = dict.fromkeys(self._lost, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
@@ -81,6 +83,7 @@ class Tracerd:
         self._batches = 0
         self._waiting = False
         self._spared = 0  # the subscriber's pid
+        self._drops = 0  # of batches, before sequences were last left to user space
         self._running = True
         self._paths = PathWatch(self._take_names)
         self._heartbeat = HeartbeatThread(self._interval_s, self._probes_needed, self._spawn_due)
@@ -88,7 +91,7 @@ class Tracerd:
     def _uids(self, key: str, accounts: tuple[str | int, ...]) -> frozenset[int]:
         uids, missing = uids_of(accounts)
         for name in missing:
-            self._log.warning("no such account", extra={"kv": {"key": f"tracerd.{key}", "account": name}})
+            self._log.warning("no such account", extra={"kv": {"key": key, "account": name}})
         return uids
 
     async def run(self) -> None:
@@ -191,6 +194,8 @@ class Tracerd:
         known = {event.code for event in EVENTS}
         plan = decode_plan(wanted.plan) if wanted.plan else None
         rules = decode_inline(wanted.inline)
+        if rules.rules and self._sensor.inline.limits is not None and peer.uid not in self._orderers:
+            raise PeerError(f"uid {peer.uid} may not have the kernel kill: it isn't among enforcer.orderers")
         if wanted.paths != self._paths.paths:
             self._decoder.watch_names(wanted.paths, self._paths.wake)
             self._paths.watch(wanted.paths)
@@ -218,22 +223,34 @@ class Tracerd:
 
     def _spare(self, pid: int) -> None:
         """Lets the kernel spare the subscriber, and no former one."""
-        inline = self._sensor.inline
-        if self._spared not in (0, pid):
-            inline.forget_process(self._spared)
-        inline.spare_process(pid)
+        if pid == self._spared:
+            return
+        self._sensor.inline.spare_process(pid)
+        if self._spared:
+            self._sensor.inline.forget_process(self._spared)
         self._spared = pid
 
     def _unsubscribed(self) -> None:
+        """Lets the kernel kill nobody, and forget what has begun: whoever subscribes next may not know of it."""
         if self._running:
             self._sensor.inline.end_lease()
+            self._sensor.inline.load(InlinePlan())
 
     async def _keep_lease(self) -> None:
-        """Lets the kernel kill as long as somebody is there who takes its evidence."""
+        """Lets the kernel kill as long as somebody is there who takes its evidence, and gets all of it."""
+        inline = self._sensor.inline
         while True:
             await asyncio.sleep(_LEASE_RENEWED_S)
-            if self._stream.listening:
-                self._sensor.inline.renew()
+            if not self._stream.listening or self._stream.retention.waiting_s() * 1e9 > LEASE_NS:
+                continue
+            try:
+                if self._drops != (drops := self._stream.retention.drops):
+                    inline.forget()
+                    self._drops = drops
+                inline.renew()
+            except OSError as error:
+                inline.end_lease()
+                self._log.error("kills in the kernel suspended", extra={"kv": {"reason": error}})
 
     def _hide(self, peer: Peer, *, children: bool) -> Process | None:
         """Drops the events of one of our own; its exact start time comes from the table, once the ring is read up.
@@ -280,6 +297,8 @@ class Tracerd:
         if builder.events:
             self._stream.publish(builder.take())
             self._batches += 1
+            if self._drops != self._stream.retention.drops:
+                self._sensor.inline.end_lease()  # until sequences that are only known in the kernel are forgotten
         if more and not self._waiting:
             self._waiting = True
             asyncio.get_running_loop().call_soon(self._drain_again)
@@ -378,13 +397,20 @@ class Tracerd:
         role = argument(request, "role", str)
         if peer.uid not in self._registrants or role not in ("enforcer", "policyd"):
             raise OperatorError(f"uid {peer.uid} may not register as {role}", "add it to tracerd.registrants")
-        hidden = self._hide(peer, children=role == "enforcer")
-        kv = {"peer": peer.pid, "uid": peer.uid, "role": role, "hidden": hidden is not None}
-        self._log.warning("registered as ours", extra={"kv": kv})
         try:
+            self._sensor.inline.spare_process(peer.pid)  # also where it can't be hidden, and until it is
+        except OSError as error:
+            raise OperatorError(f"the kernel can't spare pid {peer.pid}: {error.strerror}", "try again") from error
+        hidden = None
+        try:
+            hidden = self._hide(peer, children=role == "enforcer")
+            kv = {"peer": peer.pid, "uid": peer.uid, "role": role, "hidden": hidden is not None}
+            self._log.warning("registered as ours", extra={"kv": kv})
             yield {"hidden": hidden is not None}
             await asyncio.Event().wait()
         finally:
+            if self._running:
+                self._sensor.inline.forget_process(peer.pid)
             if hidden is not None and self._running:
                 self._sensor.show(hidden.pid, hidden.start_ns)
                 self._log.warning("no longer ours", extra={"kv": {"peer": peer.pid}})

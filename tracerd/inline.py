@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +17,7 @@ from typing import Any, Final
 from execray.config import Config
 from execray.errors import OperatorError
 from execray.gate.inline import InlinePlan, NumberTest, Rule, TextTest, listing
-from execray.guard import BUDGET_WINDOW_NS
+from execray.guard import BUDGET_WINDOW_NS, COMM_CHARS
 from execray.schema.layout import (
     ER_INLINE_CELLS,
     ER_INLINE_CODES,
@@ -65,13 +65,14 @@ class Limits:
         """Returns what the configuration says, which is what it says for all other kills. Raises OperatorError."""
         exes = map(os.fsencode, filter(None, config.protect_exe))
         names = {part.rsplit(b"/", 1)[-1] for exe in exes for part in (exe, os.path.realpath(exe))}
-        comms = {os.fsencode(comm) for comm in filter(None, config.protect_comm)}
-        if len(names) + len(comms | names) >= ER_INLINE_SPARED:
+        # a program may have been renamed since it was started: then its thread's name may still tell
+        comms = {os.fsencode(comm) for comm in filter(None, config.protect_comm)} | names
+        comms = {comm[:COMM_CHARS] for comm in comms}  # as much as the kernel keeps
+        if len(names) + len(comms) >= ER_INLINE_SPARED:
             most = f"{ER_INLINE_SPARED} names of programs and threads are the most that the kernel can spare"
             raise OperatorError(most, "shorten protect_exe or protect_comm, or leave tracerd.inline off")
         own = config.enforcer
-        # a program may have been renamed since it was started: then its thread's name may still tell
-        return cls(own.kills_per_minute, own.kills_per_minute_per_policy, frozenset(names), frozenset(comms | names))
+        return cls(own.kills_per_minute, own.kills_per_minute_per_policy, frozenset(names), frozenset(comms))
 
 
 class Tokens:
@@ -136,6 +137,7 @@ class Inline:
         self._grace = Map.create(MapType.ARRAY_OF_MAPS, "er_grace", 4, 4, 1, inner=self.maps["er_inline_plan"])
         self._generation = 0
         self.plan = InlinePlan()
+        self._spared_pids: Counter[int] = Counter()
         self._tokens: Tokens | None = None
         if limits is not None:
             self._tokens = Tokens(self.maps["er_inline_tokens"], limits)
@@ -147,12 +149,16 @@ class Inline:
             self.maps["er_inline_spared"].update((letter + name[:_NAME_BYTES]).ljust(ER_INLINE_NAME, b"\0"), bytes(4))
 
     def spare_process(self, pid: int) -> None:
-        """Spares whoever has this pid, until forget_process. Raises OSError."""
+        """Spares whoever has this pid, until forget_process was called as often. Raises OSError."""
         self.maps["er_inline_spared"].update(_pid_key(pid), bytes(4))
+        self._spared_pids[pid] += 1
 
     def forget_process(self, pid: int) -> None:
         """Ends that. Raises OSError."""
-        self.maps["er_inline_spared"].delete(_pid_key(pid))
+        self._spared_pids[pid] -= 1
+        if self._spared_pids[pid] <= 0:
+            del self._spared_pids[pid]
+            self.maps["er_inline_spared"].delete(_pid_key(pid))
 
     def load(self, plan: InlinePlan) -> None:
         """Puts other rules in force; sequences that have begun are left to user space. Raises OSError.
@@ -173,6 +179,11 @@ class Inline:
         self._plans[at : at + INLINE_PLAN_BYTES] = table_of(plan, self._generation)
         self._state[_HALF] = half
         self.plan = plan
+
+    def forget(self) -> None:
+        """Leaves all sequences that have begun to user space, as load does with other rules. Raises OSError."""
+        plan, self.plan = self.plan, InlinePlan()
+        self.load(plan)
 
     def renew(self, lease_ns: int = LEASE_NS) -> None:
         """Lets the rules be in force for so long from now, and looks after the budget. Raises OSError."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,15 +55,16 @@ class _Kept:
     data: bytes
     time_ns: int
     lost: Counter[str] = field(default_factory=Counter)
+    sent_s: float = 0.0  # time.monotonic(), once it was sent
 
 
-def _encoded(batch: Batch, rows: int) -> bytes:
-    """Returns the batch's frame; for one that is larger than a frame may be, one that says how much was lost."""
+def _encoded(batch: Batch, rows: int) -> tuple[bytes, bool]:
+    """Returns the batch's frame, and True; for one that is larger than a frame may be, one that says how much was lost."""
     try:
-        return encode(batch)
+        return encode(batch), True
     except ValueError:
         first, last = batch.events[0][1], batch.events[-1][1]
-        return encode(Batch(batch.seq, batch.first_id, (), (), ((LOST, last, "oversized", rows, first),)))
+        return encode(Batch(batch.seq, batch.first_id, (), (), ((LOST, last, "oversized", rows, first),))), False
 
 
 class Retention:
@@ -80,6 +82,7 @@ class Retention:
         self._told = -1  # up to here, losses are in _lost
         self._lost = 0
         self.bytes = 0
+        self.drops = 0  # batches that their reader never gets, or not as they were
 
     @property
     def lost(self) -> int:
@@ -93,7 +96,8 @@ class Retention:
             if row[0] == LOST:
                 lost[row[2]] += row[3]
         rows = sum(row[0] != LOST for row in batch.events)
-        data = _encoded(batch, rows)
+        data, whole = _encoded(batch, rows)
+        self.drops += not whole
         self._kept.append(_Kept(batch.seq, batch.first_id, rows, data, batch.events[-1][1], lost))
         self.bytes += len(data)
         self._newest = batch.seq
@@ -103,6 +107,7 @@ class Retention:
     def _drop(self, old: _Kept) -> None:
         self.bytes -= len(old.data)
         old.data = b""
+        self.drops += 1
         self._dropped.append(old)
         if len(self._dropped) > self.MAX_DROPPED:
             first, second = self._dropped.popleft(), self._dropped.popleft()
@@ -127,6 +132,11 @@ class Retention:
         while self._dropped and self._dropped[0].seq <= seq:
             self._dropped.popleft()
 
+    def waiting_s(self) -> float:
+        """Returns for how long the oldest batch that was sent waits to be acknowledged; 0: none does."""
+        oldest = self._kept[0] if self._kept else None
+        return 0.0 if oldest is None or oldest.seq > self._sent_seq else time.monotonic() - oldest.sent_s
+
     def rewind(self, seq: int) -> None:
         """Everything after seq is to be sent again: a subscriber came (back) that has seen up to there, -1 for nothing."""
         self.acknowledge(seq)
@@ -141,6 +151,7 @@ class Retention:
         # seqs have no holes, so the place of the next one is known
         kept = self._kept[max(0, self._sent_seq + 1 - self._kept[0].seq)]
         self._sent_seq = kept.seq
+        kept.sent_s = time.monotonic()
         return kept.data
 
     def _gap(self, dropped: list[_Kept]) -> bytes:

@@ -14,6 +14,7 @@ import msgpack
 
 from execray.errors import PeerError
 from execray.gate.plan import Input
+from execray.schema.catalog import EVENT_BY_NAME
 from execray.schema.layout import (
     ER_INLINE_CODES,
     ER_INLINE_KIND,
@@ -39,6 +40,8 @@ COMM_BYTES: Final = 16
 MAX_INLINE_BYTES: Final = 256 * 1024
 FORMAT: Final = 1
 
+#: Events that the kernel tells before it could judge them, or that a process has no hand in.
+_NEVER: Final = frozenset(EVENT_BY_NAME[name].code for name in ("exec", "fork", "exit", "cred_change"))
 _I63: Final = 1 << 63
 _U64: Final = 1 << 64
 _U32: Final = 1 << 32
@@ -137,6 +140,13 @@ def encode_inline(plan: InlinePlan) -> bytes:
     return raw
 
 
+def is_vacuous(test: NumberTest) -> bool:
+    """Whether every number meets the test."""
+    if test.kind is NumberKind.SAME:
+        return (test.low == test.high == 0) and not test.negate
+    return (test.low, test.high, test.negate) == (-_I63, _I63 - 1, False)
+
+
 def decode_inline(raw: bytes) -> InlinePlan:
     """Returns the plan of these bytes. Raises PeerError for anything that encode_inline would not have made.
 
@@ -172,8 +182,10 @@ def _rule(item: object, policies: tuple[InlinePolicy, ...]) -> Rule:
         case (int(slot), int(step), int(code), tuple(numbers), tuple(texts)):
             _need(0 <= slot < len(policies) and 0 <= step < policies[slot].steps, "place")
             _need(0 < code < ER_INLINE_CODES and len(numbers) <= MAX_NUMBERS and len(texts) <= MAX_TEXTS, "size")
-            _need(bool(numbers) or bool(texts), "emptiness: it kills whoever does that")
-            return Rule(slot, step, code, tuple(map(_number, numbers)), tuple(map(_text, texts)))
+            _need(code not in _NEVER, "event")
+            rule = Rule(slot, step, code, tuple(map(_number, numbers)), tuple(map(_text, texts)))
+            _need(bool(texts) or not all(map(is_vacuous, rule.numbers)), "emptiness: it kills whoever does that")
+            return rule
     raise PeerError("a rule is malformed")
 
 

@@ -28,6 +28,7 @@ from execray.gate.inline import (
     Rule,
     TextTest,
     encode_inline,
+    is_vacuous,
     tag_of,
 )
 from execray.gate.plan import Input
@@ -41,6 +42,8 @@ from policyd.program import Test as Tested
 Tests: TypeAlias = "tuple[NumberTest | TextTest, ...]"
 
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
+#: Of 64 bits and without a sign, which the kernel's comparison has.
+_UNSIGNED: Final = frozenset({Input.REQUEST})
 #: Ways of one step.
 _MAX_WAYS: Final = 64
 _O_PATH: Final = 0o10000000
@@ -99,19 +102,27 @@ def finished(policy: CompiledPolicy) -> Finished:
     """Returns how the kernel finishes the policy. Raises NotInlineError."""
     steps = _chain(policy)
     kills = _killing(policy.handlers)
+    if len(steps) > 1 and any(item != TRUE for item in kills.items):
+        raise NotInlineError("where its `if` is false, a sequence is used up without a kill")
     last = And((*(Not(exemption.condition) for exemption in policy.exemptions), kills))
     rules: list[Rule] = []
     inexact: list[str] = []
     for place, number in enumerate(steps):
         condition = policy.steps[number].condition
-        whole = And((condition, last)) if place == len(steps) - 1 else condition
+        ends = place == len(steps) - 1
+        whole = And((condition, last)) if ends else condition
         found: list[Rule] = []
+        known = len(inexact)
         for code in filter(is_gated, policy.steps[number].codes):
             ways = _ways(normal(whole), EVENT_BY_CODE[code], inexact)
             found += [rule for tests in ways if (rule := _rule(place, code, tests, inexact)) is not None]
         if not found:
             why = ", ".join(f"`{name}`" for name in dict.fromkeys(inexact)) or "what it asks for"
             raise NotInlineError(f"the kernel doesn't know {why} for sure")
+        if ends and place and (len(inexact) > known or not all(map(is_gated, policy.steps[number].codes))):
+            # the engine may then have used up a sequence of which the kernel thinks that it waits
+            why = ", ".join(f"`{name}`" for name in dict.fromkeys(inexact[known:])) or "some of its events"
+            raise NotInlineError(f"the last step of a sequence must be exact in all its ways, and {why} isn't")
         rules += found
     if len(rules) > MAX_RULES:
         raise NotInlineError(f"it has more than {MAX_RULES} ways")
@@ -155,7 +166,7 @@ def _chain(policy: CompiledPolicy) -> list[int]:
     return steps
 
 
-def _killing(handlers: Iterable[Handler]) -> Expr:
+def _killing(handlers: Iterable[Handler]) -> Or:
     """Returns what must hold for a match to be a kill. Raises NotInlineError."""
     kills = [h for h in handlers if h.step is None and any(isinstance(action, Kill) for action in h.actions)]
     if not kills:
@@ -169,8 +180,9 @@ def _killing(handlers: Iterable[Handler]) -> Expr:
 def _rule(step: int, code: int, tests: Tests, inexact: list[str]) -> Rule | None:
     numbers = tuple(dict.fromkeys(test for test in tests if isinstance(test, NumberTest)))
     texts = tuple(dict.fromkeys(test for test in tests if isinstance(test, TextTest)))
-    if not tests or len(numbers) > MAX_NUMBERS or len(texts) > MAX_TEXTS:
-        inexact.append("so many tests at once" if tests else "anything")
+    anything = not texts and all(map(is_vacuous, numbers))
+    if anything or len(numbers) > MAX_NUMBERS or len(texts) > MAX_TEXTS:
+        inexact.append("anything" if anything else "so many tests at once")
         return None
     return Rule(0, step, code, numbers, texts)
 
@@ -224,7 +236,7 @@ def _exact(test: Tested, negated: bool, kind: EventType) -> list[Tests]:
         each = _numbers(test, which, name)
     elif slot == SlotKey(ACTOR, "comm"):
         each = [TextTest(Part.COMM, text) for text in _texts(test, {Op.EQ, Op.IN, Op.NE}, name, COMM_BYTES - 1)]
-    elif slot == SlotKey(kind.code, "path") and has_path(kind.code):
+    elif slot == SlotKey(kind.code, "path") and _is_path_known(kind):
         each = list(_paths(test, name))
     else:
         raise _Inexact(name)
@@ -233,6 +245,12 @@ def _exact(test: Tested, negated: bool, kind: EventType) -> list[Tests]:
     together = (test.all and test.op not in (Op.IN, Op.EQ, Op.NE)) is not flipped
     shown = [_flip(one) for one in each] if flipped else each
     return [tuple(shown)] if together else [(one,) for one in shown]
+
+
+def _is_path_known(kind: EventType) -> bool:
+    """Whether the kernel has the path of all such events: of what was opened, not a name that is still to be resolved."""
+    named = kind.name not in ("open", "write") and any(name for call in kind.system_calls for name in call.names)
+    return has_path(kind.code) and not named
 
 
 def _flip(test: NumberTest | TextTest) -> NumberTest | TextTest:
@@ -245,11 +263,14 @@ def _numbers(test: Tested, which: Input, name: str) -> list[NumberTest | TextTes
     """Returns a test for each constant; of `!=`, as if it were `=`."""
     if test.op is Op.EXISTS:
         return [NumberTest(which, NumberKind.RANGE, _LOWEST, _HIGHEST)]
+    ordered = test.op in (Op.LT, Op.LE, Op.GT, Op.GE)
     if test.op is Op.TRUE:
         return [NumberTest(which, NumberKind.RANGE, 0, 0, negate=True)]
     found: list[NumberTest | TextTest] = []
     for constant in constants_of(test):
         if not isinstance(constant, int) or not _LOWEST < constant < _HIGHEST:
+            raise _Inexact(name)
+        if which in _UNSIGNED and (ordered or constant < 0):
             raise _Inexact(name)
         found.append(_number(test.op, which, int(constant), name))
     if not found:

@@ -12,13 +12,15 @@ from execray.schema.field import KILLER_SHIFT
 from execray.wire.frames import Batch, Row
 from policyd.engine.outputs import Match, Output
 from policyd.gate.exact import InlineBuilt
+from policyd.program import CompiledPolicy
 
 _KILLED = int(Flag.KILLED)
 
 
-def killed_in_kernel(event: Event) -> bool:
-    """Whether the kernel killed the process in this call."""
-    return bool(int(event.flags) & _KILLED)
+def killed_in_kernel(event: Event, policy: CompiledPolicy) -> bool:
+    """Whether the kernel killed the process in this call, and for this policy."""
+    flags = int(event.flags)
+    return bool(flags & _KILLED) and flags >> KILLER_SHIFT == tag_of(policy.hash)
 
 
 class KernelKills:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -288,6 +289,8 @@ def test_a_process_that_is_spared_is_not_killed(arena: Killing) -> None:
     before = arena.count("spared")
     with arena.held() as held:
         inline.spare_process(held.pid)
+        inline.spare_process(held.pid)
+        inline.forget_process(held.pid)  # the other one holds
         assert held.ends() == 0
     inline.forget_process(held.pid)
     assert arena.count("spared") == before + 1
@@ -328,6 +331,33 @@ def test_no_more_are_killed_than_the_budget_allows(tmp_path: Path, per_minute: i
         assert arena.count("budget") == 5 - most
 
 
+def test_a_thread_without_a_name_is_not_spared(arena: Killing) -> None:
+    arena.load(plan_of(rule("open", text(arena.decoy))))
+    assert arena.kills(f"syscall(157, 15, buf(b''), 0, 0, 0); {opens(arena.decoy)}")
+
+
+def test_the_threads_of_a_process_that_ends_cost_no_kills(arena: Killing) -> None:
+    named = text(b"inlinetest", Part.COMM)
+    arena.load(plan_of(rule("accept", named)))
+    # whoever is interrupted by the end of the first comes back from accept as well
+    assert arena.kills(
+        "syscall(157, 15, buf(b'inlinetest'), 0, 0, 0)\n"
+        "s = socket.create_server(('127.0.0.1', 0))\n"
+        "def wait():\n    syscall(157, 15, buf(b'inlinetest'), 0, 0, 0)\n    s.accept()\n"
+        "for _ in range(20): threading.Thread(target=wait).start()\n"
+        "time.sleep(0.3)\n"
+        "c = socket.create_connection(s.getsockname()); time.sleep(30)"
+    )
+
+
+def test_what_setfsuid_returns_is_no_result(arena: Killing) -> None:
+    named, none = text(b"inlinetest", Part.COMM), NumberTest(Input.RET, NumberKind.RANGE, 0, 0)
+    arena.load(plan_of(rule("setuid", named, none)))
+    name = "syscall(157, 15, buf(b'inlinetest'), 0, 0, 0)"
+    assert not arena.kills(f"{name}; assert syscall(122, 0) == 0")
+    assert arena.kills(f"{name}; syscall(105, 0)")
+
+
 def test_a_path_that_is_not_sure_kills_nobody(arena: Killing) -> None:
     # deeper than the walk: cut in front, so that its end is known and its beginning isn't
     deep = arena.dir.joinpath(*["d"] * 140)
@@ -359,7 +389,8 @@ def test_a_kill_without_room_for_its_evidence_is_none(tmp_path: Path) -> None:
         arena = Killing(live, tmp_path)
         arena.decoy.write_text("x")
         arena.load(plan_of(rule("open", text(arena.decoy))))
-        noise = f"for _ in range(200): os.close(os.open({str(arena.dir)!r}, 0))"
+        (arena.dir / "noise").write_text("x")
+        noise = f"for _ in range(200): os.close(os.open({str(arena.dir / 'noise')!r}, 0))"
         source = f"{PRELUDE}\n{noise}\n{opens(arena.decoy)}"
         done = subprocess.run([*PYTHON, source], check=False, timeout=30)
         assert done.returncode == 0
@@ -449,6 +480,63 @@ def test_a_completed_sequence_that_did_not_kill_is_used_up(arena: Killing) -> No
         assert held.ends() == 0
 
 
+def test_a_completed_sequence_for_which_no_kill_is_left_is_used_up(tmp_path: Path) -> None:
+    with Live([], kills=Limits(64, 0, frozenset(), frozenset())) as live:
+        arena = Killing(live, tmp_path)
+        arena.decoy.write_text("x")
+        arena.load(sequence(arena, "decoy"))
+        with arena.held(in_turn(arena, "one", "two", "decoy")) as held:
+            assert arena.count("budget") == 1
+            live.sensor.inline.maps["er_inline_tokens"].update(bytes(4), bytes(4))
+            assert held.ends() == 0
+        assert arena.kills(in_turn(arena, "one", "two", "decoy"))
+
+
+def test_another_policys_step_is_taken_in_a_call_for_which_no_kill_is_left(tmp_path: Path) -> None:
+    with Live([], kills=Limits(64, 0, frozenset(), frozenset())) as live:
+        arena = Killing(live, tmp_path)
+        one = arena.dir / "one"
+        for path in (one, arena.decoy):
+            path.write_text("x")
+        rules = (
+            rule("open", text(one)),
+            rule("open", text(one), slot=1),
+            rule("open", text(arena.decoy), slot=1, step=1),
+        )
+        arena.load(InlinePlan((InlinePolicy(1, 1), InlinePolicy(TAG, 2, HOUR_NS)), rules))
+        live.sensor.inline.maps["er_inline_tokens"].update(struct.pack("<I", 1 << 16), bytes(4))
+        assert arena.kills(in_turn(arena, "one", "decoy"))
+        assert arena.count("budget") == 1
+
+
+def test_a_last_step_of_which_the_kernel_is_not_sure_uses_up_the_sequence(arena: Killing) -> None:
+    arena.load(sequence(arena, "decoy"))
+    with arena.held(f"{in_turn(arena, 'one', 'two')}\n{opens_32(arena.decoy)}") as held:
+        assert held.ends() == 0
+
+
+def test_a_last_step_that_only_user_space_can_judge_uses_up_the_sequence(arena: Killing) -> None:
+    held_file = arena.dir / "gone"
+    last = rule("open", text(b"/nowhere", Part.STARTS, negate=True), text(b"inlinetest", Part.COMM), step=2)
+    before = sequence(arena, "decoy").rules[:2]
+    arena.load(plan_of(*before, last, within_ns=HOUR_NS))
+    held_file.write_text("x")
+    name = "syscall(157, 15, buf(b'inlinetest'), 0, 0, 0)"
+    unnamed = f"f = {opens(held_file)}; os.unlink({str(held_file)!r}); {in_turn(arena, 'one', 'two')}; {name}"
+    # without the open of what has no name any more this kills
+    for between, killed in (("", True), ("os.open('/proc/self/fd/%d' % f, 0); ", False)):
+        held_file.write_text("x")
+        assert arena.kills(f"{unnamed}; {between}{opens(arena.decoy)}") is killed
+
+
+def test_sequences_that_were_forgotten_kill_nobody(arena: Killing) -> None:
+    arena.load(sequence(arena, "decoy"))
+    with arena.held(in_turn(arena, "one", "two")) as held:
+        arena.live.sensor.inline.forget()
+        assert held.ends() == 0
+    assert arena.kills(in_turn(arena, "one", "two", "decoy"))
+
+
 def test_two_policies_are_told_apart(arena: Killing) -> None:
     other = arena.dir / "other"
     other.write_text("x")
@@ -459,20 +547,23 @@ def test_two_policies_are_told_apart(arena: Killing) -> None:
     assert int(event.flags) >> KILLER_SHIFT == 0xFFFFFFFF
 
 
-def test_a_32_bit_call_is_left_to_user_space(arena: Killing) -> None:
-    arena.load(plan_of(rule("open", text(arena.decoy))))
-    # open by int 0x80, its name below 4 GiB
-    code = (
+def opens_32(path: Path) -> str:
+    """Code that opens a file by int 0x80, its name below 4 GiB."""
+    return (
         "import mmap\n"
         "where = libc.mmap; where.restype = ctypes.c_void_p\n"
         "page = where(ctypes.c_void_p(0), 4096, 7, 0x62, -1, 0)\n"
-        f"name = {os.fsencode(arena.decoy)!r} + bytes(1)\n"
+        f"name = {os.fsencode(path)!r} + bytes(1)\n"
         "ctypes.memmove(page + 1024, name, len(name))\n"
         "stub = b'\\x53\\xb8\\x05\\0\\0\\0\\xbb' + struct.pack('<I', page + 1024)\n"
         "stub += b'\\x31\\xc9\\x31\\xd2\\xcd\\x80\\x5b\\xc3'\n"
         "ctypes.memmove(page, stub, len(stub))\n"
         "assert ctypes.CFUNCTYPE(ctypes.c_int)(page)() >= 0\n"
     )
-    run = arena.run(code)
+
+
+def test_a_32_bit_call_is_left_to_user_space(arena: Killing) -> None:
+    arena.load(plan_of(rule("open", text(arena.decoy))))
+    run = arena.run(opens_32(arena.decoy))
     event = run.one("open", path=os.fsencode(arena.decoy))
     assert event.flags == Flag.COMPAT_ABI

@@ -96,11 +96,28 @@ struct er_inline_cell {
 	__u64 since[ER_INLINE_STEPS]; /* when the latest sequence that has come so far began; 0: none has */
 };
 
+/* Whether an event meets a rule. */
+enum er_inline_met {
+	ER_INLINE_NOT = 0,
+	ER_INLINE_YES = 1,
+	ER_INLINE_MAYBE = 2, /* user space may know */
+};
+
+/* What is done with each rule of an event. */
+enum er_inline_what {
+	ER_INLINE_LOOK = 0,	/* does the event meet it? */
+	ER_INLINE_REMEMBER = 1, /* it was sent, and met those */
+	ER_INLINE_DOUBT = 2,	/* it was sent, and may have met each */
+};
+
 /* The program's own memory, one per CPU. */
 struct er_inline_work {
 	char name[ER_INLINE_NAME];
-	__u32 found; /* 1 + the rule that kills */
-	__u8 met[ER_INLINE_RULES];
+	__u64 half; /* of the plan by which the record at hand is judged, 1 or 2 */
+	struct er_inline_cell cell;
+	__u32 found;		   /* 1 + the rule that kills */
+	__u8 met[ER_INLINE_RULES]; /* enum er_inline_met */
+	__u32 _pad;
 };
 
 #endif

@@ -7,8 +7,12 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from execray.wire.orders import Mode, Order, Outcome
+from execray.gate.inline import tag_of
+from execray.schema.catalog import Flag
+from execray.schema.field import KILLER_SHIFT
+from execray.wire.orders import Mode, Order, Outcome, Result
 from policyd.alerts import Origin
+from policyd.compiler import compile_set
 from policyd.enforcer_client import ClientStats
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import Output
@@ -66,6 +70,48 @@ def machine(*policies: CompiledPolicy) -> Machine:
     engine = Machine()
     engine.load(policies, 1)
     return engine
+
+
+class _Counting(_NoEnforcer):
+    """Counts what the kernel did, and takes orders that nobody carries out."""
+
+    def __init__(self) -> None:
+        self.counted: list[str] = []
+        self.ordered: list[str] = []
+
+    def spent(self, order: Order) -> None:
+        self.counted.append(order.policy)
+
+    def kill(self, order: Order) -> Coroutine[Any, Any, Outcome]:
+        self.ordered.append(order.policy)
+
+        async def done() -> Outcome:
+            return Outcome(order.order_id, Result.GONE, "", "", by="enforcer", time_ns=order.issued_ns)
+
+        return done()
+
+
+async def test_a_kill_of_the_kernels_is_that_of_the_policy_it_names_alone() -> None:
+    text = "".join(
+        f'policy "{name}" response enforce {{ open {{ path startswith "/{name}" or uid = 7 }}\non match {{ alert; kill }} }}\n'
+        for name in "ab"
+    )
+    first, second = compile_set([("a.policy", text.encode())]).policies
+    enforcer = _Counting()
+    made = Responder(
+        enforcer,
+        asyncio.create_task,
+        lambda _: False,
+        logging.getLogger("test"),
+        host_mode="enforce",
+        order_timeout_s=0.1,
+    )
+    play = Play()
+    play.event("open", play.process(uid=7), path="/x", cut=Flag.KILLED | Flag(tag_of(second.hash) << KILLER_SHIFT))
+    pending = made.respond(machine(first, second).feed(play.batch()), ORIGIN)
+    shown = [await made.finish(one) for one in pending]
+    assert {one["execray"]["policy"]: one["execray"].get("killed_by") for one in shown} == {"a": None, "b": "kernel"}
+    assert (enforcer.counted, enforcer.ordered) == (["b"], ["a"])
 
 
 def test_throttle_counts_by_the_values_that_the_policy_names() -> None:

@@ -90,6 +90,13 @@ def test_limits_are_those_of_all_kills() -> None:
     assert limits.exes == {b"sshd"} and limits.comms == {b"sshd", b"init"}
 
 
+def test_names_are_cut_as_the_kernel_cuts_those_of_threads() -> None:
+    config = Config(protect_exe=("/usr/lib/a-program-of-many-letters",), protect_comm=("a-thread-of-many-letters",))
+    limits = Limits.of(config)
+    assert limits.exes == {b"a-program-of-many-letters"}
+    assert limits.comms == {b"a-program-of-ma", b"a-thread-of-man"}
+
+
 def test_more_names_than_the_kernel_can_spare_are_an_error() -> None:
     with pytest.raises(OperatorError, match="the most that the kernel can spare"):
         Limits.of(Config(protect_comm=tuple(f"c{number}" for number in range(1024))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,35 @@ def test_a_returning_subscriber_gets_what_it_had_not_acknowledged() -> None:
     assert [b.seq for b in sent(kept)] == [3, 4]
     kept.rewind(-1)
     assert [b.seq for b in sent(kept)] == [3, 4]
+
+
+def test_what_was_sent_waits_until_it_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("tracerd.stream.time.monotonic", lambda: now)
+    kept = Retention(1 << 20)
+    kept.add(batch(0))
+    now = 105.0
+    assert kept.waiting_s() == 0  # not sent yet
+    sent(kept)
+    now = 107.0
+    kept.add(batch(1))
+    sent(kept)
+    assert kept.waiting_s() == 2
+    kept.acknowledge(0)
+    now = 108.0
+    assert kept.waiting_s() == 1
+    kept.acknowledge(1)
+    assert kept.waiting_s() == 0
+
+
+def test_batches_that_go_unread_are_counted() -> None:
+    kept = Retention(4 * 1300)
+    for seq in range(3):
+        kept.add(batch(seq))
+    assert kept.drops == 0
+    for seq in range(3, 10):
+        kept.add(batch(seq))
+    assert kept.drops == 10 - len(sent(kept)) + 1  # one tells of those that are gone
 
 
 def test_past_the_bound_the_oldest_go_and_their_count_comes_first() -> None:

@@ -23,6 +23,7 @@ from execray.gate.inline import (
     encode_inline,
 )
 from execray.gate.plan import Input
+from execray.schema.catalog import EVENT_BY_NAME
 
 PLAN = InlinePlan(
     (InlinePolicy(7, 2, 5_000_000_000),),
@@ -58,6 +59,9 @@ CHANGES: dict[str, tuple[tuple[int, ...], Any]] = {
     "a code that isn't there": ((2, 0, 2), 64),
     "no code": ((2, 0, 2), 0),
     "no tests": ((2, 0, 4), []),
+    "only a test that all numbers meet": ((2, 1, 3), [[7, 1, -(1 << 63), (1 << 63) - 1, False], [7, 2, 0, 0, False]]),
+    "an exec": ((2, 0, 2), EVENT_BY_NAME["exec"].code),
+    "a change of credentials": ((2, 0, 2), EVENT_BY_NAME["cred_change"].code),
     "too many numbers": ((2, 1, 3), [[7, 1, 0, 0, False]] * 7),
     "too many texts": ((2, 0, 4), [[1, b"/a", False]] * 5),
     "a number that isn't there": ((2, 1, 3, 0, 0), 13),

@@ -136,6 +136,44 @@ def test_what_the_kernel_does_not_know_for_sure_is_left_to_user_space(condition:
         finished(opening(condition))
 
 
+@pytest.mark.parametrize(
+    ("event", "condition", "inline"),
+    [
+        ("ptrace", "request = 16", True),
+        ("ptrace", "request >= 16", False),
+        ("ptrace", "not request < 16", False),
+        ("unlink", 'path startswith "/a/"', False),
+        ("chmod", 'path startswith "/a/"', False),
+        ("rename", 'path startswith "/a/"', False),
+        ("write", 'path startswith "/a/"', True),
+        ("open", "flags exists", False),
+        ("open", "flags exists and uid = 7", True),
+    ],
+)
+def test_only_what_the_kernel_compares_as_the_engine_does_is_exact(event: str, condition: str, inline: bool) -> None:
+    policy = one(f'policy "p" response enforce {{ {event} {{ {condition} }}\non match {{ kill }} }}')
+    assert (inline_lines(policy)[0] == "yes") is inline
+
+
+@pytest.mark.parametrize(
+    ("last", "handler", "why"),
+    [
+        ("connect { dst.port = 9 }", "on match { kill }", ""),
+        ("connect { dst.port = 9 }", "on match if uid = 7 { kill }", "without a kill"),
+        ("connect { dst.port = 9 }", "on match { kill }\non match if uid = 7 { kill }", "without a kill"),
+        ("connect { dst.port = 9 or dst.ip = 10.0.0.1 }", "on match { kill }", "must be exact in all its ways"),
+        ('open { path = "/a" }', "on match { kill }", "`file.names` isn't"),
+    ],
+)
+def test_what_may_use_up_a_sequence_in_user_space_alone_is_not_inline(last: str, handler: str, why: str) -> None:
+    policy = one(f'policy "p" within 1m response enforce {{ open {{ path = "/x" }}\n{last}\n{handler} }}')
+    if not why:
+        assert finished(policy).inexact == ("file.names",)  # an earlier step may have other ways
+        return
+    with pytest.raises(NotInlineError, match=why):
+        finished(policy)
+
+
 def test_ways_that_are_not_exact_are_left_out_of_the_rules() -> None:
     policy = opening('path = "/a/b"')
     (rule,) = finished(policy).rules

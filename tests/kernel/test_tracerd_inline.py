@@ -1,0 +1,121 @@
+"""tracerd and kills in the kernel: from whom it takes rules, and when they are no longer in force."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from execray.config import Config, TracerdConfig
+from execray.errors import PeerError
+from execray.gate.inline import InlinePlan, InlinePolicy, Part, Rule, TextTest, encode_inline
+from execray.schema.catalog import EVENT_BY_NAME
+from execray.service import Peer
+from execray.wire.frames import Batch, Subscribe
+from tracerd import daemon as module
+from tracerd.daemon import Tracerd
+
+OPEN = EVENT_BY_NAME["open"].code
+
+
+@contextmanager
+def tracerd(mode: str = "enforce") -> Iterator[Tracerd]:
+    """One that is loaded, and whose loop doesn't run."""
+    with tempfile.TemporaryDirectory(prefix="execray-", dir="/run") as name:
+        config = Config(runtime_dir=Path(name), group="", mode=mode, tracerd=TracerdConfig(inline="on"))
+        made = Tracerd(config, logging.getLogger("tracerd"))
+        try:
+            yield made
+        finally:
+            made._sensor.close()
+
+
+def wanted() -> Subscribe:
+    # nobody opens that
+    rules = (Rule(0, 0, OPEN, (), (TextTest(Part.EXACT, b"/nowhere/" + os.urandom(8).hex().encode()),)),)
+    return Subscribe((), False, inline=encode_inline(InlinePlan((InlinePolicy(1, 1),), rules)))
+
+
+def me(uid: int = 0) -> Peer:
+    return Peer(os.getpid(), uid, 0)
+
+
+def test_rules_are_taken_only_from_who_may_order_kills() -> None:
+    with tracerd() as made:
+        with pytest.raises(PeerError, match=r"enforcer\.orderers"):
+            made._subscribe(wanted(), me(4711))
+        assert not made._sensor.inline.plan.rules
+        made._subscribe(dataclasses.replace(wanted(), inline=b""), me(4711))
+        made._subscribe(wanted(), me())
+        assert made._sensor.inline.status()["in_force"]
+
+
+def test_the_configured_mode_counts_and_not_the_subscribers_word() -> None:
+    with tracerd("audit") as made:
+        made._subscribe(wanted(), me(4711))
+        status = made._sensor.inline.status()
+        assert (status["mode"], status["rules"], status["in_force"]) == ("off", 0, False)
+
+
+def test_when_the_subscriber_is_gone_the_rules_are_as_well_and_come_back_as_others() -> None:
+    with tracerd() as made:
+        asked = wanted()
+        made._subscribe(asked, me())
+        before = made._sensor.inline._generation
+        made._unsubscribed()
+        status = made._sensor.inline.status()
+        assert (status["rules"], status["in_force"]) == (0, False)
+        made._subscribe(asked, me())
+        assert made._sensor.inline._generation == before + 1
+
+
+async def keep_once(made: Tracerd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the keeper of the lease have one turn."""
+    monkeypatch.setattr(module, "_LEASE_RENEWED_S", 0.01)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(made._keep_lease(), 0.2)
+
+
+async def test_the_lease_is_renewed_only_for_who_acknowledges_and_gets_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tracerd() as made:
+        made._subscribe(wanted(), me())
+        monkeypatch.setattr(type(made._stream), "listening", True)
+        retention, inline = made._stream.retention, made._sensor.inline
+        retention.add(Batch(0, 1, (), (), ((OPEN, 1, 0, 7, 0),)))
+        assert retention.next()
+        waits = [0.0]
+        monkeypatch.setattr(type(retention), "waiting_s", lambda _: waits[0])
+        for waiting, renewed in ((0.0, True), (3.5, False)):
+            inline.end_lease()
+            waits[0] = waiting
+            await keep_once(made, monkeypatch)
+            assert inline.status()["in_force"] is renewed
+        waits[0], before = 0.0, inline._generation
+        retention.drops += 1
+        await keep_once(made, monkeypatch)
+        assert inline._generation == before + 1 and inline.status()["in_force"]
+
+
+async def test_a_budget_that_cannot_be_looked_after_ends_the_lease_and_not_tracerd(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails() -> None:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    with tracerd() as made:
+        made._subscribe(wanted(), me())
+        monkeypatch.setattr(type(made._stream), "listening", True)
+        monkeypatch.setattr(made._sensor.inline._tokens, "refill", fails)
+        await keep_once(made, monkeypatch)
+        assert not made._sensor.inline.status()["in_force"]
+        assert "kills in the kernel suspended" in caplog.messages
