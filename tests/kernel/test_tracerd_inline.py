@@ -19,9 +19,11 @@ from execray.errors import PeerError
 from execray.gate.inline import InlinePlan, InlinePolicy, Part, Rule, TextTest, encode_inline
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.service import Peer
+from execray.wire.control import Request
 from execray.wire.frames import Batch, Subscribe
 from tracerd import daemon as module
 from tracerd.daemon import Tracerd
+from tracerd.inline import _pid_key
 
 OPEN = EVENT_BY_NAME["open"].code
 
@@ -119,3 +121,17 @@ async def test_a_budget_that_cannot_be_looked_after_ends_the_lease_and_not_trace
         await keep_once(made, monkeypatch)
         assert not made._sensor.inline.status()["in_force"]
         assert "kills in the kernel suspended" in caplog.messages
+
+
+async def test_who_registers_is_spared_also_where_it_cannot_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spared(made: Tracerd) -> bool:
+        return made._sensor.inline.maps["er_inline_spared"].lookup(_pid_key(os.getpid())) is not None
+
+    with tracerd() as made:
+        monkeypatch.setattr(made, "_hide", lambda peer, children: None)
+        registration = made._op_register(Request("register_self", {"role": "enforcer"}), me())
+        assert not spared(made)
+        assert await anext(registration) == {"hidden": False} and spared(made)
+        made._subscribe(wanted(), me())
+        await registration.aclose()
+        assert spared(made)  # as the subscriber that it is, too
