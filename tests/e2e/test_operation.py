@@ -35,10 +35,12 @@ def test_reload_is_all_or_nothing(tmp_path: Path, collector: int) -> None:
         assert "ER02" in done.stdout + done.stderr and "broken.policy:1:" in done.stdout + done.stderr
         assert [p["name"] for p in json.loads(arena.ctl("policy", "list", "--json").stdout)["policies"]] == ["theft"]
 
+        plans = arena.status("tracerd")["gate"]["generation"]
         arena.write_policy("broken.policy", SECOND)
         done = arena.ctl("reload", "--json")
         assert done.returncode == 0, done.stdout
         assert json.loads(done.stdout)["generation"] == 2
+        eventually(lambda: arena.status("tracerd")["gate"]["generation"] > plans)  # the sensor takes it a moment later
 
         (tmp_path / "tripwire").touch()
         with subprocess.Popen(

@@ -47,6 +47,7 @@ static __always_inline struct er_plain *er_own_begin(__u32 which, __u16 nr, __s6
 	e->ret = ret;
 	e->ino = 0;
 	e->dev = 0;
+	e->i_uid = 0;
 	e->generation = 0;
 	e->i_mode = 0;
 	e->nr = nr;

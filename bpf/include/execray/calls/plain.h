@@ -4,6 +4,7 @@
 #define EXECRAY_CALLS_PLAIN_H
 
 #include "execray/calls/record.h"
+#include "execray/calls/creds.h"
 
 #define ER_AT_FDCWD (-100)
 #define ER_AT_ROOT  7 /* er_shape::dir: the path is that of the root the caller has now */
