@@ -20,6 +20,7 @@ from execray.gate.inline import InlinePlan, InlinePolicy, NumberKind, NumberTest
 from execray.gate.plan import ALL_BITS, ROW_ALL, CodeTest, GatePlan, Input
 from execray.schema.catalog import EVENT_BY_NAME, Flag
 from execray.schema.field import KILLER_SHIFT
+from execray.schema.layout import INLINE_CELL, INLINE_CELL_KEY
 from tests.support.arena import eventually
 from tests.support.live import PRELUDE, Live, Run
 from tracerd.inline import Limits
@@ -527,6 +528,17 @@ def test_a_last_step_that_only_user_space_can_judge_uses_up_the_sequence(arena: 
     for between, killed in (("", True), ("os.open('/proc/self/fd/%d' % f, 0); ", False)):
         held_file.write_text("x")
         assert arena.kills(f"{unnamed}; {between}{opens(arena.decoy)}") is killed
+
+
+@pytest.mark.parametrize(("earlier_ns", "status"), [(0, -signal.SIGKILL), (1, 0)], ids=["its own", "of another"])
+def test_what_a_former_process_of_the_same_pid_began_kills_nobody(arena: Killing, earlier_ns: int, status: int) -> None:
+    arena.load(sequence(arena, "decoy"))
+    cells = arena.live.sensor.inline.maps["er_inline_cells"]
+    with arena.held(in_turn(arena, "one", "two")) as held:
+        key = INLINE_CELL_KEY.pack(held.pid, 0)
+        start_ns, *rest = INLINE_CELL.unpack(cells.lookup(key) or b"")
+        cells.update(key, INLINE_CELL.pack(start_ns - earlier_ns, *rest))
+        assert held.ends() == status
 
 
 def test_sequences_that_were_forgotten_kill_nobody(arena: Killing) -> None:
