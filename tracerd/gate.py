@@ -20,7 +20,7 @@ from execray.errors import PeerError
 from execray.gate.encoding import digest_of, encode_plan
 from execray.gate.memory import FOR_EVER, until_ns, waits_for, with_any
 from execray.gate.plan import ROW_ALL, CodeTest, GatePlan, Input, NumberTest
-from execray.gate.verdict import words
+from execray.gate.verdict import named_row, words
 from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME
 from execray.schema.layout import (
     ER_GATE_BLOOM,
@@ -28,6 +28,7 @@ from execray.schema.layout import (
     ER_GATE_BUCKETS,
     ER_GATE_CELLS,
     ER_GATE_CODES,
+    ER_GATE_FILE_ROW,
     ER_GATE_FILES,
     ER_GATE_HALVES,
     ER_GATE_INPUT,
@@ -64,6 +65,8 @@ _ALWAYS: Final = frozenset({"exec", "fork", "exit", "cred_change"})
 #: Cells that are taken out at once: what waits meanwhile is the ring.
 _SWEPT: Final = 512
 _BUCKET_SHIFT: Final = 64 - (ER_GATE_BUCKETS - 1).bit_length()
+#: The value of er_gate_files.
+_ROWS: Final = struct.Struct(f"<{ER_GATE_HALVES}H")
 _BLOOM_SHIFT: Final = 64 - (ER_GATE_BLOOM - 1).bit_length()
 
 
@@ -193,36 +196,57 @@ class GateFiles:
     def __init__(self) -> None:
         """Raises OSError."""
         self.map = Map.create(MapType.HASH, "er_gate_files", GATE_FILE.size, 4, ER_GATE_FILES)
-        self._known: frozenset[bytes] = frozenset()
-        self._open = threading.Lock()  # held while the map is written to, and for good once it is closed
+        self._known: dict[bytes, tuple[bytes, ...]] = {}  # what each file is meant by
+        self._plans: list[GatePlan | None] = [None] * ER_GATE_HALVES
+        self._closed = False
+        self._writing = threading.Lock()
 
     def close(self) -> None:
         """Gives the memory back. What is published later goes nowhere."""
-        self._open.acquire()
-        self.map.close()
+        with self._writing:
+            self._closed = True
+            self.map.close()
+
+    def expect(self, plan: GatePlan, half: int) -> None:
+        """Says for each file which bits of a plan ask for it. To be called before the kernel reads the plan. Raises OSError."""
+        with self._writing:
+            was = {key: self._value(names) for key, names in self._known.items()}
+            self._plans[half - 1] = plan
+            for key, names in self._known.items():
+                if (value := self._value(names)) != was[key]:
+                    self.map.update(key, value)
 
     def publish(self, names: Names, take: Callable[[Names], None]) -> None:
         """Hands names on to who matches by them, and in such an order that the kernel drops none of their files meanwhile.
 
         A file that the kernel can't be told of has no name. To be called by one thread. Raises OSError.
         """
-        if self._open.acquire(blocking=False):
-            try:
+        with self._writing:
+            if not self._closed:
                 self._publish(names, take)
-            finally:
-                self._open.release()
 
     def _publish(self, names: Names, take: Callable[[Names], None]) -> None:
         keys = {_file_key(ident): ident for ident in names if ident is not None}
-        refused = {keys[key] for key in sorted(keys.keys() - self._known) if not self._add(key)}
+        refused = {
+            keys[key] for key in sorted(keys.keys() - self._known.keys()) if not self._add(key, names[keys[key]])
+        }
+        found = {key: names[ident] for key, ident in keys.items() if ident not in refused}
+        changed = [key for key, of in found.items() if self._known.get(key, of) != of]
+        for key in changed:
+            self.map.update(key, bytes(_ROWS.size))  # all bits, until nobody matches by the old names
         take({ident: of for ident, of in names.items() if ident not in refused})
-        for key in self._known - keys.keys():
+        for key in changed:
+            self.map.update(key, self._value(found[key]))
+        for key in self._known.keys() - found.keys():
             self.map.delete(key)
-        self._known = frozenset(key for key, ident in keys.items() if ident not in refused)
+        self._known = found
 
-    def _add(self, key: bytes) -> bool:
+    def _value(self, names: tuple[bytes, ...]) -> bytes:
+        return _ROWS.pack(*(0 if plan is None else ER_GATE_FILE_ROW | named_row(plan, names) for plan in self._plans))
+
+    def _add(self, key: bytes, names: tuple[bytes, ...]) -> bool:
         try:
-            self.map.update(key, bytes(4))
+            self.map.update(key, self._value(names))
         except OSError as error:
             if error.errno not in (errno.E2BIG, errno.ENOMEM):
                 raise
@@ -284,6 +308,7 @@ class Gate:
         if was > len(table):
             self._view[at + len(table) : at + was] = bytes(was - len(table))
         self._written[half - 1] = len(table)
+        self.files.expect(plan, half)
         self._half, self._plan = half, plan
         self.waiting = sum(1 << code.code for code in plan.codes if code.code != _SETUID and waits_for(plan, code))
         self._settled, self._digest = not plan.windows, digest_of(encode_plan(plan))

@@ -99,7 +99,8 @@ class GatePlan:
 
     rows: sets of bits as numbers. keys: hash (execray.gate.hashes) to the row of the bits that ask for it. named: the row of the
     bits that ask for a file which a policy means by one of its paths, whatever leads to it (`file.names`): tracerd knows which
-    files that are, and lets these bits be possible for them. first: the row of the bits that are always awaited. slots: of bits,
+    files that are, and by which of the paths, and lets those of these bits be possible for each that its key has (`named_row`).
+    first: the row of the bits that are always awaited. slots: of bits,
     none where one has no place here: a bit of `first` begins its slot; another is awaited only while its slot has begun.
     windows: of each such slot, for how long it counts as begun after the last time, in ns; None: without end.
     """

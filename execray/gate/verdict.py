@@ -6,8 +6,18 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from execray.gate.hashes import MAX_DEPTH, comm_key, components, path_keys
-from execray.gate.plan import ALL_BITS, MAX_WORDS, WORD_BITS, CodeTest, GatePlan, Input, NumberKind, NumberTest
+from execray.gate.hashes import MAX_DEPTH, comm_key, components, exact_key, path_keys
+from execray.gate.plan import (
+    ALL_BITS,
+    MAX_WORDS,
+    ROW_NONE,
+    WORD_BITS,
+    CodeTest,
+    GatePlan,
+    Input,
+    NumberKind,
+    NumberTest,
+)
 
 
 class PathState(enum.Enum):
@@ -23,7 +33,7 @@ class PathState(enum.Enum):
 class Facts:
     """What the kernel has of one event. path: absolute, where it is known. numbers: those that are known.
 
-    named: the file is one that a policy means by one of its paths, whatever leads to it.
+    names: the paths by which policies mean the file, whatever leads to it.
     """
 
     code: int
@@ -31,7 +41,7 @@ class Facts:
     path: bytes = b""
     comm: bytes | None = None
     numbers: Mapping[Input, int] = field(default_factory=dict)
-    named: bool = False
+    names: tuple[bytes, ...] = ()
 
 
 def candidates(plan: GatePlan, facts: Facts) -> int | None:
@@ -53,6 +63,22 @@ def possible(plan: GatePlan, facts: Facts) -> int:
     return found
 
 
+def named_row(plan: GatePlan, names: tuple[bytes, ...]) -> int:
+    """Returns the row of the bits that ask for a file which policies mean by these paths; that of all such where none fits."""
+    if not names:
+        return ROW_NONE
+    rows = [plan.keys.get(exact_key(name)) for name in names]
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows):
+        return plan.named
+    if len(known) == 1:
+        return known[0]
+    bits = 0
+    for row in known:
+        bits |= plan.rows[row]
+    return next((row for row in known if plan.rows[row] == bits), plan.named)
+
+
 def words(test: CodeTest) -> int:
     """Returns the bits that lie in a code's words."""
     return (
@@ -72,7 +98,7 @@ def rows_of(test: NumberTest, value: int) -> Iterator[int]:
 
 
 def _path(plan: GatePlan, test: CodeTest, facts: Facts) -> int:
-    named = plan.rows[plan.named] if facts.named else 0
+    named = plan.rows[named_row(plan, facts.names)]
     match facts.state:
         case PathState.UNKNOWN:
             return ALL_BITS

@@ -6,7 +6,7 @@ A need is never more than the condition itself says: an event that meets the con
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -63,7 +63,7 @@ class PathNeed:
     atoms: frozenset[Atom]
     open: bool
     nameless: bool
-    named: bool = False  # no path will do, but a file that the sensor knows to be meant
+    named: bool = False  # a file that the sensor knows to be meant by one of the paths; by any where there are no atoms
 
     @property
     def weight(self) -> int:
@@ -99,13 +99,30 @@ def file_need(expr: Expr) -> PathNeed | None:
     """Returns what a condition on `file.names`, in negation normal form, needs: that the event's file is one of those meant."""
     match expr:
         case Test(_, op):
-            return None if op is Op.TRUNCATED else NAMED
+            return None if op is Op.TRUNCATED else _named(_meant(expr))
         case And(items):
-            return next((NAMED for item in items if file_need(item) is not None), None)
+            needs = [need for item in items if (need := file_need(item)) is not None]
+            return min(needs, key=lambda need: len(need.atoms) or _MAX_ATOMS, default=None)
         case Or(items):
-            return NAMED if all(file_need(item) is not None for item in items) else None
+            each = [file_need(item) for item in items]
+            found = [need for need in each if need is not None]
+            if len(found) < len(each):
+                return None
+            whole = all(need.atoms for need in found)
+            return _named(frozenset[Atom]().union(*(need.atoms for need in found)) if whole else frozenset())
         case _:
             return None
+
+
+def _meant(test: Test) -> frozenset[Atom]:
+    """The paths by one of which the file must be meant; none: it may be any."""
+    if test.op not in (Op.EQ, Op.IN) or isinstance(test.value, FieldRef) or test.ignore_case:
+        return frozenset()
+    return frozenset((Part.EXACT, value) for value in constants_of(test) if isinstance(value, bytes))
+
+
+def _named(atoms: frozenset[Atom]) -> PathNeed:
+    return replace(NAMED, atoms=atoms) if len(atoms) <= _MAX_ATOMS else NAMED
 
 
 def _all_of(needs: list[PathNeed]) -> PathNeed | None:

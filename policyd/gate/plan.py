@@ -108,6 +108,8 @@ class _Builder:
         self._key_bits: dict[int, int] = defaultdict(int)
         self._lengths: set[int] = set()
         self._named = 0
+        self._any_named = 0
+        self._exact: set[int] = set()  # keys of whole paths
         self._at: dict[Bit, int] = {}
         self.slots: dict[int, int] = {}  # by policies
 
@@ -124,6 +126,8 @@ class _Builder:
             word = end
         if len(self._key_bits) > MAX_KEYS:
             raise _FullError
+        for key in self._exact:  # by these the sensor knows what a file is meant by
+            self._key_bits[key] |= self._any_named
         keys = {key: self._row(bits) for key, bits in self._key_bits.items()}
         first, slots, windows = self._awaiting()
         named = self._row(self._named)
@@ -150,8 +154,11 @@ class _Builder:
                 free |= mask if need.open else 0
                 nameless |= mask if need.nameless else 0
                 self._named |= mask if need.named else 0
+                self._any_named |= mask if need.named and not need.atoms else 0
                 for atom in need.atoms:
                     self._key_bits[key_of(atom)] |= mask
+                    if atom[0] is Part.EXACT:
+                        self._exact.add(key_of(atom))
                     if atom[0] is Part.SUFFIX:
                         self._lengths.add(len(atom[1]))
             if bit.asked.names is None:

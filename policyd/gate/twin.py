@@ -57,7 +57,8 @@ def facts_of(event: Event) -> Facts:
         value = event.get(name) if which is not None else None
         if which is not None and isinstance(value, int):
             numbers[which] = int(value)
-    named = FILE_NAMES_NAME in event.type.slot_of and bool(event.get(FILE_NAMES_NAME))
+    names = event.get(FILE_NAMES_NAME) if FILE_NAMES_NAME in event.type.slot_of else None
+    named = tuple(name for name in names if isinstance(name, bytes)) if isinstance(names, tuple) else ()
     return Facts(code, state, path, comm if isinstance(comm, bytes) else None, numbers, named)
 
 

@@ -42,9 +42,9 @@ def ask(native: Path, folder: Path, table: bytes, cases: list[bytes]) -> str:
     return done.stdout
 
 
-def question(facts: Facts, pid: int = 1, now_ns: int = 1) -> bytes:
+def question(plan: GatePlan, facts: Facts, pid: int = 1, now_ns: int = 1) -> bytes:
     """A question whose memory ends where the hooks' may: 32 bytes behind the path."""
-    return (case_of(facts, 1, pid, now_ns) + b"\xee" * 32)[:GATE_CASE_BYTES]
+    return (case_of(plan, facts, 1, pid, now_ns) + b"\xee" * 32)[:GATE_CASE_BYTES]
 
 
 def test_the_native_core_decides_as_the_twin_does(native: Path, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_native_core_decides_as_the_twin_does(native: Path, tmp_path: Path) 
     for _ in range(QUESTIONS // _PER_PLAN):
         plan = random_plan(random)
         asked = [(random_facts(random), random.randrange(1, 24), at // 4 + 1) for at in range(_PER_PLAN)]
-        found = ask(native, tmp_path, table_of(plan, 1, 0), [question(*one) for one in asked])
+        found = ask(native, tmp_path, table_of(plan, 1, 0), [question(plan, *one) for one in asked])
         memory = Memory(plan, 0, _CELLS)
         assert found == "".join("01"[memory.passes(*one)] for one in asked)
 
@@ -62,13 +62,13 @@ def test_a_table_of_noise_is_read_within_its_bounds(native: Path, tmp_path: Path
     for _ in range(max(2, QUESTIONS // 5000)):
         table = bytearray(random.randbytes(GATE_BYTES))
         struct.pack_into("<Q", table, 8, 0)  # no code is open
-        asked = [question(random_facts(random)) for _ in range(200)]
+        asked = [question(GatePlan(named=4095), random_facts(random)) for _ in range(200)]
         assert len(ask(native, tmp_path, bytes(table), asked)) == 200
 
 
 def test_names_of_every_length_are_read_within_their_bounds(native: Path, tmp_path: Path) -> None:
     plan = GatePlan()
     paths = [b"/" + b"n" * n for n in range(1, 256)] + [random_path(Random(n)) for n in range(50)]
-    asked = [question(Facts(CODES[0], PathState.KNOWN, path)) for path in paths]
+    asked = [question(plan, Facts(CODES[0], PathState.KNOWN, path)) for path in paths]
     assert ask(native, tmp_path, table_of(plan, 1, 0), asked) == "0" * len(asked)
     assert GATE_CASE_AT["path"][0] + 16 < GATE_CASE_BYTES

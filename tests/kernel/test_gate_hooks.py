@@ -158,6 +158,35 @@ def test_a_file_that_is_meant_whatever_leads_to_it_passes_by_another_name(gated:
     assert not opened(gated.python(code))
 
 
+def test_a_file_passes_by_what_it_is_meant_by_and_not_by_what_another_is(gated: Live, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for file in (one, other):
+        file.write_text("x")
+    links = {file: file.with_suffix(".link") for file in (one, other)}
+    for file, link in links.items():
+        os.link(file, link)
+    code = "".join(f"open('{link}').close();" for link in links.values())
+    found = dataclasses.replace(plan_of(key=exact_key(b"/meant")), named=BIT)
+    files = gated.sensor.gate.files
+
+    def both(of_one: bytes, of_other: bytes) -> None:
+        files.publish({kernel_id(one): (of_one,), kernel_id(other): (of_other,)}, lambda names: None)
+
+    load(gated, dataclasses.replace(found, keys={**found.keys, exact_key(b"/else"): ROW_NONE}))
+    try:
+        both(b"/meant", b"/else")
+        assert opened(gated.python(code)) == {os.fsencode(links[one])}
+        both(b"/else", b"/meant")
+        assert opened(gated.python(code)) == {os.fsencode(links[other])}
+        both(b"/else", b"/what the plan doesn't know")
+        assert opened(gated.python(code)) == {os.fsencode(links[other])}
+        both(b"/else", b"/meant")
+        load(gated, dataclasses.replace(found, keys={exact_key(b"/else"): BIT, exact_key(b"/meant"): ROW_NONE}))
+        assert opened(gated.python(code)) == {os.fsencode(links[one])}
+    finally:
+        files.publish({}, lambda names: None)
+
+
 def test_an_open_whose_name_can_not_be_read_passes(gated: Live) -> None:
     load(gated, plan_of(key=exact_key(b"/nowhere")))
     assert [event.get("ret") for event in gated.python("syscall(257, -100, 8, 0, 0)").of("open")] == [-14]

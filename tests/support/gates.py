@@ -20,7 +20,7 @@ from execray.gate.hashes import (
 )
 from execray.gate.memory import until_ns
 from execray.gate.plan import ALL_BITS, CELL_SLOTS, MAX_SLOTS, CodeTest, GatePlan, Input, NumberKind, NumberTest
-from execray.gate.verdict import Facts, PathState
+from execray.gate.verdict import Facts, PathState, named_row
 from execray.schema.layout import (
     ER_GATE_CELLS,
     ER_GATE_INPUT,
@@ -51,10 +51,12 @@ _NAMES: Final = (
     b"passwd.conf",
 )
 CODES: Final = (4, 5, 7, 8, 63)
+#: Paths by which policies mean files.
+_MEANT: Final = (b"/etc/shadow", b"/etc/gshadow", b"/root", b"/var/backups/shadow.bak")
 
 
-def case_of(facts: Facts, half: int = 1, pid: int = 1, now_ns: int = 1) -> bytes:
-    """Returns a question as `struct er_gate_case`, without what lies behind the path. now_ns: not 0."""
+def case_of(plan: GatePlan, facts: Facts, half: int = 1, pid: int = 1, now_ns: int = 1) -> bytes:
+    """Returns a question to a plan as `struct er_gate_case`, without what lies behind the path. now_ns: not 0."""
     names = components(facts.path)
     known = facts.state is PathState.KNOWN
     deep = known and len(names) > MAX_DEPTH
@@ -62,7 +64,7 @@ def case_of(facts: Facts, half: int = 1, pid: int = 1, now_ns: int = 1) -> bytes
     work = GATE_CASE_AT["work"][0]
     state = ER_GATE_PATH["ER_GATE_UNKNOWN" if deep else f"ER_GATE_{facts.state.name}"]
     struct.pack_into("<I", out, work + GATE_WORK_AT["tgid"][0], pid)
-    struct.pack_into("<I", out, work + GATE_WORK_AT["named"][0], facts.named)
+    struct.pack_into("<I", out, work + GATE_WORK_AT["named"][0], named_row(plan, facts.names))
     struct.pack_into("<Q", out, work + GATE_WORK_AT["now_ns"][0], now_ns)
     flags = sum(1 << number for number in facts.numbers) | (1 << _COMM if facts.comm is not None else 0)
     count = len(names) if known and not deep else 0
@@ -84,6 +86,7 @@ class KernelGate:
 
     def __init__(self, cells: int = ER_GATE_CELLS) -> None:
         self.gate = Gate(cells=cells)
+        self.plan = GatePlan()
         self._case = Map.create(MapType.ARRAY, "er_gate_case", 4, GATE_CASE_BYTES, 1, bpf.MAP_MMAPABLE)
         self._object = load(
             "gate", {"er_gate": self.gate.map, "er_gate_cells": self.gate.cells, "er_gate_case": self._case}
@@ -105,6 +108,7 @@ class KernelGate:
 
     def load(self, plan: GatePlan, *, since_ns: int = 0) -> None:
         """Loads a plan, as if it had come at that time."""
+        self.plan = plan
         self.gate.load(plan)
         self.gate.loaded()
         while self.gate.stale:
@@ -119,7 +123,7 @@ class KernelGate:
 
     def ask(self, facts: Facts, pid: int = 1, now_ns: int = 1) -> bool:
         """Returns the verdict of the plan in use."""
-        raw = case_of(facts, self.gate.value, pid, now_ns)
+        raw = case_of(self.plan, facts, self.gate.value, pid, now_ns)
         self._view[: len(raw)] = raw
         bpf.run_program(self._program)
         verdict = self._view[self._at]
@@ -173,6 +177,7 @@ def random_plan(random: Random) -> GatePlan:
         numbers = _numbers(random, rows)
         codes.append(CodeTest(code, first, word, whole, free, nameless, missing, comm_free, numbers))
     keys = {random_key(random): row() for _ in range(random.choice((0, 3, 60)))}
+    keys |= {exact_key(path): row() for path in random.sample(_MEANT, random.randrange(len(_MEANT) + 1))}
     suffixes = tuple(sorted(random.sample((1, 3, 8, 9, 16), random.randrange(4))))
     opened = frozenset(random.sample(CODES, random.choice((0, 0, 1))))
     share, few = random.choice((0.5, 1)), [random_slot(random) for _ in range(random.choice((1, 3, 9)))]
@@ -211,5 +216,6 @@ def random_facts(random: Random) -> Facts:
         if random.random() < 0.6
     }
     comm = random.choice((None, random.choice(_NAMES)[:15]))
-    path, named = random_path(random) if state is PathState.KNOWN else b"", random.random() < 0.2
-    return Facts(random.choice(CODES), state, path, comm, numbers, named)
+    path = random_path(random) if state is PathState.KNOWN else b""
+    names = tuple(random.sample(_MEANT, random.choice((1, 1, 2)))) if random.random() < 0.2 else ()
+    return Facts(random.choice(CODES), state, path, comm, numbers, names)

@@ -185,18 +185,26 @@ __noinline int er_gate_verdict(void)
 	return er_gate_decide(plan, work);
 }
 
-/* Whether the event's file is one that a policy means whatever leads to it. */
-static __always_inline bool er_gate_is_named(const struct er_scratch *scratch)
+/* The row of the bits that ask for the event's file whatever leads to it; 0: none does. */
+static __always_inline __u32 er_gate_named(const struct er_gate *plan, __u32 half, const struct er_scratch *scratch)
 {
 	const struct er_call *call = &scratch->call;
 	bool file = er_is_of_file(call);
 	void *files = er_slot(&er_gate_files_slot);
 	struct er_gate_file key;
+	const __u32 *rows;
+	__u32 row;
 
 	key.ino = file ? scratch->record.file.ino : scratch->record.plain.ino;
 	key.dev = file ? scratch->record.file.dev : scratch->record.plain.dev;
 	key.generation = file ? scratch->record.file.generation : scratch->record.plain.generation;
-	return key.ino && files && bpf_map_lookup_elem(files, &key);
+	if (!key.ino || !files)
+		return 0;
+	rows = bpf_map_lookup_elem(files, &key);
+	if (!rows)
+		return 0;
+	row = half == 1 ? *rows & 0xffff : *rows >> 16;
+	return row & ER_GATE_FILE_ROW ? row & (ER_GATE_ROWS - 1) : plan->named;
 }
 
 /*
@@ -289,7 +297,7 @@ static __always_inline bool er_gate_pass(const struct er_config *config, struct 
 	work->tgid = ER_READ(er_can_load(), task, tgid);
 	/* where all passes, what would have been dropped gets a time, too: er_gate_awaits() */
 	work->now_ns = gate & ER_GATE_SHADOW ? ER_GATE_CLOCK() : 0;
-	work->named = (plan->code[event].asks & 1 << ER_GATE_FILE) && er_gate_is_named(scratch);
+	work->named = plan->code[event].asks & 1 << ER_GATE_FILE ? er_gate_named(plan, work->half, scratch) : 0;
 	pass = er_gate_verdict() || er_gate_is_late(scratch);
 	if (!pass && !(gate & ER_GATE_SHADOW))
 		pass = er_followed(config, event);

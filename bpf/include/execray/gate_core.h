@@ -445,7 +445,7 @@ static __always_inline bool er_gate_weigh(const struct er_gate *plan, struct er_
 	if (work->path == ER_GATE_KNOWN)
 		er_gate_keys(plan, work);
 	if (work->named)
-		er_gate_hit(0, plan->named);
+		er_gate_hit(0, work->named);
 	if (!base && !work->hits)
 		return false;
 	if (work->known >> ER_GATE_COMM & 1) {

@@ -20,6 +20,7 @@
 #define ER_GATE_CHOSEN	 48   /* rows that the numbers of one event choose at most; more are left out */
 #define ER_GATE_DEPTH	 32   /* components of a path; of a deeper one nothing is known */
 #define ER_GATE_FILES	 8192
+#define ER_GATE_FILE_ROW 32768
 #define ER_GATE_HALVES	 2
 #define ER_GATE_SLOTS	 512 /* where it is kept that a policy has begun */
 #define ER_GATE_OWN	 64  /* the slots below are each process's own, the others the host's */
@@ -80,7 +81,10 @@ struct er_gate_code {
 	struct er_gate_number number[ER_GATE_NUMBERS];
 };
 
-/* Key of the files that policies mean whatever leads to them. */
+/*
+ * Key of the files that policies mean whatever leads to them. The value has 16 bits for each half's plan: the row of the
+ * bits that ask for this file, with ER_GATE_FILE_ROW; 0: that of all bits that ask for any.
+ */
 struct er_gate_file {
 	__u64 ino;
 	__u32 dev;
@@ -138,7 +142,7 @@ struct er_gate_work {
 	__u32 size;  /* of the path, in bytes */
 	__u32 known; /* bit 1 << enum er_gate_input */
 	__u32 tgid;
-	__u32 named;  /* the file is one that a policy means whatever leads to it */
+	__u32 named;  /* the row of the bits that ask for this file whatever leads to it; 0: none does */
 	__u64 now_ns; /* 0: not asked for yet */
 	__u64 number[16];
 	__u64 comm[2]; /* behind its NUL only NULs */

@@ -78,6 +78,29 @@ def test_a_file_that_is_meant_by_identity_is_sent_whatever_its_path() -> None:
     assert candidates(made, Facts(OPEN, PathState.NAMELESS)) == 0
 
 
+def test_a_file_that_one_policy_means_is_nothing_to_another() -> None:
+    made = built('path "p" { open { path in ["/a", "/b"] } }', 'path "q" { open { path = "/b" } }').plan
+
+    def bits(*names: bytes) -> int:
+        return (candidates(made, Facts(OPEN, PathState.KNOWN, b"/elsewhere", names=names)) or 0).bit_count()
+
+    assert [bits(), bits(b"/a"), bits(b"/b")] == [0, 1 * 2, 2 * 2]  # a policy has a bit by path and one by file
+    assert bits(b"/a", b"/b") == bits(b"/b")
+    assert bits(b"/of-a-plan-to-come") == 2  # of those by file, all
+
+
+def test_a_file_that_may_be_any_that_is_meant_is_asked_for_by_each() -> None:
+    many = ", ".join(f'"/n{number}"' for number in range(300))
+    made = built(f'path "p" {{ open {{ path in [{many}] }} }}', 'path "q" { open { path = "/b" } }').plan
+    (asked,) = [code for code in made.codes if code.code == OPEN]
+    q = candidates(made, Facts(OPEN, PathState.KNOWN, b"/b", names=(b"/b",)))
+    assert q is not None and q.bit_count() == made.rows[asked.all].bit_count() == 4
+    assert (
+        candidates(made, Facts(OPEN, PathState.KNOWN, b"/x", names=(b"/n7",)))
+        == made.rows[made.named] | made.rows[asked.path_free]
+    )
+
+
 def test_events_that_no_step_names_are_dropped_and_those_that_are_never_dropped_are_open() -> None:
     made = built('path "p" { open { path = "/a" } exec { } }').plan
     assert made.open_codes == ALWAYS
