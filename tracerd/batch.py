@@ -9,6 +9,7 @@ from execray.schema.event import user_id
 from execray.schema.layout import HEADER, TASK
 from execray.wire.frames import Batch, Row
 from tracerd.processes import Process
+from tracerd.users import Users
 
 #: Where a record's er_task stands but for its end (the thread's id): equal bytes, equal actor.
 ACTOR_BYTES: Final = slice(HEADER.size, HEADER.size + TASK.size - 4)
@@ -16,7 +17,7 @@ _ARGV_TRUNCATED: Final = int(Flag.ARGV_TRUNCATED)
 _ARGV: Final = 1 + ACTOR_SLOT_OF["argv"]
 #: The order in which _row() writes them.
 _ROW: Final = """proc.id uid euid suid fsuid gid egid sgid fsgid caps.effective caps.permitted cgroup.id comm exe argv cwd
-container.id session.id session.leader.exe pgrp.id pgrp.leader.exe entry.id entry.exe entry.kind loginuid user.id tty.nr
+container.id session.id session.leader.exe pgrp.id pgrp.leader.exe entry.id entry.exe entry.kind loginuid user.id user.name tty.nr
 ns.pid ns.mnt ns.net ns.user"""
 assert [field.name for field in ACTOR_SLOTS] == _ROW.split()
 
@@ -32,7 +33,9 @@ _ACTOR_BYTES: Final = 256
 class BatchBuilder:
     """Collects events until take() makes a Batch of them. A row's id is the batch's first id and its position."""
 
-    def __init__(self, first_id: int = 1) -> None:
+    def __init__(self, first_id: int = 1, users: Users | None = None) -> None:
+        """users: who has which name; None: those of /etc/passwd."""
+        self._users = users or Users()
         self._seq = 0
         self._next_id = first_id
         self._reset()
@@ -144,6 +147,7 @@ class BatchBuilder:
 
     def _row(self, process: Process, parent: int | None, argv: tuple[int | None, ...] | None) -> Row:
         text, entry = self.text, process.entered
+        user = user_id(process.loginuid, process.ids[0])
         return (
             parent,
             (process.pid, process.start_ns),
@@ -160,7 +164,8 @@ class BatchBuilder:
             text(process.pgrp_exe),
             *((None, None, None) if entry is None else (entry.leader.id, text(entry.leader.exe), text(entry.kind))),
             process.loginuid,
-            user_id(process.loginuid, process.ids[0]),
+            user,
+            text(self._users.name(user)),
             process.tty_nr,
             *process.namespaces,
         )

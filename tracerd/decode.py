@@ -39,6 +39,7 @@ _FMODE_CREATED: Final = 0x100000
 _O_TMPFILE: Final = 0o20000000  # without O_DIRECTORY: makes a file, which the kernel does not count as created
 _AF_INET: Final = 2
 _AF_INET6: Final = 10
+_INBOUND, _OUTBOUND = b"inbound", b"outbound"
 _CALLS: Final = {number: name[8:].lower().encode() for name, number in ER_SETUID_CALL.items() if number}
 #: Flags that tell of the image, and stay with the process.
 _IMAGE: Final = int(PATH_UNSURE | Flag.ARGV_TRUNCATED | Flag.UNREADABLE | Flag.CWD_TRUNCATED)
@@ -304,7 +305,8 @@ class Decoder:
 
     def _connect(self, record: bytes, flags: int) -> Slots:
         r, _, here, there, path = self._ends(record)
-        return (r.fd, r.family, *there, *(here if r.sport else _NOWHERE), path, result(r.ret))
+        source = here if r.sport else _NOWHERE
+        return (r.fd, r.family, *there, *source, path, self._builder.text(_OUTBOUND), result(r.ret))
 
     def _bind(self, record: bytes, flags: int) -> Slots:
         r, family, here, there, path = self._ends(record)
@@ -318,11 +320,12 @@ class Decoder:
 
     def _accept(self, record: bytes, flags: int) -> Slots:
         r, family, here, there, path = self._ends(record)
-        return (r.fd, family, *there, *here, path, result(r.ret))
+        return (r.fd, family, *there, *here, path, self._builder.text(_INBOUND), result(r.ret))
 
     def _sendto(self, record: bytes, flags: int) -> Slots:
         r, family, _, there, path = self._ends(record)
-        return (r.fd, family, *there, path, r.amount if r.nr == _NR_SENDTO else None, result(r.ret))
+        asked = r.amount if r.nr == _NR_SENDTO else None
+        return (r.fd, family, *there, path, asked, self._builder.text(_OUTBOUND), result(r.ret))
 
     def _target(self, r: layout.Ptrace) -> tuple[object, ...]:
         if not r.target_pid:

@@ -11,7 +11,7 @@ from execray.schema.catalog import EVENTS, EventType, Field, Flag
 from execray.schema.kinds import Kind
 from execray.schema.layout import PLAIN, Plain
 from execray.schema.row import FILE_NAMES_NAME
-from tracerd.records import BadRecord, cut, file_id, result, walked_path
+from tracerd.records import BadRecord, cut, file_id, kind_of_file, result, walked_path
 
 #: The path of a descriptor or of where the first name begins; that name; the same of the second, or other texts.
 Texts: TypeAlias = tuple[bytes, ...]
@@ -157,6 +157,7 @@ _PATHS: Final[dict[str, Callable[[Call], Getter]]] = {
     "newpath": _newpath,
     "rawpath": lambda call: (lambda r, t: t[1]) if call.names[0] else (lambda r, t: None),
     "rawnewpath": lambda call: lambda r, t: t[3],
+    "old.kind": lambda call: lambda r, t: kind_of_file(r.i_mode, t[0]) if r.ino else None,
     "file.id": lambda call: lambda r, t: file_id(r.dev, r.ino, r.generation),
     FILE_NAMES_NAME: lambda call: lambda r, t: None,  # the decoder knows them
     "call": lambda call: lambda r, t: call.name.encode("ascii"),

@@ -13,6 +13,18 @@ _S_IFMT: Final = 0o170000
 _NAMELESS: Final = {0o140000: b"socket:[%d]", 0o010000: b"pipe:[%d]"}
 
 
+#: The words of the field `old.kind`, by the kind of inode. Before Linux 6.16 what is anonymous has none, since then a file's.
+_KINDS: Final = {
+    0o100000: b"file",
+    0o040000: b"directory",
+    0o120000: b"link",
+    0o010000: b"pipe",
+    0o140000: b"socket",
+    0o020000: b"character",
+    0o060000: b"block",
+}
+
+
 class BadRecord(ValueError):
     """A record that the layout doesn't admit: the objects and this code are not of one build, or memory is damaged."""
 
@@ -38,6 +50,13 @@ def walked_path(raw: bytes, i_mode: int, ino: int) -> bytes | None:
         return form % ino
     # a memfd has a name of its own, as in `memfd:name`
     return raw or None
+
+
+def kind_of_file(i_mode: int, raw: bytes) -> bytes:
+    """Returns what a descriptor refers to, in a word of the field `old.kind`. raw: its walked path."""
+    kind = _KINDS.get(i_mode & _S_IFMT, b"anonymous")
+    has_name = raw.startswith((b"/", b"memfd:"))
+    return b"anonymous" if kind == b"file" and not has_name else kind
 
 
 def folder(raw: bytes) -> bytes | None:

@@ -5,6 +5,17 @@ from __future__ import annotations
 from execray.schema.field import PATH_UNSURE, Field, Flag
 from execray.schema.kinds import Kind
 
+#: What every event has that is neither the event's own nor its actor's alone.
+HEAD_FIELDS: tuple[Field, ...] = (
+    Field("tid", Kind.INT, "The acting thread.", ecs="process.thread.id"),
+    Field(
+        "proc.age",
+        Kind.DURATION,
+        "How long the process had been there: the event's time less the process's start, which an exec doesn't change. Of the"
+        " actor only, not of its creators.",
+    ),
+)
+
 ACTOR_FIELDS: tuple[Field, ...] = (
     Field("proc.id", Kind.PROCESS, "Identity of the process: pid and start time.", ecs="process.entity_id"),
     Field("uid", Kind.INT, "Real user id of the acting thread.", ecs="process.real_user.id"),
@@ -66,6 +77,7 @@ ACTOR_FIELDS: tuple[Field, ...] = (
         Kind.PROCESS,
         "The session: its leader's identity, also when the leader is gone (start time 0 where it was gone before tracerd"
         " came). Missing for kernel threads.",
+        ("session.leader.id",),
         ecs="process.session_leader.entity_id",
         optional=True,
     ),
@@ -81,6 +93,7 @@ ACTOR_FIELDS: tuple[Field, ...] = (
         "pgrp.id",
         Kind.PROCESS,
         "The process group, a shell's job: its leader's identity, as for `session.id`.",
+        ("pgrp.leader.id",),
         ecs="process.group_leader.entity_id",
         optional=True,
     ),
@@ -130,6 +143,14 @@ ACTOR_FIELDS: tuple[Field, ...] = (
     Field(
         "user.id", Kind.INT, "The user who is behind it: `loginuid`, or where that is missing, `uid`.", ecs="user.id"
     ),
+    Field(
+        "user.name",
+        Kind.BYTES,
+        "The name that the host's /etc/passwd has for `user.id`. Missing where it has none: users of other sources (LDAP, sssd,"
+        " systemd-homed) have only their number.",
+        ecs="user.name",
+        optional=True,
+    ),
     Field("tty.nr", Kind.INT, "Controlling terminal, as field 7 of /proc/PID/stat; 0 without one."),
     Field("ns.pid", Kind.INT, "Inode number of the pid namespace, as in /proc/PID/ns."),
     Field("ns.mnt", Kind.INT, "The same of the mount namespace."),
@@ -138,6 +159,38 @@ ACTOR_FIELDS: tuple[Field, ...] = (
     Field("tty.present", Kind.BOOL, "Whether there is a controlling terminal.", derived="tty.nr"),
     Field("pid", Kind.INT, "Process id (the kernel's tgid).", ecs="process.pid", derived="proc.id"),
     Field("name", Kind.BYTES, "Last component of `exe`.", ecs="process.name", derived="exe", cut_by=PATH_UNSURE),
+    Field(
+        "session.leader.pid",
+        Kind.INT,
+        "Process id of the session's leader.",
+        ecs="process.session_leader.pid",
+        derived="session.id",
+        optional=True,
+    ),
+    Field(
+        "session.leader.name",
+        Kind.BYTES,
+        "Last component of `session.leader.exe`.",
+        ecs="process.session_leader.name",
+        derived="session.leader.exe",
+        optional=True,
+    ),
+    Field(
+        "pgrp.leader.pid",
+        Kind.INT,
+        "Process id of the process group's leader: what kill(2) takes for the group.",
+        ecs="process.group_leader.pid",
+        derived="pgrp.id",
+        optional=True,
+    ),
+    Field(
+        "pgrp.leader.name",
+        Kind.BYTES,
+        "Last component of `pgrp.leader.exe`.",
+        ecs="process.group_leader.name",
+        derived="pgrp.leader.exe",
+        optional=True,
+    ),
     Field("argc", Kind.INT, "Number of arguments.", ecs="process.args_count", derived="argv"),
     Field(
         "cmdline",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from execray.schema.actor import ACTOR_FIELDS
+from execray.schema.actor import ACTOR_FIELDS, HEAD_FIELDS
 from execray.schema.events_files import FILE_EVENTS
 from execray.schema.events_net import NET_EVENTS
 from execray.schema.events_process import PROCESS_EVENTS
@@ -30,6 +30,7 @@ __all__ = [
     "EVENT_BY_NAME",
     "FIRST_ADDED",
     "FIRST_ADDED_NUMBER",
+    "HEAD_FIELD_BY_NAME",
     "LOST",
     "MAX_ADDED",
     "NO_FLAG",
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 #: Raised with every change of a row's slots or of their meaning; both ends of the stream must agree on it.
-CATALOG_VERSION = 10
+CATALOG_VERSION = 11
 
 #: Codes from here on are of events that packages add (execray.schema.extension): each by its name, the same everywhere.
 FIRST_ADDED = 1 << 16
@@ -60,6 +61,7 @@ LOST = 0
 EVENT_BY_NAME: dict[str, EventType] = {name: event for event in EVENTS for name in (event.name, *event.aliases)}
 EVENT_BY_CODE: dict[int, EventType] = {event.code: event for event in EVENTS}
 ACTOR_SLOT_OF: dict[str, int] = {field.name: index for index, field in enumerate(ACTOR_SLOTS)}
+HEAD_FIELD_BY_NAME: dict[str, Field] = {field.name: field for field in HEAD_FIELDS}
 ACTOR_FIELD_BY_NAME: dict[str, Field] = {name: field for field in ACTOR_FIELDS for name in (field.name, *field.aliases)}
 
 

@@ -9,7 +9,15 @@ from functools import lru_cache
 from typing import Final, TypeAlias
 
 from execray.process import ProcessKey
-from execray.schema.catalog import ACTOR_SLOT_OF, ACTOR_SLOTS, EVENT_BY_CODE, EventType, Field, Flag
+from execray.schema.catalog import (
+    ACTOR_SLOT_OF,
+    ACTOR_SLOTS,
+    EVENT_BY_CODE,
+    HEAD_FIELD_BY_NAME,
+    EventType,
+    Field,
+    Flag,
+)
 from execray.schema.kinds import CONSTANTS, Kind
 from execray.schema.records import compared
 
@@ -69,6 +77,12 @@ def user_id(loginuid: int | None, uid: int | None) -> int | None:
     return uid if loginuid is None else loginuid
 
 
+def age_ns(time_ns: int, process: ProcessId) -> int | None:
+    """Returns what the field `proc.age` is at a time, None where the process's start isn't known."""
+    start_ns = process[1]
+    return max(0, time_ns - start_ns) if start_ns else None
+
+
 def _present(value: Value) -> Value:
     return None if value is None else value != 0
 
@@ -83,6 +97,10 @@ DERIVE: Final[dict[str, Callable[[Value], Value]]] = {
     "cmdline": _join,
     "access": _access,
     "tty.present": _present,
+    "session.leader.pid": _first,
+    "session.leader.name": _basename,
+    "pgrp.leader.pid": _first,
+    "pgrp.leader.name": _basename,
     "exe.suid": _gives_ids,
     "exe.memfd": _is_memfd,
 }
@@ -101,12 +119,13 @@ class Event:
     slots: tuple[Value, ...]
 
     def get(self, name: str) -> Value:
-        """Returns a field by canonical name, None when missing. `tid`, `parent.FIELD` and `ancestor[N].FIELD` are names too.
+        """Returns a field by canonical name, None when missing.
 
-        Raises KeyError for a name that neither this event nor its actor has.
+        `tid`, `proc.age`, `parent.FIELD` and `ancestor[N].FIELD` are names too. Raises KeyError for a name that neither this
+        event nor its actor has.
         """
-        if name == "tid":
-            return self.tid
+        if name in HEAD_FIELD_BY_NAME:
+            return self.tid if name == "tid" else age_ns(self.time_ns, self.actor.id)
         if (of_creator := creator_field(name)) is not None:
             steps, name = of_creator
             creator = creator_of(self.actor, steps)

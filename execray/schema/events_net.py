@@ -6,13 +6,20 @@ from typing import Final
 
 from execray.schema.field import Field
 from execray.schema.kinds import Kind
-from execray.schema.row import FILE_ID, FILE_NAMES, RET, EventType, path
+from execray.schema.row import FILE_ID, FILE_NAMES, OLD_KIND, RET, EventType, path
 
 _FD: Final = Field("fd", Kind.INT, "The socket's descriptor.")
 _FAMILY: Final = Field("family", Kind.INT, "Address family.", constants="AF_", ecs="network.type")
 _SOURCE: Final = (
     Field("src.ip", Kind.IP, "The address; the socket's own record where the call succeeded.", ecs="source.ip"),
     Field("src.port", Kind.INT, "The port; of a bind to port 0, the one it got.", ecs="source.port"),
+)
+_DIRECTION: Final = Field(
+    "direction",
+    Kind.BYTES,
+    "Who began it: `outbound`, this side; `inbound`, the other.",
+    ecs="network.direction",
+    words=("inbound", "outbound"),
 )
 _UNIX: Final = Field("path", Kind.BYTES, "For AF_UNIX: the address, where there is one.", ("pathname",))
 
@@ -39,6 +46,7 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
                 "For AF_UNIX: the address as passed; an abstract one begins with a NUL.",
                 ("pathname",),
             ),
+            _DIRECTION,
             RET,
         ),
         calls=("connect 42 362 fd socketcall=3 uring=16",),
@@ -92,6 +100,7 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
             Field("dst.ip", Kind.IP, "Our address.", ecs="destination.ip"),
             Field("dst.port", Kind.INT, "Our port.", ecs="destination.port"),
             _UNIX,
+            _DIRECTION,
             RET,
         ),
         calls=("accept 43 - =fd socketcall=5", "accept4 288 364 =fd socketcall=18 uring=13"),
@@ -114,6 +123,7 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
             Field("dst.port", Kind.INT, "Destination port.", ecs="destination.port"),
             _UNIX,
             Field("len", Kind.INT, "Bytes asked to be sent; known for sendto only.", ("length",), unit="bytes"),
+            _DIRECTION,
             RET,
         ),
         calls=(
@@ -132,6 +142,7 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
         (
             Field("fd", Kind.INT, "The descriptor that is copied.", ("oldfd",)),
             path("What it refers to, as for write."),
+            OLD_KIND,
             FILE_ID,
             FILE_NAMES,
             Field("ret", Kind.INT, RET.doc, ("newfd",), constants="E"),

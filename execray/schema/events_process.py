@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from execray.schema.field import Field, Flag
@@ -34,7 +35,7 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
                 cut_by=Flag.RAWPATH_TRUNCATED,
                 spoofable=True,
             ),
-            FILE_ID,
+            replace(FILE_ID, aliases=("exe.file.id",)),
             FSPATH,
             Field("prev.exe", Kind.PATH, "The program that the process ran before; the same where the call failed."),
             Field(

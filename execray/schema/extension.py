@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from execray.schema.actor import ACTOR_FIELDS
+from execray.schema.actor import ACTOR_FIELDS, HEAD_FIELDS
 from execray.schema.calls import Call, parse_call, places_of
 from execray.schema.catalog import (
     EVENT_BY_CODE,
@@ -27,7 +27,7 @@ from execray.schema.catalog import (
 from execray.schema.field import Field, Flag
 from execray.schema.kinds import CONSTANTS, Kind
 from execray.schema.layout import ER_SHAPES_COMPAT, ER_SHAPES_NATIVE, ER_SHAPES_SOCKETCALL, ER_SHAPES_URING
-from execray.schema.row import CALL, FILE_ID, FILE_NAMES, FILE_NAMES_NAME, RAWPATH, RET, EventType, named_path
+from execray.schema.row import CALL, FILE_ID, FILE_NAMES, FILE_NAMES_NAME, OLD_KIND, RAWPATH, RET, EventType, named_path
 
 API_VERSION: Final = 1
 MAX_TABLE_BYTES: Final = 256 * 1024
@@ -54,6 +54,7 @@ SHARED: Final[Mapping[str, Field]] = {
     "rawnewpath": Field(
         "rawnewpath", Kind.BYTES, "The second name as passed.", cut_by=Flag.RAWPATH_TRUNCATED, spoofable=True
     ),
+    "old.kind": OLD_KIND,
     "file.id": FILE_ID,
     FILE_NAMES_NAME: FILE_NAMES,
     "call": CALL,
@@ -198,7 +199,7 @@ def _event(found: dict[str, Any], package: str, folder: str, places: dict[str, i
         raise BadTable(f"{where}: `{handler}` is no name of an object, such as own.bpf.o")
     fields = [_field(one, where) for one in _maps(found, "fields")]
     own = [name for field in fields for name in (field.name, *field.aliases)]
-    known = {name for field in ACTOR_FIELDS for name in (field.name, *field.aliases)} | {"tid", "id"}
+    known = {name for field in (*HEAD_FIELDS, *ACTOR_FIELDS) for name in (field.name, *field.aliases)} | {"id"}
     if doubled := [name for name in own if own.count(name) > 1 or name in known]:
         raise BadTable(f"{where}: field `{doubled[0]}` is there already")
     place = places.get(handler, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from execray.schema.actor import HEAD_FIELDS
 from execray.schema.catalog import ACTOR_FIELDS, CATALOG_VERSION, EVENTS, EventType, Field, Flag
 from execray.schema.kinds import CONSTANTS
 
@@ -66,8 +67,10 @@ def page() -> Iterator[str]:
     """Yields the page's lines."""
     yield "# Events and fields\n"
     yield f"Catalogue version {CATALOG_VERSION}. Generated from `execray/schema` by `make docs`.\n"
-    yield "Every event also has `tid`, the acting thread, and the actor fields below; `parent.FIELD` is the same field of the"
+    yield "Every event also has the two fields behind this, and those of the actor below; `parent.FIELD` is the same field of the"
     yield "process that created the actor. A field that has no value is *missing*, and every comparison with it is false.\n"
+    yield from _table(HEAD_FIELDS)
+    yield ""
     yield "## The actor\n"
     yield "What every event says of the process that did it, as it was at that moment.\n"
     yield from _table(ACTOR_FIELDS)

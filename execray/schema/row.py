@@ -83,6 +83,13 @@ def path(doc: str) -> Field:
     return Field("path", Kind.PATH, doc, ("pathname",), ecs="file.path", cut_by=PATH_UNSURE)
 
 
+OLD_KIND = Field(
+    "old.kind",
+    Kind.BYTES,
+    "What kind of thing the descriptor is. `anonymous` is what has no place in a file system: an epoll, a timer, a pidfd and"
+    " the like; a memfd is a `file`.",
+    words=("file", "directory", "link", "pipe", "socket", "character", "block", "anonymous"),
+)
 CALL = Field("call", Kind.BYTES, "Which call it was, by its name.")
 FILE_ID = Field(
     "file.id",

@@ -8,19 +8,19 @@ from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from itertools import islice
 
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EVENT_BY_NAME, Field
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EVENT_BY_NAME, HEAD_FIELD_BY_NAME, Field
 from execray.schema.kinds import CONSTANTS, Kind
 from execray.schema.records import record
 from policyd.compiler.scope import Scope
 from policyd.compiler.source import Span
 from policyd.program import IT, FieldRef
 
-_FIELDS = "container direction entry env interactive interp ns_pid pgrp qname qtype session user via_exec"
+_FIELDS = "container entry env interactive interp ns_pid pgrp qname qtype session user via_exec"
 #: Events of the language that no sensor of this version sees.
 PLANNED_EVENTS = frozenset(("create", "dns"))
 #: Fields of the language, or their first parts, that no sensor of this version fills.
 PLANNED_FIELDS = frozenset(_FIELDS.split())
-_PLANNED_EXE = frozenset(("exe.file", "exe.overlay_upper", "proc.age"))
+_PLANNED_EXE = frozenset(("exe.file", "exe.overlay_upper"))
 #: Functions of the language that this version doesn't run.
 PLANNED_FUNCTIONS = frozenset(("entropy", "novel", "lower", "upper"))
 FUNCTIONS = ("basename", "truncated")
@@ -66,9 +66,6 @@ class FieldInfo:
         return self.kind in (Kind.BYTES, Kind.PATH, Kind.TEXTS)
 
 
-_TID = Field("tid", Kind.INT, "The acting thread.")
-
-
 def actor_field(name: str) -> Field | None:
     """Returns a field of a process by name; `id` is short for `proc.id`, as in `parent.id`."""
     return ACTOR_FIELD_BY_NAME.get("proc.id" if name == "id" else name)
@@ -88,8 +85,8 @@ def find_field(codes: tuple[int, ...], name: str) -> FieldInfo | None:
     """Returns what a name means in events of these codes, None where it means nothing in any of them."""
     found: list[tuple[str, Field]] = []
     prefix, rest = other_actor(name) or ("", name)
-    if name == "tid":
-        found = [(EVENT_BY_CODE[code].name, _TID) for code in codes]
+    if name in HEAD_FIELD_BY_NAME:
+        found = [(EVENT_BY_CODE[code].name, HEAD_FIELD_BY_NAME[name]) for code in codes]
     elif prefix:
         field = actor_field(rest)
         found = [(EVENT_BY_CODE[code].name, field) for code in codes] if field else []
@@ -135,7 +132,7 @@ def find_element(element: Element, name: str) -> FieldInfo | None:
 def field_names(codes: Iterable[int]) -> list[str]:
     """Returns every name that means a field in some of these events."""
     names = {name for code in codes for name in EVENT_BY_CODE[code].by_name}
-    return sorted(names | {"tid"} | {f"parent.{name}" for name in ACTOR_FIELD_BY_NAME})
+    return sorted(names | set(HEAD_FIELD_BY_NAME) | {f"parent.{name}" for name in ACTOR_FIELD_BY_NAME})
 
 
 @cache

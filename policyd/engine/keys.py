@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from execray.errors import PeerError
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, EVENT_BY_CODE, EventType, Field
-from execray.schema.event import DERIVE, Value, creator_field
+from execray.schema.event import DERIVE, Value, age_ns, creator_field
 from execray.schema.kinds import Kind
 from execray.wire.frames import Batch
 from policyd.engine.conditions import pick
@@ -69,8 +69,8 @@ def _readers(refs: tuple[FieldRef, ...], kind: EventType) -> tuple[_Read, ...] |
 
 
 def _reader(ref: FieldRef, kind: EventType) -> _Read | None:
-    if ref.name == "tid":
-        return lambda batch, row: row[3]
+    if ref.name in _OF_HEAD:
+        return _OF_HEAD[ref.name]
     of_creator = creator_field(ref.name)
     if of_creator is not None:
         steps, name = of_creator
@@ -111,12 +111,21 @@ def _of_actor(ref: FieldRef, field: Field, steps: int) -> _Read:
     return read
 
 
+def _age(batch: Batch, row: _Row) -> Value:
+    actor = batch.actors[row[2]][_ACTOR_HEAD]
+    _process(actor)  # or it's the peer's error
+    return age_ns(row[1], actor)
+
+
 def _process(raw: Any) -> Value:
     # Without the detour by which texts are looked up: most keys over fields of the actor name a process.
     if raw is not None and type(raw) is not tuple:
         raise PeerError(f"a process id came as {type(raw).__name__}")
     found: Value = raw
     return found
+
+
+_OF_HEAD: Final[dict[str, _Read]] = {"tid": lambda batch, row: row[3], "proc.age": _age}
 
 
 def _derivation(field: Field) -> Callable[[Value], Value]:

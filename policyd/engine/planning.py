@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Final, NamedTuple, TypeAlias
 
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EventType
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, HEAD_FIELD_BY_NAME, EventType
 from execray.schema.event import creator_field
 from execray.schema.records import compared
 from policyd.engine.conditions import ANCESTOR, FALSE, TRUE, Condition, condition, conjuncts, fields_of, without
@@ -50,7 +50,12 @@ def slot_of(ref: FieldRef, kind: EventType) -> SlotKey | None:
 
 def is_missing(ref: FieldRef, kind: EventType) -> bool:
     """Whether no event of this kind has the field."""
-    if ref.alias is not None or ref.name in ("tid", ANCESTOR) or slot_of(ref, kind) is not None:
+    if (
+        ref.alias is not None
+        or ref.name in HEAD_FIELD_BY_NAME
+        or ref.name == ANCESTOR
+        or slot_of(ref, kind) is not None
+    ):
         return False
     of_creator = creator_field(ref.name)
     return of_creator is None or of_creator[1] not in ACTOR_FIELD_BY_NAME

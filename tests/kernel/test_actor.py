@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from execray.process import stat_fields
+from execray.process import NS_PER_TICK, stat_fields
 from execray.schema.catalog import Flag
 from execray.schema.event import Event
 from execray.schema.kinds import CONSTANTS
@@ -82,7 +83,7 @@ def test_leaders_programs_are_those_that_they_run_now(live: Live) -> None:
     run = live.python(
         MARK
         + """
-go_read, go = os.pipe()
+go_read, go = os.pipe(); end, end_write = os.pipe()
 if (leader := os.fork()) == 0:
     os.setsid()
     if os.fork() == 0:
@@ -91,13 +92,62 @@ if (leader := os.fork()) == 0:
         os._exit(0)
     os.set_inheritable(go, True)
     os.execv("/bin/sh", ["sh", "-c", f"printf x >&{go}; wait"])
-os.close(go)
+os.close(go); os.close(end_write)
 os.waitpid(leader, 0)
+os.read(end, 1)  # until the member has ended too
 """
     )
     member = at(run, "member")
     assert member.get("session.leader.exe") == os.fsencode(os.path.realpath("/bin/sh"))
     assert member.get("pgrp.leader.exe") == member.get("exe") == os.fsencode(os.path.realpath(sys.executable))
+
+
+def test_leaders_are_named_by_pid_and_program(live: Live) -> None:
+    run = live.python(MARK + "os.setsid(); os.fork() or (os.setpgid(0, 0), mark('member'))")
+    member = at(run, "member")
+    python = os.fsencode(os.path.basename(os.path.realpath(sys.executable)))
+    assert member.get("session.leader.pid") == run.pid != member.get("pid") == member.get("pgrp.leader.pid")
+    assert member.get("session.leader.name") == member.get("pgrp.leader.name") == python
+
+
+def test_age_is_the_time_since_the_processs_start_whatever_it_runs(live: Live) -> None:
+    run = live.python(
+        MARK
+        + """
+def told(name):
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    mark(name)
+    print(before, time.clock_gettime_ns(time.CLOCK_BOOTTIME), open("/proc/self/stat").read().rpartition(")")[2].split()[19])
+    sys.stdout.flush()
+told("first")
+if (pid := os.fork()) == 0:
+    told("child"); os.execv("/bin/true", ["true"])
+os.waitpid(pid, 0)
+""",
+    )
+    for name, line in zip(("first", "child"), run.stdout.splitlines(), strict=True):
+        before, after, ticks = map(int, line.split())
+        age = at(run, name).get("proc.age")
+        assert isinstance(age, int)
+        assert before - (ticks + 1) * NS_PER_TICK < age <= after - ticks * NS_PER_TICK
+    child = [event for event in run.events if event.actor.id == at(run, "child").actor.id]
+    ages = [event.get("proc.age") for event in child]
+    assert child[-1].type.name == "exit" and ages == sorted(ages, key=lambda age: age if isinstance(age, int) else -1)
+
+
+def test_a_users_name_is_what_the_system_calls_the_one_behind_it(live: Live) -> None:
+    run = live.python(
+        MARK
+        + """
+open("/proc/self/loginuid", "w").write("4294967295"); mark("root")
+syscall(117, 2, 2, 2); mark("other")
+syscall(117, 0, 0, 0)
+""",
+    )
+    assert at(run, "root").get("user.name") == os.fsencode(pwd.getpwuid(0).pw_name)
+    assert at(run, "other").get("user.name") == os.fsencode(pwd.getpwuid(2).pw_name)
+    run = live.python(MARK + "open('/proc/self/loginuid', 'w').write('4000000001'); mark('nobody')")
+    assert (at(run, "nobody").get("user.id"), at(run, "nobody").get("user.name")) == (4000000001, None)
 
 
 def test_ids_and_capabilities_are_those_of_proc(live: Live) -> None:

@@ -21,7 +21,7 @@ def test_connect_has_both_ends_as_the_socket_knows_them(live: Live) -> None:
     source, fd = run.stdout.split()
     assert (shown(event, "dst.ip"), shown(event, "src.ip")) == ("127.0.0.1", "127.0.0.1")
     assert (event.get("src.port"), event.get("fd"), event.get("ret")) == (int(source), int(fd), 0)
-    assert event.get("family") == socket.AF_INET
+    assert (event.get("family"), event.get("direction")) == (socket.AF_INET, b"outbound")
 
 
 def test_connect_over_ipv6_and_a_refused_one(live: Live) -> None:

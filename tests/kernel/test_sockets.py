@@ -34,6 +34,7 @@ def test_a_server_from_its_socket_to_its_first_connection(live: Live) -> None:
     assert (taken.get("fd"), taken.get("ret"), taken.get("family")) == (fd, connection, socket.AF_INET)
     assert (shown(taken, "src.ip"), taken.get("src.port")) == ("127.0.0.1", peer)
     assert (shown(taken, "dst.ip"), taken.get("dst.port")) == ("127.0.0.1", port)
+    assert taken.get("direction") == b"inbound"
 
 
 def test_calls_that_fail_tell_what_was_asked(live: Live) -> None:
@@ -77,6 +78,7 @@ def test_datagrams_go_where_the_caller_says_and_the_rest_where_the_socket_is_con
     events = run.of("sendto")
     assert {(shown(e, "dst.ip"), e.get("dst.port")) for e in events} == {("127.0.0.1", port)}
     assert [(e.get("len"), e.get("ret")) for e in events] == [(5, 5), (None, 3), (4, 4), (None, 2)]
+    assert {e.get("direction") for e in events} == {b"outbound"}
 
 
 def test_what_is_sent_is_a_write_too_where_both_are_wanted() -> None:
@@ -142,3 +144,29 @@ def test_copies_of_descriptors(live: Live) -> None:
     assert [e.get("ret") for e in events] == news and news[3] == -E["EBADF"]
     assert [e.get("path") for e in events] == [b"socket:[%d]" % ino] * 3 + [None]
     assert [e.get("fd") for e in events] == [fd, fd, fd, 999]
+
+
+def test_what_is_copied_is_told_by_its_kind(live: Live, tmp_path: Path) -> None:
+    """What fstat says is the truth; it has no word for what is anonymous."""
+    run = live.python(
+        """
+        import select
+        r, w = os.pipe(); s = socket.socket(); m = os.memfd_create("m"); e = select.epoll()
+        kinds = {"fifo": r, "socket": s.fileno(), "memfd": m, "epoll": e.fileno(), "directory": os.open(sys.argv[1], 0),
+                 "file": os.open(sys.argv[1] + "/f", os.O_CREAT | os.O_RDWR), "null": os.open("/dev/null", 0),
+                 "link": os.open(sys.argv[1] + "/l", os.O_PATH | os.O_NOFOLLOW), "gone": 999}
+        for name, fd in kinds.items():
+            print(name, fd, os.fstat(fd).st_mode >> 12 if fd != 999 else 0, syscall(32, fd))
+        """,
+        _with_link(tmp_path),
+    )
+    words = {1: b"pipe", 2: b"character", 4: b"directory", 8: b"file", 10: b"link", 12: b"socket"}
+    for line in run.stdout.splitlines():
+        name, fd, mode, new = line.split()
+        expected = b"anonymous" if name == "epoll" else words.get(int(mode))
+        assert run.one("dup", fd=int(fd), ret=int(new)).get("old.kind") == expected, name
+
+
+def _with_link(folder: Path) -> Path:
+    (folder / "l").symlink_to("f")
+    return folder

@@ -7,7 +7,7 @@ import ipaddress
 from dataclasses import dataclass, replace
 from random import Random
 
-from execray.schema.catalog import EVENT_BY_NAME, EVENTS
+from execray.schema.catalog import EVENT_BY_NAME, EVENTS, HEAD_FIELD_BY_NAME
 from execray.schema.kinds import Kind
 from policyd.program import (
     IT,
@@ -38,6 +38,7 @@ from policyd.program import (
 SECOND = 1_000_000_000
 HERE = Place("random.policy", 1, 1)
 _KINDS = {field.name: field.kind for event in EVENTS for field in event.by_name.values()}
+_KINDS |= {name: field.kind for name, field in HEAD_FIELD_BY_NAME.items()}
 _EVENTS = ("open", "open", "write", "chmod", "connect", "open|write", "open|write|chmod")
 _RARE_EVENTS = {"exits": "exit", "forks": "fork", "execs": "exec"}
 
@@ -116,6 +117,8 @@ _ATOMS: tuple[Expr, ...] = (
     test("exe", Op.STARTSWITH, field("parent.exe")),
     test("mode", Op.HAS, field("fd")),
     test("name", Op.EQ, b"b"),
+    test("proc.age", Op.LT, 11 * SECOND),
+    test("user.name", Op.EQ, b"u"),
     test("exe", Op.EQ, b"/bin/a"),
     test("mode", Op.HAS, 1),
     test("mode", Op.HASANY, 2),

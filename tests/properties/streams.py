@@ -60,7 +60,17 @@ def play(moves: Sequence[Move]) -> Play:
     init = Proc((1, 1), None, stage.process(exe="/sbin/init", uid=0, argv=["init"]).values)
     one, other = SESSIONS
     procs = [
-        stage.process(init, exe=EXES[0], uid=0, argv=["a"], session_id=one, entry_id=one, loginuid=1000, user_id=1000),
+        stage.process(
+            init,
+            exe=EXES[0],
+            uid=0,
+            argv=["a"],
+            session_id=one,
+            entry_id=one,
+            loginuid=1000,
+            user_id=1000,
+            user_name="u",
+        ),
         stage.process(
             init, exe=EXES[1], argv=["a", "b"], session_id=one, entry_id=other, container_id="c", user_id=1000
         ),

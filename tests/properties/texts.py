@@ -175,6 +175,8 @@ _ON_ALL = (
     'exe endswith "/a"',
     'name = "b"',
     "argc > 1",
+    "proc.age < 11s",
+    'user.name = "u"',
     "argv contains name",
     'exe in [parent.exe, "/bin/b"]',
     "exe startswith parent.exe",

@@ -6,9 +6,8 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from execray.schema.catalog import EVENT_BY_NAME, EVENTS
+from execray.schema.catalog import EVENT_BY_NAME, EVENTS, HEAD_FIELD_BY_NAME
 from execray.schema.event import creator_field
-from execray.schema.kinds import Kind
 from policyd.program import (
     And,
     CompiledPolicy,
@@ -28,6 +27,7 @@ from policyd.program import (
 )
 
 _KINDS = {field.name: field.kind for kind in EVENTS for field in kind.by_name.values()}
+_KINDS |= {name: field.kind for name, field in HEAD_FIELD_BY_NAME.items()}
 HERE = Place("test.policy", 1, 1)
 
 
@@ -36,7 +36,7 @@ def ref(name: str) -> FieldRef:
     alias, _, name = name.rpartition(":")
     name, _, index = name.partition("[") if not name.startswith("ancestor[") else (name, "", "")
     of_creator = creator_field(name)
-    kind = Kind.INT if name == "tid" else _KINDS[of_creator[1] if of_creator else name]
+    kind = _KINDS[of_creator[1] if of_creator else name]
     return FieldRef(name, kind, alias or None, int(index[:-1]) if index else None)
 
 

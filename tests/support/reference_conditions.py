@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from execray.schema.catalog import NO_FLAG, Flag
+from execray.schema.catalog import HEAD_FIELD_BY_NAME, NO_FLAG, Flag
 from execray.schema.event import Actor, Event, actor_get
 from policyd.program import IT, And, Expr, FieldRef, Not, Op, Or, Quantified, Test
 
@@ -109,7 +109,7 @@ def read(ref: FieldRef, scope: Scope) -> Known:
             Known(_indexed(actor_get(creator[0], rest), ref.index)) if creator else Known(None, _is_whole_line(event))
         )
     field = event.type.by_name.get(ref.name)
-    if field is None and ref.name != "tid":  # another event of the same step has it
+    if field is None and ref.name not in HEAD_FIELD_BY_NAME:  # another event of the same step has it
         return MISSING
     whole = event.get(ref.name)
     cut = bool(event.flags & (field.cut_by if field else NO_FLAG))

@@ -175,3 +175,11 @@ def test_process_key_reads_what_it_prints() -> None:
     assert ProcessKey.parse(str(key), "boot") == key
     assert key.start_ticks == 12345
     assert start_ticks_of(1) > 0
+
+
+def test_a_process_is_as_old_as_the_time_since_its_start_and_of_no_age_where_that_is_unknown() -> None:
+    def age(time_ns: int, start_ns: int) -> Value:
+        actor = Actor(((7, start_ns), *(None for _ in ACTOR_SLOTS[1:])), None)
+        return Event(1, time_ns, EVENT_BY_NAME["exit"], actor, 7, Flag(0), (0, 0)).get("proc.age")
+
+    assert [age(5_000, 2_000), age(2_000, 2_000), age(1_999, 2_000), age(5_000, 0)] == [3_000, 0, 0, None]
