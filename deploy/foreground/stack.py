@@ -61,14 +61,25 @@ class Stack:
     since a Unix socket's path must be short.
     """
 
-    def __init__(self, work_dir: Path, settings: dict[str, Any] | None = None, *, quiet: bool = True) -> None:
-        """settings: what differs from the default configuration. quiet: logs go to work_dir/*.log, not to stderr."""
+    def __init__(
+        self,
+        work_dir: Path,
+        settings: dict[str, Any] | None = None,
+        *,
+        quiet: bool = True,
+        ready_timeout_s: float = READY_TIMEOUT_S,
+    ) -> None:
+        """settings: what differs from the default configuration. quiet: logs go to work_dir/*.log, not to stderr.
+
+        ready_timeout_s: how long each daemon may take to its start.
+        """
         self.work_dir = work_dir
         self.runtime_dir = Path(tempfile.mkdtemp(prefix="execray-", dir="/run"))
         self.config = work_dir / "execray.yaml"
         self.order: Sequence[str] = DAEMONS  # in which they are started
         self._settings = settings or {}
         self._quiet = quiet
+        self._ready_timeout_s = ready_timeout_s
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -108,13 +119,13 @@ class Stack:
                 process_group=0,
             )
         notices.follow(child)
-        deadline = time.monotonic() + READY_TIMEOUT_S
+        deadline = time.monotonic() + self._ready_timeout_s
         while not notices.ready.wait(0.1):
             if child.poll() is not None:
                 words = log.read_text(errors="replace").strip().splitlines()[-3:]
                 raise OperatorError(f"{name} ended with status {child.returncode}: {' / '.join(words)}", f"see {log}")
             if time.monotonic() > deadline:
-                raise OperatorError(f"{name} was not ready within {READY_TIMEOUT_S:g} s", f"see {log}")
+                raise OperatorError(f"{name} was not ready within {self._ready_timeout_s:g} s", f"see {log}")
 
     def pid(self, name: str) -> int:
         """Returns a daemon's pid."""

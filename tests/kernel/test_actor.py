@@ -17,6 +17,7 @@ from execray.schema.event import Event
 from execray.schema.kinds import CONSTANTS
 from tests.support.cgroups import cgroup, hierarchies
 from tests.support.live import Live, Run, sleeper
+from tests.support.pace import patient
 
 EVENTS = ["exec", "fork", "exit", "open"]
 ID = "0123456789abcdef" * 4
@@ -315,7 +316,7 @@ def test_a_process_that_is_moved_is_in_the_container_from_then_on(live: Live) ->
             child.stdin.write("x\n")
             child.stdin.flush()
             events: list[Event] = []
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + patient(10)
             while not any(e.get("rawpath") == b"/dev/null" for e in events) and time.monotonic() < deadline:
                 events += [e for e in live.drain() if e.actor.id[0] == child.pid and e.type.name == "open"]
             containers.append(events[-1].get("container.id"))

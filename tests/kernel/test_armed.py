@@ -16,6 +16,7 @@ import pytest
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.schema.event import Event
 from tests.support.live import PRELUDE, Live, sleeper
+from tests.support.pace import patient
 from tracerd.armed import ARMED_AT, MAX_ARMED, SELF_AT
 from tracerd.heartbeat import HeartbeatThread
 from tracerd.processes import Process
@@ -158,17 +159,17 @@ def test_probes_of_what_only_armed_processes_are_followed_for_arrive() -> None:
     with Live([]) as live:
         thread = HeartbeatThread(0.2, lambda: frozenset({"write"}), lambda: False)
         thread.start()
-        assert thread.started_as.wait(10)
+        assert thread.started_as.wait(patient(10))
         me = live.table.find(os.getpid())
         assert me is not None
         live.sensor.hide(me.pid, me.start_ns)
         live.sensor.armed.arm(me.pid, me.start_ns)
         live.sensor.set_heartbeat_thread(me.pid, thread.tid)
         assert not live.sensor.want([WRITE], True, (), [WRITE])
-        end = time.monotonic() + 20
+        end = time.monotonic() + patient(20)
         while WRITE not in live.decoder.heartbeats and time.monotonic() < end:
             select.select([live.sensor.ring.fd], [], [], 0.1)
             live.drain()
         thread.stop()
-        thread.join(10)
+        thread.join(patient(10))
     assert WRITE in live.decoder.heartbeats

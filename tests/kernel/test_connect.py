@@ -8,6 +8,7 @@ from pathlib import Path
 
 from execray.schema.kinds import CONSTANTS
 from tests.support.live import Live, shown
+from tests.support.pace import patient
 
 EVENTS = ["connect"]
 E = CONSTANTS["E"]
@@ -58,7 +59,7 @@ def test_a_connected_socket_is_believed_before_the_callers_memory(live: Live) ->
             while child == 0:
                 shared[:16] = fake
                 shared[:16] = real
-            reached, end = 0, time.monotonic() + 8
+            reached, end = 0, time.monotonic() + {patient(8)}
             while reached < 50 and time.monotonic() < end:
                 s = socket.socket()
                 reached += syscall(42, s.fileno(), address, 16) == 0

@@ -12,6 +12,7 @@ import pytest
 from execray.schema.catalog import Flag
 from execray.schema.kinds import CONSTANTS
 from tests.support.live import Live
+from tests.support.pace import patient
 from tests.support.paths import kernel_id
 
 EVENTS = ["open", "write", "chmod"]
@@ -120,7 +121,7 @@ def test_a_race_on_the_argument_does_not_change_the_path(live: Live, tmp_path: P
             name[: len(bad)] = good
             name[: len(bad)] = bad
         address = ctypes.addressof(ctypes.c_char.from_buffer(name))
-        opened, end = [], time.monotonic() + 20  # on a busy machine the two may hardly run at once
+        opened, end = [], time.monotonic() + {patient(20)}  # on a busy machine the two may hardly run at once
         while time.monotonic() < end and (len(opened) < 300 or len(set(opened)) < 2):
             fd = syscall(257, -100, address, 0, 0)
             if fd >= 0:

@@ -22,6 +22,7 @@ from execray.gate.hashes import (
 from execray.gate.plan import ROW_ALL, ROW_NONE, CodeTest, GatePlan, Input, NumberKind, NumberTest
 from execray.schema.catalog import EVENT_BY_NAME, Flag
 from tests.support.live import Live, Run
+from tests.support.pace import patient
 from tests.support.paths import kernel_id
 
 NAMES = ["open", "write", "read", "connect", "kill"]
@@ -302,7 +303,7 @@ def test_no_event_that_both_plans_want_is_lost_while_they_take_turns(gated: Live
         )
     finally:
         done.set()
-        thread.join(30)
+        thread.join(patient(30))
     assert flips > 3
     assert [event.get("path") for event in run.of("open")] == [path] * 5000
 

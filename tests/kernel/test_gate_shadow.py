@@ -24,6 +24,7 @@ from policyd.gate.ways import is_gated
 from tests.properties.cases import last_of, run_engine
 from tests.properties.gate import passed_of, tables_of
 from tests.support.live import PRELUDE, Live
+from tests.support.pace import patient
 
 SHIPPED = Path(__file__).parents[2] / "policies"
 WORK = """
@@ -75,7 +76,7 @@ path "waits" key process within 1m {
 
 def _batches(live: Live, pid: int, timeout_s: float) -> list[Batch]:
     found: list[Batch] = []
-    end, first = time.monotonic() + timeout_s, 0
+    end, first = time.monotonic() + patient(timeout_s), 0
     while time.monotonic() < end:
         select.select([live.sensor.ring.fd], [], [], 0.1)
         while (record := live.sensor.ring.next()) is not None:
@@ -110,7 +111,7 @@ def test_the_engine_finds_the_same_in_what_the_kernel_would_have_passed(tmp_path
         child = subprocess.Popen([sys.executable, "-I", "-S", "-c", PRELUDE + WORK, tmp_path], stderr=subprocess.PIPE)
         try:
             batches = _batches(live, child.pid, 45)
-            _, said = child.communicate(timeout=10)
+            _, said = child.communicate(timeout=patient(10))
         finally:
             child.kill()
             child.wait()

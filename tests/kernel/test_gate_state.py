@@ -16,6 +16,7 @@ from execray.gate.plan import ALL_BITS, CELL_SLOTS, ROW_ALL, ROW_NONE, CodeTest,
 from execray.schema.catalog import EVENT_BY_NAME, Flag
 from execray.schema.layout import ER_GATE_CELLS, GATE_CELL, GATE_CELL_KEY
 from tests.support.live import PRELUDE, Live, Run
+from tests.support.pace import patient
 
 OPEN, KILL = EVENT_BY_NAME["open"].code, EVENT_BY_NAME["kill"].code
 OWN, HOST = 1, CELL_SLOTS + 1
@@ -274,7 +275,7 @@ def test_a_probe_arrives_although_nothing_awaits_it(gated: Live, begin: Path) ->
             assert child.stdout is not None and child.stdin is not None
             child.stdout.readline()
             gated.sensor.set_heartbeat_thread(child.pid, child.pid)
-            child.communicate(b"\n", timeout=10)
+            child.communicate(b"\n", timeout=patient(10))
         finally:
             child.kill()
             gated.sensor.set_heartbeat_thread(0, 0)

@@ -23,6 +23,7 @@ from execray.schema.field import KILLER_SHIFT
 from execray.schema.layout import INLINE_CELL, INLINE_CELL_KEY
 from tests.support.arena import eventually
 from tests.support.live import PRELUDE, Live, Run
+from tests.support.pace import patient
 from tracerd.inline import Limits
 
 EVENTS: Final = ["open", "write", "connect"]
@@ -61,7 +62,7 @@ class Held:
     def ends(self) -> int:
         """Lets it open the decoy; returns its status."""
         self.go.touch()
-        return self.process.wait(20)
+        return self.process.wait(patient(20))
 
 
 @dataclasses.dataclass
@@ -393,7 +394,7 @@ def test_a_kill_without_room_for_its_evidence_is_none(tmp_path: Path) -> None:
         (arena.dir / "noise").write_text("x")
         noise = f"for _ in range(200): os.close(os.open({str(arena.dir / 'noise')!r}, 0))"
         source = f"{PRELUDE}\n{noise}\n{opens(arena.decoy)}"
-        done = subprocess.run([*PYTHON, source], check=False, timeout=30)
+        done = subprocess.run([*PYTHON, source], check=False, timeout=patient(30))
         assert done.returncode == 0
         assert (arena.count("unsent"), arena.count("killed")) == (1, 0)
 

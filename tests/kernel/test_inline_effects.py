@@ -18,6 +18,7 @@ from execray.gate.inline import Part
 from tests.kernel.test_inline import LIMITS, Killing, plan_of, rule, text
 from tests.support.arena import alive, eventually
 from tests.support.live import Live, sleeper
+from tests.support.pace import patient
 
 NAME: Final = b"inlineeffect"
 #: From here on the process is one that may not do it.
@@ -41,7 +42,7 @@ class Scene:
 
     def peer(self) -> socket.socket:
         connection, _ = self.tcp.accept()
-        connection.settimeout(10)
+        connection.settimeout(patient(10))
         self.accepted.append(connection)
         return connection
 
@@ -60,7 +61,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         udp.bind(("127.0.0.1", 0))
         for sock in (tcp, udp):
-            sock.settimeout(10)
+            sock.settimeout(patient(10))
         (tmp_path / "old").write_text("old")
         found = Scene(tmp_path, victim.pid, tcp, udp)
         yield found

@@ -15,7 +15,8 @@ import pytest
 
 from execray.schema.kinds import CONSTANTS
 from execray.schema.layout import CREDS, Creds
-from tests.support.live import PRELUDE, Live
+from tests.support.live import NAP, PRELUDE, Live
+from tests.support.pace import patient
 
 EVENTS = ["fanotify_init", "fanotify_mark", "setsid", "procread", "io_submit", "setgid", "setuid", "dup", "cred_change"]
 E = CONSTANTS["E"]
@@ -163,7 +164,7 @@ class Waiting:
 
     def rest(self) -> str:
         """Returns what it printed."""
-        return self._child.communicate(timeout=10)[0]
+        return self._child.communicate(timeout=patient(10))[0]
 
     def close(self) -> None:
         self._child.kill()
@@ -254,11 +255,11 @@ def test_ids_that_a_call_gave_are_not(live: Live, waiting: list[Waiting], code: 
 
 
 def test_a_user_namespace_entered_gives_what_it_gives(live: Live, waiting: list[Waiting]) -> None:
-    with subprocess.Popen(["unshare", "--user", "sleep", "30"]) as owner:
+    with subprocess.Popen(["unshare", "--user", "sleep", NAP]) as owner:
         try:
             live.await_exec(owner.pid)
             ours = os.stat("/proc/self/ns/user").st_ino
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + patient(10)
             while os.stat(f"/proc/{owner.pid}/ns/user").st_ino == ours and time.monotonic() < deadline:
                 os.sched_yield()
             waiting.append(

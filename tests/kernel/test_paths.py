@@ -21,6 +21,7 @@ from execray.schema.catalog import Flag
 from execray.schema.event import Event
 from execray.schema.field import PATH_UNSURE
 from tests.support.live import Live, Run
+from tests.support.pace import patient
 from tests.support.paths import fs_path, kernel_id
 
 EVENTS = ["open", "write"]
@@ -461,7 +462,7 @@ def test_a_path_is_one_that_was_or_says_that_it_was_torn(live: Live) -> None:
     truth = {os.fsencode(deep) + b"/one/m/f", os.fsencode(deep) + b"/two/n/f"}
     told: set[object] = set()
     torn: list[Event] = []
-    end = time.monotonic() + 25
+    end = time.monotonic() + patient(25)
     try:
         while time.monotonic() < end and not (torn and told == truth):
             events = live.python(code).of("open", rawpath=b"f")

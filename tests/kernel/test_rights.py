@@ -8,6 +8,7 @@ from pathlib import Path
 
 from execray.schema.kinds import CONSTANTS
 from tests.support.live import Live, sleeper
+from tests.support.pace import patient
 from tests.support.paths import kernel_id
 
 EVENTS = [
@@ -42,7 +43,7 @@ def test_every_way_to_signal_names_the_target(live: Live) -> None:
             """,
             target.pid,
         )
-        assert target.wait(10) == -signal.SIGTERM
+        assert target.wait(patient(10)) == -signal.SIGTERM
     *probes, term, nobody, group = run.of("kill")
     assert [e.get("target.pid") for e in probes] == [target.pid] * 6
     assert [e.get("target.nr") for e in probes] == [target.pid] * 3 + [None] + [target.pid] * 2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from execray.process import start_ticks_of
 from execray.schema.catalog import Flag
-from tests.support.live import Live, sleeper
+from tests.support.live import NAP, Live, sleeper
 from tracerd.processes import Process
 
 
@@ -18,7 +18,7 @@ def test_scan_knows_every_process_and_its_line() -> None:
         found = live.table.find(child.pid)
         assert found is not None
         assert found.exe == os.fsencode(os.path.realpath("/bin/sleep"))
-        assert found.argv == b"/bin/sleep\x0030\x00"
+        assert found.argv == b"/bin/sleep\x00%s\x00" % NAP.encode()
         assert found.comm == b"sleep"
         assert found.start_ns * os.sysconf("SC_CLK_TCK") // 1_000_000_000 == start_ticks_of(child.pid)
         assert found.parent is not None and found.parent.pid == os.getpid()
@@ -44,8 +44,8 @@ def test_the_scan_says_where_arguments_were_cut() -> None:
 
 def test_no_process_falls_between_hooks_and_scan() -> None:
     """A storm of forks while the sensor starts: each child alive afterwards is known, with the right parent."""
-    storm = "import os, time\nfor _ in range(150):\n    if os.fork() == 0: time.sleep(20); os._exit(0)\n"
-    code = storm + "print('done', flush=True); time.sleep(20)"
+    storm = f"import os, time\nfor _ in range(150):\n    if os.fork() == 0: time.sleep({NAP}); os._exit(0)\n"
+    code = storm + f"print('done', flush=True); time.sleep({NAP})"
     parent = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], stdout=subprocess.PIPE, process_group=0)
     try:
         with Live([]) as live:

@@ -11,6 +11,7 @@ import time
 
 from execray.schema.catalog import EVENTS
 from tests.support.live import Live
+from tests.support.pace import patient
 from tracerd.heartbeat import PROBED, HeartbeatThread
 
 
@@ -49,7 +50,7 @@ def test_a_flood_past_the_ring_is_counted_exactly() -> None:
 
         thread = threading.Thread(target=flood)
         thread.start()
-        assert done.wait(30)
+        assert done.wait(patient(30))
         thread.join()
         live.want([])  # or what others do meanwhile is counted on one side only
         for name in ("er_exec", "er_fork", "er_exit"):
@@ -66,18 +67,18 @@ def test_every_event_answers_its_probe_and_no_probe_is_an_event() -> None:
     with Live([], ring_bytes=1 << 26) as live:
         thread = HeartbeatThread(0.2, lambda: frozenset(askable), lambda: False)
         thread.start()
-        assert thread.started_as.wait(10)
+        assert thread.started_as.wait(patient(10))
         me = live.table.find(os.getpid())
         assert me is not None
         live.sensor.hide(me.pid, me.start_ns)
         live.sensor.set_heartbeat_thread(me.pid, thread.tid)
         live.want(askable)
-        events, end = [], time.monotonic() + 20
+        events, end = [], time.monotonic() + patient(20)
         while set(askable.values()) - set(live.decoder.heartbeats) and time.monotonic() < end:
             select.select([live.sensor.ring.fd], [], [], 0.1)
             events += live.drain()
         thread.stop()
-        thread.join(10)
+        thread.join(patient(10))
         silent = [name for name, code in askable.items() if code not in live.decoder.heartbeats]
     assert not silent
     assert not [event for event in events if event.tid == thread.tid]

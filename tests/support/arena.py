@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from deploy.foreground.stack import Stack
+from deploy.foreground.stack import READY_TIMEOUT_S, Stack
+from tests.support.pace import patient
 
 #: read | connect | send, each step on a line from standard input, so that a test decides when the next one comes.
 ATTACK = """
@@ -45,7 +46,8 @@ class Arena:
         policyd = {"policy_dirs": [str(self.policies)], "sinks": ["file"], "order_timeout_ms": 1000}
         policyd |= settings.pop("policyd", {})
         tracerd = {"heartbeat_s": 0.2, **settings.pop("tracerd", {})}
-        self.stack = Stack(folder, {"mode": "enforce", **settings, "policyd": policyd, "tracerd": tracerd})
+        configured = {"mode": "enforce", **settings, "policyd": policyd, "tracerd": tracerd}
+        self.stack = Stack(folder, configured, ready_timeout_s=patient(READY_TIMEOUT_S))
         self._attacks: list[Attack] = []
 
     def write_policy(self, name: str, text: str) -> None:
@@ -70,7 +72,7 @@ class Arena:
         self.stack.close()
 
     def status(self, daemon: str) -> dict[str, Any]:
-        with self.stack.control(daemon) as control:
+        with self.stack.control(daemon, patient(5)) as control:
             found: dict[str, Any] = control.call("status")
             return found
 
@@ -107,7 +109,9 @@ class Arena:
 
     def ctl(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Runs execray-ctl against this stack."""
-        return subprocess.run([*self.ctl_command, *args], capture_output=True, text=True, check=False, timeout=30)
+        return subprocess.run(
+            [*self.ctl_command, *args], capture_output=True, text=True, check=False, timeout=patient(30)
+        )
 
 
 class Attack:
@@ -128,7 +132,7 @@ class Attack:
         self.process.stdin.flush()
 
     def wait(self, timeout_s: float = 10.0) -> int:
-        return self.process.wait(timeout_s)
+        return self.process.wait(patient(timeout_s))
 
     def close(self) -> None:
         self.process.kill()
@@ -143,7 +147,7 @@ class Attack:
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Waits for a condition, looking every 20 ms."""
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + patient(timeout_s)
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.02)

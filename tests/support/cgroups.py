@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.pace import patient
+
 
 def hierarchies() -> list[str]:
     """Returns where container runtimes put their processes here: the v2 hierarchy, and the v1 one of pids where there is one."""
@@ -31,7 +33,7 @@ def cgroup(hierarchy: str, path: str) -> Iterator[Path]:
             made.mkdir()
         yield made
     finally:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + patient(5)
         while made != root.parent:
             try:
                 os.rmdir(made)

@@ -21,6 +21,7 @@ from execray.schema.catalog import EVENT_BY_NAME, LOST
 from execray.schema.event import Event, value_to_json
 from execray.wire.frames import Decoder as FrameDecoder
 from execray.wire.frames import encode
+from tests.support.pace import patient
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
 from tracerd.inline import Limits
@@ -38,6 +39,8 @@ def buf(raw):
     return ctypes.create_string_buffer(raw)
 """
 
+#: How long a sleeper of ours sleeps, as it is told, in s: a sensor is loaded meanwhile.
+NAP = f"{patient(30):g}"
 #: Records to a batch: a busy machine makes more at once than one frame holds.
 _BATCH = 1000
 
@@ -98,7 +101,7 @@ class Live:
 
     def collect(self, pid: int, timeout_s: float = 30.0) -> list[Event]:
         """Returns the events of a process and its descendants up to its exit. Raises TimeoutError."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + patient(timeout_s)
         ours, found = {pid}, []
         while time.monotonic() < deadline:
             select.select([self.sensor.ring.fd], [], [], 0.1)
@@ -114,7 +117,7 @@ class Live:
 
     def await_exec(self, pid: int, timeout_s: float = 10.0) -> Process:
         """Returns a child once its exec was seen: Popen comes back a moment before that. Raises TimeoutError."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + patient(timeout_s)
         while time.monotonic() < deadline:
             seen = [e for e in self.drain() if e.type.name == "exec" and e.actor.id[0] == pid and e.get("ret") == 0]
             process = self.table.find(pid)
@@ -129,7 +132,7 @@ class Live:
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, user=uid, cwd=cwd) as child:
             try:
                 events = self.collect(child.pid)
-                out, err = child.communicate(timeout=10)
+                out, err = child.communicate(timeout=patient(10))
             finally:
                 child.kill()
         return Run(child.pid, child.returncode, os.fsdecode(out), os.fsdecode(err), events)
@@ -179,7 +182,7 @@ def _int(event: Event, name: str) -> int:
 @contextmanager
 def sleeper(uid: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A harmless process of our own to point at."""
-    child = subprocess.Popen(["/bin/sleep", "30"], user=uid)
+    child = subprocess.Popen(["/bin/sleep", NAP], user=uid)
     try:
         yield child
     finally:

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-DEADLINE_S: Final = 15.0
+from tests.support.pace import patient
+
+DEADLINE_S: Final = patient(15.0)
 
 
 class Manager:

@@ -10,16 +10,17 @@ import fcntl
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from execray.errors import OperatorError
 from tests.vm import guest, image
-from tests.vm.kernels import KERNELS, Kernel, NotFetched, fetch
+from tests.vm.kernels import KERNELS, Image, Kernel, NotFetched, fetch
 from tests.vm.outcome import Outcome, table
 
 WORK: Final = Path(".execray/vm")
-GUEST_TIMEOUT_S: Final = 1800.0
+GUEST_TIMEOUT_S: Final = 5400.0
 
 
 def main() -> None:
@@ -29,6 +30,9 @@ def main() -> None:
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=f"which of {', '.join(names)}; default: all")
     parser.add_argument("--timeout", type=float, default=GUEST_TIMEOUT_S, metavar="S", help="the longest for one, in s")
     parser.add_argument("--script", type=Path, metavar="FILE", help="Python to run in the guests instead of the tests")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="ARG", help="an argument of pytest: a part of the kernel tests"
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.kernels) - set(names):
         parser.error(f"no kernel {', '.join(sorted(unknown))}: there are {', '.join(names)}")
@@ -41,44 +45,61 @@ def main() -> None:
             print("error: another run is going on here: one machine at a time", file=sys.stderr)
             sys.exit(1)
         chosen = [kernel for kernel in KERNELS if not arguments.kernels or kernel.name in arguments.kernels]
-        outcomes = run(chosen, arguments.timeout, arguments.script)
+        outcomes = run(chosen, arguments.timeout, arguments.script, arguments.only)
     if arguments.script:
         return
-    print("\n" + table(outcomes))
+    print("\n" + table(outcomes, arguments.only))
     sys.exit(status(outcomes))
 
 
-def run(kernels: list[Kernel], timeout_s: float, script: Path | None) -> list[Outcome]:
-    """Runs one kernel after the other."""
+def run(kernels: list[Kernel], timeout_s: float, script: Path | None, only: list[str]) -> list[Outcome]:
+    """Fetches the kernels, makes a disk for them, and runs one after the other."""
+    work, absent, found = WORK.resolve(), {}, {}
+    for kernel in kernels:
+        (work / kernel.name).mkdir(exist_ok=True)
+        try:
+            note(f"{kernel.name}: fetching")
+            found[kernel] = fetch(kernel, work)
+        except NotFetched as error:
+            absent[kernel] = error.message
+            note(f"{kernel.name}: NOT RUN: {error.message}")
     try:
         note("making the disk")
-        disk = image.build(WORK.resolve(), script)
+        disk = image.build(work, script, only=only, prepare=partial(image.add_modules, found.values()))
     except OperatorError as error:
         return [Outcome(kernel, not_run=error.message) for kernel in kernels]
-    return [run_one(kernel, disk, timeout_s) for kernel in kernels]
+    return [
+        run_one(kernel, found[kernel], disk, timeout_s, part=bool(only))
+        if kernel in found
+        else Outcome(kernel, not_run=absent[kernel])
+        for kernel in kernels
+    ]
 
 
-def run_one(kernel: Kernel, disk: Path, timeout_s: float) -> Outcome:
-    """Fetches a kernel and runs everything on it."""
+def run_one(kernel: Kernel, found: Image, disk: Path, timeout_s: float, *, part: bool) -> Outcome:
+    """Runs everything on a kernel, or a part."""
     work = WORK.resolve() / kernel.name
-    work.mkdir(exist_ok=True)
     try:
-        note(f"{kernel.name}: fetching")
-        found = fetch(kernel, WORK.resolve())
         note(f"{kernel.name}: booting {found.version}; console in {WORK / kernel.name / 'console.log'}")
-        report = guest.boot(found, disk, work, timeout_s, lambda said: note(f"{kernel.name}: {progress(said)}"))
+        report = guest.boot(found, disk, work, timeout_s, lambda said: note_of(kernel, said))
     except NotFetched as error:
         note(f"{kernel.name}: NOT RUN: {error.message}")
         return Outcome(kernel, not_run=error.message)
-    outcome = Outcome(kernel, report=report)
+    outcome = Outcome(kernel, report=report, part=part)
     if not report.complete or "script" in report.said:
         words = report.console.read_text(encoding="utf-8", errors="replace").splitlines()[-40:]
         print("\n".join(f"    {line}" for line in words))
     return outcome
 
 
+def note_of(kernel: Kernel, said: dict[str, Any]) -> None:
+    """Prints what a guest said, where it is worth a line."""
+    if line := progress(said):
+        note(f"{kernel.name}: {line}")
+
+
 def progress(said: dict[str, Any]) -> str:
-    """One result as a line."""
+    """One result as a line, or nothing where it is only one of many that went well."""
     match said["what"]:
         case "up":
             return f"Linux {said['version']} is up"
@@ -88,10 +109,11 @@ def progress(said: dict[str, Any]) -> str:
             most = max(said.get("verified", {}).values(), default=0) or "an unknown number of"
             return f"objects {', '.join(said['objects'])}; refused: {refused}; at most {most} instructions verified"
         case "kernel" | "kill":
-            counts = ", ".join(f"{len(said[key])} {key}" for key in ("passed", "failed", "skipped"))
-            return f"{said['what']} tests: {counts} in {said['seconds']} s"
+            return f"{said['what']} tests took {said['seconds']} s"
+        case other if "outcome" in said:
+            return "" if said["outcome"] == "passed" else f"{said['outcome']}: {other}"
         case other:
-            return str(other)
+            return f"{other}: {said['count']}" if "count" in said else str(other)
 
 
 def note(text: str) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -14,16 +14,20 @@ from typing import Final
 from packaging.requirements import Requirement
 
 from tests.kernel.test_compat import INT80
-from tests.vm.kernels import NotFetched, source_list
+from tests.vm.kernels import Image, NotFetched, source_list
 
 TREE: Final = Path(__file__).resolve().parents[2]
 #: What of the tree the guest needs.
 PARTS: Final = ("execray", "tracerd", "policyd", "enforcer", "deploy", "policies", "tests", "pyproject.toml")
 #: Where it stands in the guest.
 HOME: Final = Path("opt/execray")
+#: A file in it: arguments of pytest, one a line, where not all tests shall be run.
+ONLY: Final = "only"
 #: Debian 12 whatever the kernel: its Python is the one that the venv's compiled packages were built for.
 SUITES: Final = ("bookworm", "bookworm-security")
-PACKAGES: Final = ("python3", "iproute2", "tcpdump", "libelf1", "systemd-sysv")
+PACKAGES: Final = ("python3", "iproute2", "tcpdump", "libelf1", "systemd-sysv", "kmod", "xfsprogs")
+#: What the tests mount that isn't built into the kernels, and what that needs in one or the other of them.
+MODULES: Final = ("loop", "overlay", "xfs", "libcrc32c", "crc32c_generic", "crc32c-intel")
 PYTHON: Final = (3, 11)
 #: 170 MB that nothing here loads: pylibbpf imports llvmlite.ir only.
 _LEFT_OUT: Final = "libllvmlite.so"
@@ -32,11 +36,17 @@ SIZE: Final = "900M"  # of which most is a hole
 
 
 def build(
-    work: Path, script: Path | None = None, *, name: str = "root", prepare: Callable[[Path], None] | None = None
+    work: Path,
+    script: Path | None = None,
+    *,
+    only: Sequence[str] = (),
+    name: str = "root",
+    prepare: Callable[[Path], None] | None = None,
 ) -> Path:
     """Makes the disk image NAME.img in work and returns it; the Debian in it is made once. Raises NotFetched.
 
-    script: Python that the guest shall run instead of its tests. prepare: makes of the disk's folder what it shall be.
+    script: Python that the guest shall run instead of its tests. only: arguments of pytest, instead of all tests.
+    prepare: makes of the disk's folder what it shall be.
     """
     if sys.version_info[:2] != PYTHON:
         raise NotFetched(
@@ -56,6 +66,7 @@ def build(
             shutil.copy2(source, home)
     if script is not None:
         shutil.copy2(script, home / "script.py")
+    (home / ONLY).write_text("".join(f"{argument}\n" for argument in only), encoding="utf-8")
     _venv(home / ".venv")
     (home / "int80.c").write_text(INT80, encoding="ascii")
     run("gcc", "-O1", "-w", "-static", "-o", str(home / "int80"), str(home / "int80.c"))
@@ -65,6 +76,17 @@ def build(
     run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d", str(root), str(image), SIZE)
     run("rm", "-rf", str(root))
     return image
+
+
+def add_modules(images: Iterable[Image], root: Path) -> None:
+    """Puts what the tests need of each kernel's modules into a disk's folder, for modprobe. Raises NotFetched."""
+    for image in images:
+        to = root / "lib/modules" / image.version / "kernel"
+        to.mkdir(parents=True)
+        for name in MODULES:
+            for file in image.modules.rglob(f"{name}.ko*"):
+                shutil.copy2(file, to)
+        run("chroot", str(root), "depmod", image.version)
 
 
 def _debian(work: Path) -> Path:

@@ -12,6 +12,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
 ip link set lo up
+modprobe -a loop overlay xfs # image.py puts them here
 cd /run || exit
 /opt/execray/.venv/bin/python /opt/execray/tests/vm/inside.py
 echo o >/proc/sysrq-trigger

@@ -51,6 +51,7 @@ class Image:
     package: str
     version: str  # as uname says it
     file: Path
+    modules: Path  # those that the kernel comes with, in folders by what they are of
 
 
 def mirrors() -> tuple[str, str]:
@@ -109,12 +110,27 @@ def fetch(kernel: Kernel, work: Path) -> Image:
         images = [*folder.glob("boot/vmlinuz-*"), *folder.glob("usr/lib/modules/*/vmlinuz")]
         if images:
             (image,) = images
-            for other in set((work / kernel.name).glob("linux-*")) - {folder}:
-                _run(["rm", "-rf", str(other)])  # a former version, or a package that only named this one
             version = image.parent.name if image.name == "vmlinuz" else image.name.removeprefix("vmlinuz-")
-            return Image(wanted, version, image)
+            modules = _modules(apt, folder, version)
+            for other in set((work / kernel.name).glob("linux-*")) - {folder, modules}:
+                _run(["rm", "-rf", str(other)])  # a former version, or a package that only named this one
+            (kinds,) = [*modules.glob("lib/modules/*/kernel"), *modules.glob("usr/lib/modules/*/kernel")]
+            return Image(wanted, version, image, kinds)
         wanted = _kernel_package(apt.show(wanted, "Depends"))
     raise NotFetched(f"{wanted} holds no kernel", "the packaging has changed: see tests/vm/kernels.py")
+
+
+def _modules(apt: _Apt, folder: Path, version: str) -> Path:
+    """Returns where a kernel's modules are: beside it, or in a package of their own, fetched where it isn't here."""
+    if any(folder.glob("**/kernel/fs")):
+        return folder
+    package = f"linux-modules-{version}"
+    apart = folder.with_name(package)
+    if not apart.exists():
+        apt.download(package, apart)
+    if not any(apart.glob("**/kernel/fs")):
+        raise NotFetched(f"{package} holds no modules", "the packaging has changed: see tests/vm/kernels.py")
+    return apart
 
 
 def _kernel_package(depends: str) -> str:

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from tests.support.arena import Arena, eventually, killed
 
-PATIENCE_S = 60.0
-
 
 def test_the_enforcer_ends_the_attacker_and_nothing_was_lost(tmp_path: Path) -> None:
     with (
@@ -24,15 +22,15 @@ def test_the_enforcer_ends_the_attacker_and_nothing_was_lost(tmp_path: Path) -> 
         attack = arena.attack(port)
         attack.step(2)
         orders = tmp_path / "state" / "enforcer" / "orders.jsonl"
-        eventually(lambda: orders.exists() and '"capturing"' in orders.read_text(), PATIENCE_S)
+        eventually(lambda: orders.exists() and '"capturing"' in orders.read_text())
         attack.step()
-        assert killed(attack.wait(PATIENCE_S))
-        alert = arena.await_alert(lambda found: found.get("process", {}).get("pid") == attack.pid, PATIENCE_S)
+        assert killed(attack.wait())
+        alert = arena.await_alert(lambda found: found.get("process", {}).get("pid") == attack.pid)
         own = alert["execray"]
         kill = own["action"]["kill"]
         assert (kill["result"], kill["by"]) == ("killed", "enforcer"), kill
         assert [step["events"][0]["event"] for step in own["trail"]] == ["open", "connect", "write"]
-        eventually(lambda: arena.status("enforcer")["captures"]["running"] == 0, PATIENCE_S)
+        eventually(lambda: arena.status("enforcer")["captures"]["running"] == 0)
         (pcap,) = (tmp_path / "state" / "captures").glob("*.pcap")
         read = subprocess.run(["tcpdump", "-nn", "-A", "-r", pcap], capture_output=True, check=True).stdout
         assert b"root:$6$decoy" in read

@@ -15,16 +15,31 @@ from tests.vm.kernels import KERNELS
 from tests.vm.outcome import OBJECTS, Outcome, table
 
 
+def fared(outcome: str, text: str = "") -> dict[str, Any]:
+    return {"outcome": outcome, "seconds": 0.1, "text": text}
+
+
 def said(**changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """A guest's results when all is well, with these changed; an empty one is left out."""
+    """A guest's results when all is well, with these changed; an empty one is left out. `a`, `b`, `k`: tests."""
     good: dict[str, dict[str, Any]] = {
         "up": {"version": "6.1.0"},
         "objects": {"objects": dict.fromkeys(OBJECTS, ""), "hooks": {}, "error": ""},
-        "kernel": {"status": 0, "passed": ["a", "b"], "failed": [], "skipped": []},
-        "kill": {"status": 0, "passed": ["k"], "failed": [], "skipped": []},
+        "kernel tests": {"count": 2},
+        "a": fared("passed"),
+        "b": fared("passed"),
+        "kernel": {"status": 0, "seconds": 2},
+        "kill tests": {"count": 1},
+        "k": fared("passed"),
+        "kill": {"status": 0, "seconds": 1},
         "done": {"what": "done"},
     }
-    return {what: facts for what, facts in {**good, **changes}.items() if facts}
+    names = {
+        "a": "kernel tests/kernel/test_a.py::a",
+        "b": "kernel tests/kernel/test_b.py::b",
+        "k": "kill tests/vm/kill.py::k",
+    }
+    named = {**good, **{what.replace("_", " "): facts for what, facts in changes.items()}}
+    return {names.get(what, what): facts for what, facts in named.items() if facts}
 
 
 def outcome(**changes: dict[str, Any]) -> Outcome:
@@ -35,7 +50,8 @@ def test_a_whole_run_passes() -> None:
     good = outcome()
     assert good.passed and not good.failures()
     assert runner.status([good]) == 0
-    assert good.cells() == ("6.1.0 (Debian 12)", "4/4", "2/2", "by the enforcer", "12")
+    assert good.cells() == ("6.1.0 (Debian 12)", "6/6", "2", "0", "0", "0", "by the enforcer", "12")
+    assert table([good]).splitlines()[-1] == "all passed: 6.1"
 
 
 @pytest.mark.parametrize(
@@ -48,19 +64,23 @@ def test_a_whole_run_passes() -> None:
         {"objects": {"objects": {}, "hooks": {}, "error": "no BTF"}},
         {"objects": {"objects": {"proc": "", "sys": "", "counter": ""}, "hooks": {}, "error": ""}},
         {"objects": {}},
-        {"kernel": {"status": 1, "passed": ["a"], "failed": ["b: wrong"], "skipped": []}},
-        {"kernel": {"status": 4, "passed": [], "failed": [], "skipped": []}},
+        {"b": fared("failed", "E   wrong")},
+        {"b": {}},
+        {"a": {}, "b": {}, "kernel_tests": {"count": 0}, "kernel": {"status": 5}},
+        {"kernel": {"status": 4, "seconds": 1}},
         {"kernel": {}},
+        {"kernel_tests": {}, "a": {}, "b": {}},
         {"kill": {}},
-        {"kill": {"status": 1, "passed": [], "failed": ["k: alive"], "skipped": []}},
-        {"kill": {"status": 0, "passed": [], "failed": [], "skipped": ["k: no bash"]}},
+        {"k": fared("failed", "E   alive"), "kill": {"status": 1}},
+        {"k": fared("skipped", "no bash")},
+        {"k": {}},
     ],
 )
 def test_whatever_is_wrong_or_missing_fails(changes: dict[str, dict[str, Any]]) -> None:
     bad = outcome(**changes)
     assert not bad.passed
     assert runner.status([outcome(), bad]) == 1
-    assert "FAILED" in table([bad])
+    assert "FAILED" in table([bad]) and "all passed" not in table([outcome(), bad])
 
 
 def test_a_kernel_that_was_not_run_is_said_so_and_is_no_pass() -> None:
@@ -68,13 +88,32 @@ def test_a_kernel_that_was_not_run_is_said_so_and_is_no_pass() -> None:
     assert not absent.passed
     assert runner.status([outcome(), absent]) == 4
     assert runner.status([outcome(done={}), absent]) == 1
-    assert table([absent]).count("NOT RUN") == 4 and "no such suite" in table([absent])
+    assert table([absent]).count("NOT RUN") == 8 and "no such suite" in table([absent])
 
 
-def test_skipped_tests_are_listed_with_their_reasons() -> None:
-    some = outcome(kernel={"status": 0, "passed": ["a"], "failed": [], "skipped": ["b: needs Linux 6.6"]})
+def test_skipped_tests_are_counted_and_listed_by_their_reasons() -> None:
+    some = outcome(
+        a=fared("skipped", "needs Linux 6.6"), b=fared("skipped", "needs Linux 6.6"), kernel_tests={"count": 3}
+    )
+    assert some.report is not None
+    some.report.said["kernel tests/kernel/test_c.py::c"] = fared("passed")
     assert some.passed
-    assert some.cells()[2] == "1/1, 1 skipped" and "b: needs Linux 6.6" in table([some])
+    assert some.cells()[2:6] == ("1", "0", "2", "0")
+    assert "6.1: skipped: 2 for: needs Linux 6.6 (test_a.py::a, test_b.py::b)" in table([some])
+
+
+def test_a_part_is_not_taken_for_the_whole() -> None:
+    report = outcome(kill_tests={}, k={}, kill={}).report
+    assert not Outcome(KERNELS[0], report=report).passed
+    some = Outcome(KERNELS[0], report=report, part=True)
+    assert some.passed and some.cells()[6] == "NOT RUN"
+    assert table([some], ["tests/kernel/test_a.py"]).endswith("all passed: 6.1 - ONLY A PART: tests/kernel/test_a.py")
+
+
+def test_what_a_dead_guest_had_run_still_shows() -> None:
+    dead = outcome(a=fared("failed", "E   wrong\nE   indeed\ntest_a.py:3"), b={}, kernel={}, kill={}, done={})
+    assert dead.cells()[2:7] == ("0", "1 FAILED", "0", "1 DIED", "DIED")
+    assert "tests/kernel/test_a.py::a: wrong\n" in table([dead]) and "1 were not run" in table([dead])
 
 
 def test_mirrors_come_from_both_notations_of_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
