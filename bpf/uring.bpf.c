@@ -5,6 +5,7 @@
  * Before Linux 6.0 the tracepoint doesn't say which operation it was.
  */
 #include "execray/common.h"
+#define ER_USES_UP /* nobody is killed here, but a last step may be an operation */
 #include "execray/calls/dispatch.h"
 
 #define PF_IO_WORKER	     0x00000010

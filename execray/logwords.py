@@ -350,8 +350,9 @@ WORDS: Final[dict[str, Word]] = {
         POLICYD,
         "error",
         ("policy", "pid", "start_ns"),
-        "The kernel killed a process for a policy that didn't match here: it was just unloaded or reloaded, events were lost on"
-        " the way, or policyd was restarted in the midst of a sequence. Else it is a mistake in ExecRay.",
+        "The kernel killed a process for a policy that didn't match here: its sequence was evicted here (`evicted` in status),"
+        " or the policy was just reloaded, events were lost on the way, or policyd was restarted in the midst of it. Else it is a"
+        " mistake in ExecRay. An alert was made of the last call alone, unless the policy is unloaded: then its tag is shown.",
         "where none of that was so, set `tracerd.inline` to `off`, and report it with the policy",
     ),
     "no room for policies to kill in the kernel": Word(

@@ -235,10 +235,10 @@ class Daemon:
         """Feeds the engine, orders what it calls for at once, and queues the alerts."""
         hidden = self._taps.content and not self._needs.content
         outputs = self._machine.feed(without_content(batch) if hidden else batch)
+        if self._config.tracerd.inline == "on":
+            outputs = [*outputs, *self._kernel_kills.look(batch, outputs, self._store.generation)]
         pending = self._responder.respond(outputs, self._origin())
         self._gate_watch.look(outputs)
-        if self._config.tracerd.inline == "on":
-            self._kernel_kills.look(batch, outputs, self._name_of)
         self._taps.offer(batch, self._needs, losses=any(isinstance(found, SensorLoss) for found in outputs))
         await self._writer.put(Item(pending, stream_id, batch.seq))
 
@@ -294,15 +294,14 @@ class Daemon:
         await self._reloader.reload()
         settle_memory()
 
-    def _name_of(self, tag: int) -> str | None:
-        return next((policy.name for policy in self._store.policies if tag_of(policy.hash) == tag), None)
-
     def _loaded(self, kernel: KernelSide) -> None:
         self._needs = self._machine.needs()
         if self._needs.left_out:
             kv = {"paths": len(self._needs.paths), "left_out": self._needs.left_out}
             self._log.warning("paths matched by name only", extra={"kv": kv})
         self._gate, self._inline = kernel.gate, kernel.inline
+        tags = {policy.tag for policy in kernel.inline.plan.policies}
+        self._kernel_kills.loaded(policy for policy in self._store.policies if tag_of(policy.hash) in tags)
         if self._inline.left_out and self._config.tracerd.inline == "on":
             kv = {"policies": len(self._inline.plan.policies), "left_out": len(self._inline.left_out)}
             self._log.warning("no room for policies to kill in the kernel", extra={"kv": kv})

@@ -161,9 +161,11 @@ class Tracerd:
                 before, at = self._decoder.decoded, now
                 # The clock is read before the ring: a heartbeat must not be later than an event still to come.
                 beat_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+                end = self._sensor.ring.end
                 self._drain()
                 self._sensor.sweep()
-                if not self._waiting:
+                # a record that is still being written holds up those behind it
+                if not self._waiting and self._sensor.ring.position >= end:
                     self._stream.heartbeat(beat_ns, self._statistics())
 
     async def _stuck(self) -> str:
@@ -231,10 +233,14 @@ class Tracerd:
         self._spared = pid
 
     def _unsubscribed(self) -> None:
-        """Lets the kernel kill nobody, and forget what has begun: whoever subscribes next may not know of it."""
+        """Lets the kernel kill nobody, and forget what has begun: whoever subscribes next may not know of it.
+
+        Nor what hasn't: the gate takes everything to have, until that one has said.
+        """
         if self._running:
             self._sensor.inline.end_lease()
             self._sensor.inline.load(InlinePlan())
+            self._sensor.gate.unsettle()
 
     async def _keep_lease(self) -> None:
         """Lets the kernel kill as long as somebody is there who takes its evidence, and gets all of it."""

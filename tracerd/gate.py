@@ -347,12 +347,23 @@ class Gate:
             raise PeerError("a slot or its end is out of range")
         if not self._half or generation != self.generation:
             return False
+        self._put_settled(ends)
+        self._settled = True
+        return True
+
+    def unsettle(self) -> None:
+        """Takes everything to have begun now, as a new plan does: who said what had is no longer there to know it."""
+        if self._plan is None or not self._plan.windows:
+            return
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._put_settled({slot: until_ns(window, now_ns) for slot, window in self._plan.windows.items()})
+        self._settled = False
+
+    def _put_settled(self, ends: Mapping[int, int]) -> None:
         at = GATE_AT["settled_ns"][0] + (self._half - 1) * GATE_BYTES
         with memoryview(self._view).cast("Q") as words:
             for slot, end in enumerate(_every_slot(ends)):
                 words[at // 8 + slot] = end  # each in one store, as programs read it
-        self._settled = True
-        return True
 
     def _wait(self) -> None:
         """The kernel comes back from this when every program that ran has ended."""

@@ -33,20 +33,26 @@ class RingReader:
         self._consumer = memoryview(self._consumer_map).cast("Q")
         self._producer = memoryview(self._data_map)[:page].cast("Q")
         self.data = memoryview(self._data_map)[page:]
-        self._position: int = self._consumer[0]
+        self.position: int = self._consumer[0]  # of the next record
+
+    @property
+    def end(self) -> int:
+        """The position behind the last record, whole or still being written."""
+        end: int = self._producer[0]
+        return end
 
     def next(self) -> tuple[int, int] | None:
         """Returns (offset in data, length) of the next whole record and steps over it; None when there is none yet.
 
         The bytes stay valid until release() gives them back.
         """
-        while self._position < self._producer[0]:
-            offset = self._position & self._mask
+        while self.position < self._producer[0]:
+            offset = self.position & self._mask
             (word,) = _LENGTH.unpack_from(self.data, offset)
             if word & _BUSY:
                 return None
             length = word & ~_DISCARDED
-            self._position += (length + _HEADER_BYTES + 7) & ~7
+            self.position += (length + _HEADER_BYTES + 7) & ~7
             if not word & _DISCARDED:
                 return offset + _HEADER_BYTES, length
         return None
@@ -55,7 +61,7 @@ class RingReader:
         """Gives everything taken so far back to the kernel."""
         # just before room is made, it is as full as it gets
         self.used_max_bytes = max(self.used_max_bytes, self._producer[0] - self._consumer[0])
-        self._consumer[0] = self._position
+        self._consumer[0] = self.position
 
     def close(self) -> None:
         """Unmaps the ring; the descriptor stays its owner's."""

@@ -1,16 +1,16 @@
-"""What the kernel killed, seen from policyd: every such kill must be the work of a policy that matches here as well."""
+"""What the kernel killed, seen from policyd: every such kill should be the work of a policy that matches here as well."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from execray.gate.inline import tag_of
 from execray.schema.catalog import LOST, Flag
 from execray.schema.event import Event
 from execray.schema.field import KILLER_SHIFT
 from execray.wire.frames import Batch, Row
-from policyd.engine.outputs import Match, Output
+from policyd.engine.outputs import Match, Output, StepEvidence, finding_id
 from policyd.gate.exact import InlineBuilt
 from policyd.program import CompiledPolicy
 
@@ -24,30 +24,45 @@ def killed_in_kernel(event: Event, policy: CompiledPolicy) -> bool:
 
 
 class KernelKills:
-    """Counts the kernel's kills, and those that no match here explains: there should be none."""
+    """Counts the kernel's kills, and makes matches of those that none found here explains: there should be few."""
 
     def __init__(self, log: logging.Logger) -> None:
         self.killed = 0
         self.unexplained = 0
         self._log = log
+        self._loaded: dict[int, CompiledPolicy] = {}  # by tag
+        self._former: dict[int, CompiledPolicy] = {}
 
-    def look(self, batch: Batch, outputs: Iterable[Output], name_of: Callable[[int], str | None]) -> None:
-        """Looks at a batch and what was found in it. name_of: the policy of a tag, for the log."""
+    def loaded(self, policies: Iterable[CompiledPolicy]) -> None:
+        """Takes those of the loaded policies that the kernel finishes. What is under way may still be of those before them."""
+        self._former, self._loaded = self._loaded, {tag_of(policy.hash): policy for policy in policies}
+
+    def look(self, batch: Batch, outputs: Iterable[Output], generation: int) -> list[Match]:
+        """Looks at a batch and what was found in it. Returns matches for kills that nothing found is about.
+
+        Of such a sequence the last step alone is known, so that is all of its evidence, and it is marked as degraded.
+        """
         marked = {
-            batch.first_id + at: (row, _flags(row) >> KILLER_SHIFT)
+            batch.first_id + at: (at, _flags(row) >> KILLER_SHIFT)
             for at, row in enumerate(batch.events)
             if _flags(row) & _KILLED
         }
         if not marked:
-            return
+            return []
         self.killed += len(marked)
         found = {(output.event.id, tag_of(output.policy.hash)) for output in outputs if isinstance(output, Match)}
-        for number, (row, tag) in marked.items():
-            if (number, tag) not in found:
-                self.unexplained += 1
-                actor = batch.actor(row[2])
-                kv = {"policy": name_of(tag) or f"{tag:08x}", "pid": actor.id[0], "start_ns": actor.id[1]}
-                self._log.error("killed in the kernel, and no match", extra={"kv": kv})
+        made = []
+        for number, (at, tag) in marked.items():
+            if (number, tag) in found:
+                continue
+            self.unexplained += 1
+            event, policy = batch.event(at), self._loaded.get(tag) or self._former.get(tag)
+            pid, start_ns = event.actor.id
+            kv = {"policy": policy.name if policy else f"{tag:08x}", "pid": pid, "start_ns": start_ns}
+            self._log.error("killed in the kernel, and no match", extra={"kv": kv})
+            if policy is not None:
+                made.append(_match(policy, event, generation))
+        return made
 
     def status(self, built: InlineBuilt) -> dict[str, object]:
         """Returns what `status` shows; built: the rules of the loaded policies."""
@@ -58,6 +73,31 @@ class KernelKills:
             "killed": self.killed,
             "unexplained": self.unexplained,
         }
+
+
+def _match(policy: CompiledPolicy, event: Event, generation: int) -> Match:
+    """Returns the match that the kernel saw, as far as it is known here: the end of a plain sequence of one process."""
+    place, number = 0, 0
+    while not policy.states[place].accepting:
+        transition = policy.states[place].transitions[0]
+        place, number = transition.target, transition.step
+    step = policy.steps[number]
+    key = event.actor.id
+    return Match(
+        policy=policy,
+        generation=generation,
+        key=key,
+        actor=event.actor,
+        event=event,
+        trail=(StepEvidence(step, number, (event,), 1),),
+        bindings={} if step.alias is None else {step.alias: event},
+        started_ns=event.time_ns,
+        time_ns=event.time_ns,
+        tainted=False,
+        degraded=True,
+        partial_evidence=False,
+        id=finding_id("Match", policy, key, [event]),
+    )
 
 
 def _flags(row: Row) -> int:

@@ -31,16 +31,19 @@ class Gate:
         """since_ns: when the plan came."""
         self.memory = Memory(plan, since_ns)
         self._ended: set[ProcessId] = set()
+        self._latest: dict[int, ProcessId] = {}  # by pid
 
     def passes(self, event: Event) -> bool:
         """Whether the kernel would send the event; to be asked once for each, in their order."""
         pid = event.actor.id[0]
+        if (former := self._latest.setdefault(pid, event.actor.id)) != event.actor.id:
+            self._ended.add(former)  # nobody has a pid that another one still has
+            self._latest[pid] = event.actor.id
         if event.type.code == _EXIT:
             self.memory.ended(pid)
             self._ended.add(event.actor.id)
-        if event.actor.id in self._ended:  # what an io_uring completes while its process ends
-            return True
-        return self.memory.passes(facts_of(event), pid, event.time_ns)
+        passes = self.memory.passes(facts_of(event), pid, event.time_ns)
+        return passes or event.actor.id in self._ended  # what an io_uring completes while its process ends
 
 
 _EXIT: Final = EVENT_BY_NAME["exit"].code

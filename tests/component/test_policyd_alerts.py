@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from execray.config import Config
+from execray.config import Config, TracerdConfig
+from execray.gate.inline import tag_of
 from execray.schema.catalog import Flag
+from execray.schema.field import KILLER_SHIFT
 from execray.wire.orders import Result
+from policyd.compiler import compile_set
 from policyd.respond import MAX_ORDERS
 from policyd.sinks.journal import JournalSink
 from tests.support.fake_tracerd import FakeTracerd, until
@@ -397,3 +400,36 @@ async def test_an_absent_journal_is_counted_and_the_file_gets_the_alert(
     sinks: Any = policyd.daemon.sink_status()
     assert sinks["file"]["written"] == 1
     assert sinks["journal"]["failed"] == 1 and "No such file" in sinks["journal"]["last_error"]
+
+
+INLINE = """
+policy "own" key process within 1m response enforce {
+    meta { severity: high }
+    open { path = "/etc/shadow" } as hashes
+    connect { dst.port = 443, ret = 0 } as out
+    on match { kill }
+}
+"""
+
+
+async def test_a_kill_in_the_kernel_without_a_match_makes_an_alert_of_its_last_call(tmp_path: Path) -> None:
+    (policy,) = compile_set([("a.policy", INLINE.encode())]).policies
+    with private_config(tmp_path, {"a.policy": INLINE}) as made:
+        config = dataclasses.replace(made, tracerd=TracerdConfig(inline="on"))
+        async with policyd_here(config) as policyd:
+            play = Play()
+            thief = play.process(exe="/tmp/thief", comm="thief", argv=["thief"])
+            killed = Flag.KILLED | Flag(tag_of(policy.hash) << KILLER_SHIFT)
+            play.event("connect", thief, family=2, dst_ip="192.0.2.1", dst_port=443, ret=0, cut=killed)
+            batch = play.batch()
+            for _ in range(2):  # a batch that comes twice is told once
+                await policyd.tracerd.send(batch)
+            await policyd.tracerd.acknowledged(batch)
+            (alert,) = policyd.alerts()
+            status = await policyd.ask("status")
+    own = alert["execray"]
+    assert (own["policy"], own["killed_by"], own["degraded"]) == ("own", "kernel", True)
+    assert own["action"]["kill"] == {"result": "killed", "by": "kernel"}
+    assert [(step["alias"], step["events"][0]["event"]) for step in own["trail"]] == [("out", "connect")]
+    assert alert["process"]["pid"] == thief.id[0] and status["inline"]["unexplained"] >= 1
+    assert len(policyd.enforcer.kernel_kills) == 1 and not policyd.enforcer.kills

@@ -131,6 +131,28 @@ def test_any_thread_may_begin_what_another_goes_on_with(gated: Live, begin: Path
     assert kills(run) == 1
 
 
+def test_what_the_last_subscriber_said_holds_for_no_other(gated: Live, begin: Path) -> None:
+    load(gated, plan_of(begin))
+    gated.sensor.gate.unsettle()
+    assert gated.sensor.gate_status()["settled"] is False
+    assert kills(gated.python(WAIT)) == 1
+    assert gated.sensor.gate.settle(gated.sensor.gate.generation, {})
+    assert kills(gated.python(WAIT)) == 0
+
+
+def test_what_the_last_subscriber_said_ends_with_its_window(gated: Live, begin: Path) -> None:
+    load(gated, plan_of(begin, HOST, 2 * SECOND))
+    gated.sensor.gate.unsettle()
+    run = gated.python(f"""
+        began = time.clock_gettime_ns(7)
+        {WAIT}
+        while time.clock_gettime_ns(7) < began + 2_500_000_000:
+            time.sleep(0.01)
+        {WAIT}
+    """)
+    assert kills(run) == 1
+
+
 def test_what_began_survives_an_exec_by_another_thread_than_the_leader(gated: Live, begin: Path) -> None:
     load(gated, plan_of(begin))
     run = gated.python(f"""

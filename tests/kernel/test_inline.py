@@ -22,8 +22,12 @@ from execray.schema.catalog import EVENT_BY_NAME, Flag
 from execray.schema.field import KILLER_SHIFT
 from execray.schema.layout import INLINE_CELL, INLINE_CELL_KEY
 from tests.support.arena import eventually
+<<<<<<< HEAD
 from tests.support.live import PRELUDE, Live, Run
 from tests.support.pace import patient
+=======
+from tests.support.live import PRELUDE, RING, Live, Run
+>>>>>>> 18a4303 (inline: the holes that were left in the kernel's own kills, and in what settles the gate)
 from tracerd.inline import Limits
 
 EVENTS: Final = ["open", "write", "connect"]
@@ -333,6 +337,17 @@ def test_no_more_are_killed_than_the_budget_allows(tmp_path: Path, per_minute: i
         assert arena.count("budget") == 5 - most
 
 
+def test_a_policy_without_a_kill_left_leaves_it_to_another_that_the_call_completes(tmp_path: Path) -> None:
+    with Live([], kills=Limits(64, 1, frozenset(), frozenset())) as live:
+        arena = Killing(live, tmp_path)
+        arena.decoy.write_text("x")
+        rules = (rule("open", text(arena.decoy)), rule("open", text(arena.decoy), slot=1))
+        arena.load(InlinePlan((InlinePolicy(TAG, 1), InlinePolicy(TAG + 1, 1)), rules))
+        marked = [[e.flags for e in arena.run(opens(arena.decoy)).events if e.flags & Flag.KILLED] for _ in range(3)]
+        assert [[int(flags) >> KILLER_SHIFT for flags in each] for each in marked] == [[TAG], [TAG + 1], []]
+        assert (arena.count("killed"), arena.count("budget")) == (2, 1)
+
+
 def test_a_thread_without_a_name_is_not_spared(arena: Killing) -> None:
     arena.load(plan_of(rule("open", text(arena.decoy))))
     assert arena.kills(f"syscall(157, 15, buf(b''), 0, 0, 0); {opens(arena.decoy)}")
@@ -529,6 +544,15 @@ def test_a_last_step_that_only_user_space_can_judge_uses_up_the_sequence(arena: 
     for between, killed in (("", True), ("os.open('/proc/self/fd/%d' % f, 0); ", False)):
         held_file.write_text("x")
         assert arena.kills(f"{unnamed}; {between}{opens(arena.decoy)}") is killed
+
+
+@pytest.mark.skipif(int(os.uname().release.split(".")[0]) < 6, reason="before Linux 6.0 nobody sees the operation")
+def test_a_last_step_through_an_io_uring_uses_up_its_sequence(arena: Killing) -> None:
+    arena.load(sequence(arena, "decoy"))
+    through = f"assert ring.do(18, -100, 0, buf({os.fsencode(arena.decoy)!r}), 0, 0) >= 0"
+    for between, killed in (("pass", True), (through, False)):
+        code = f"{RING}\nring = Ring()\n{in_turn(arena, 'one', 'two')}\n{between}\n{opens(arena.decoy)}"
+        assert arena.kills(code) is killed
 
 
 @pytest.mark.parametrize(("earlier_ns", "status"), [(0, -signal.SIGKILL), (1, 0)], ids=["its own", "of another"])

@@ -16,11 +16,13 @@ import pytest
 
 from execray.config import Config, TracerdConfig
 from execray.errors import PeerError
+from execray.gate.encoding import encode_plan
 from execray.gate.inline import InlinePlan, InlinePolicy, Part, Rule, TextTest, encode_inline
+from execray.gate.plan import ALL_BITS, CodeTest, GatePlan
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.service import Peer
 from execray.wire.control import Request
-from execray.wire.frames import Batch, Subscribe
+from execray.wire.frames import Batch, Settle, Subscribe
 from tracerd import daemon as module
 from tracerd.daemon import Tracerd
 from tracerd.inline import _pid_key
@@ -77,6 +79,33 @@ def test_when_the_subscriber_is_gone_the_rules_are_as_well_and_come_back_as_othe
         assert (status["rules"], status["in_force"]) == (0, False)
         made._subscribe(asked, me())
         assert made._sensor.inline._generation == before + 1
+
+
+def test_when_the_subscriber_is_gone_the_gate_takes_everything_to_have_begun() -> None:
+    code = CodeTest(EVENT_BY_NAME["kill"].code, 0, 1, 2, 2, 2, 2, 1)
+    plan = encode_plan(GatePlan((code,), frozenset(), (0, ALL_BITS, 1), {}, slots={0: 1}, windows={1: None}))
+    with tracerd() as made:
+        gate = made._sensor.gate
+        made._subscribe(dataclasses.replace(wanted(), plan=plan), me())
+        made._settle(Settle(gate.generation, ()))
+        assert made._sensor.gate_status()["settled"]
+        made._unsubscribed()
+        assert not made._sensor.gate_status()["settled"]
+
+
+async def test_a_record_that_is_still_being_written_holds_up_the_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those behind it may tell what had begun before a new plan, which policyd is asked for by the heartbeat."""
+    with tracerd() as made:
+        ring, beats, busy = made._sensor.ring, list[bool](), False
+        monkeypatch.setattr(made, "_interval_s", 0.01)
+        monkeypatch.setattr(made._stream, "heartbeat", lambda *_: beats.append(busy))
+        monkeypatch.setattr(ring, "next", lambda: None)
+        monkeypatch.setattr(ring, "release", lambda: None)
+        for busy in (True, False):
+            monkeypatch.setattr(type(ring), "end", ring.position + 8 * busy)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(made._beat_until(asyncio.Event()), 0.3)
+        assert beats and not any(beats)
 
 
 async def keep_once(made: Tracerd, monkeypatch: pytest.MonkeyPatch) -> None:

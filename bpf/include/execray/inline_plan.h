@@ -100,14 +100,15 @@ struct er_inline_cell {
 enum er_inline_met {
 	ER_INLINE_NOT = 0,
 	ER_INLINE_YES = 1,
-	ER_INLINE_MAYBE = 2, /* user space may know */
+	ER_INLINE_MAYBE = 2,	/* user space may know */
+	ER_INLINE_FINISHES = 3, /* it does, and that completes the rule's policy */
 };
 
 /* What is done with each rule of an event. */
 enum er_inline_what {
 	ER_INLINE_LOOK = 0,	/* does the event meet it? */
-	ER_INLINE_REMEMBER = 1, /* it was sent, and met those */
-	ER_INLINE_DOUBT = 2,	/* it was sent, and may have met each */
+	ER_INLINE_CHARGE = 1,	/* takes a kill for the first that ends its policy, and whose policy has one left */
+	ER_INLINE_REMEMBER = 2, /* it was sent, and met those */
 };
 
 /* The program's own memory, one per CPU. */
@@ -115,9 +116,11 @@ struct er_inline_work {
 	char name[ER_INLINE_NAME];
 	__u64 half; /* of the plan by which the record at hand is judged, 1 or 2 */
 	struct er_inline_cell cell;
+	__u32 ends;		   /* how many rules end their policies */
 	__u32 found;		   /* 1 + the rule that kills */
+	__s32 token;		   /* its kill */
+	__u32 refused;		   /* 1 + the place of the policy that was found last to have no kill left */
 	__u8 met[ER_INLINE_RULES]; /* enum er_inline_met */
-	__u32 _pad;
 };
 
 #endif

@@ -5,8 +5,10 @@
 
 #include "execray/gate.h"
 #include "execray/ring.h"
-#ifdef ER_KILLS
+#if defined(ER_KILLS)
 #include "execray/inline.h"
+#elif defined(ER_USES_UP)
+#include "execray/inline_cells.h"
 #endif
 
 /*
@@ -33,8 +35,11 @@ __noinline int er_admit(void)
 /* Sends a record that is whole, and which begins the scratch area's. */
 static __always_inline void er_submit(void *record, __u32 total)
 {
-#ifdef ER_KILLS
+#if defined(ER_KILLS)
 	er_inline_send(total);
+#elif defined(ER_USES_UP)
+	if (er_send(record, total))
+		er_inline_doubt();
 #else
 	er_send(record, total);
 #endif

@@ -15,6 +15,11 @@ from policyd.gate.kills import KernelKills
 from tests.support.playbook import Play
 
 POLICY = b'policy "p" response enforce { open { path startswith "/a/" }\non match { kill } }'
+SEQUENCE = b"""path "s" key process within 1m response enforce {
+    open { path = "/a/b" } as read
+    connect { ret = 0 } as out
+    on match { kill }
+}"""
 
 
 @pytest.mark.parametrize(("path", "known", "unexplained"), [("/a/b", True, 0), ("/b/b", True, 1), ("/a/b", False, 1)])
@@ -33,6 +38,25 @@ def test_a_kill_must_be_of_a_policy_that_matches(
     play.event("open", actor, path=path, ret=3, cut=Flag.KILLED | Flag(tag << KILLER_SHIFT))
     batch = play.batch()
     kills = KernelKills(logging.getLogger("test"))
-    kills.look(batch, machine.feed(batch), {tag_of(policy.hash): "p"}.get)
+    kills.loaded([policy])
+    made = kills.look(batch, machine.feed(batch), 1)
     assert (kills.killed, kills.unexplained) == (1, unexplained)
+    assert len(made) == (unexplained if known else 0)
     assert [record.message for record in caplog.records] == ["killed in the kernel, and no match"] * unexplained
+
+
+def test_a_match_is_made_of_the_last_call_where_none_was_found() -> None:
+    policy, other = compile_set([("a.policy", SEQUENCE), ("b.policy", POLICY)]).policies
+    tag = tag_of(policy.hash)
+    play = Play()
+    number = play.event("connect", play.process(), ret=0, cut=Flag.KILLED | Flag(tag << KILLER_SHIFT))
+    batch = play.batch()
+    kills = KernelKills(logging.getLogger("test"))
+    kills.loaded([policy])
+    kills.loaded([other])  # what it did may be on the way still
+    (made,) = kills.look(batch, [], 2)
+    assert (made.policy, made.event.id, made.degraded, made.partial_evidence) == (policy, number, True, False)
+    assert [(step.step.alias, step.count) for step in made.trail] == [("out", 1)]
+    assert made.bindings.keys() == {"out"} and made.key == made.actor.id
+    kills.loaded([other])
+    assert kills.look(batch, [], 2) == []
