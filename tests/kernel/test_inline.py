@@ -22,12 +22,8 @@ from execray.schema.catalog import EVENT_BY_NAME, Flag
 from execray.schema.field import KILLER_SHIFT
 from execray.schema.layout import INLINE_CELL, INLINE_CELL_KEY
 from tests.support.arena import eventually
-<<<<<<< HEAD
-from tests.support.live import PRELUDE, Live, Run
-from tests.support.pace import patient
-=======
 from tests.support.live import PRELUDE, RING, Live, Run
->>>>>>> 18a4303 (inline: the holes that were left in the kernel's own kills, and in what settles the gate)
+from tests.support.pace import patient
 from tracerd.inline import Limits
 
 EVENTS: Final = ["open", "write", "connect"]

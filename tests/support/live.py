@@ -39,10 +39,9 @@ def buf(raw):
     return ctypes.create_string_buffer(raw)
 """
 
-<<<<<<< HEAD
 #: How long a sleeper of ours sleeps, as it is told, in s: a sensor is loaded meanwhile.
 NAP = f"{patient(30):g}"
-=======
+
 #: An io_uring by its system calls: one operation at a time, waited for.
 RING = """
 import mmap
@@ -73,7 +72,6 @@ class Ring:
         return struct.unpack_from("Qi", self.cq, self.cqes + before % 16 * 16)[1]
 """
 
->>>>>>> 18a4303 (inline: the holes that were left in the kernel's own kills, and in what settles the gate)
 #: Records to a batch: a busy machine makes more at once than one frame holds.
 _BATCH = 1000
 
