@@ -40,6 +40,8 @@ enum er_gate_kind er_keep_gate_kind;
 enum er_gate_path er_keep_gate_path;
 enum er_event er_keep_event;
 enum er_flag er_keep_flag;
+enum er_fact er_keep_fact;
+enum er_content er_keep_content;
 enum er_armed_event er_keep_armed_event;
 enum er_self_flag er_keep_self_flag;
 enum er_setuid_call er_keep_setuid_call;

@@ -3,28 +3,58 @@
 #include "execray/common.h"
 #include "execray/creds.h"
 #include "execray/gate_cells.h"
+#include "execray/image.h"
 
 /* Behind paths of more than 14 KiB altogether a record has room for half as much. */
 #define ER_ARGV_LEAST (ER_ARGV_MAX / 2)
 
-static __always_inline void er_append_argv(struct er_exec *e, struct task_struct *task, __u32 at)
+/*
+ * Arguments, and behind them the environment where somebody wants it: so they lie in the new program's memory, too.
+ * Both share the room, and the arguments come first.
+ */
+static __always_inline __u32 er_append_argv(struct er_exec *e, struct task_struct *task, __u32 at, bool env)
 {
 	__u64 start = BPF_CORE_READ(task, mm, arg_start);
 	__u64 end = BPF_CORE_READ(task, mm, arg_end);
-	__u64 len = end - start, most = at > ER_TAIL_MAX - ER_ARGV_MAX ? ER_ARGV_LEAST : ER_ARGV_MAX;
+	__u64 last = env && BPF_CORE_READ(task, mm, env_start) == end ? BPF_CORE_READ(task, mm, env_end) : end;
+	__u64 len = last - start, argv = end - start;
+	__u64 most = at > ER_TAIL_MAX - ER_ARGV_MAX ? ER_ARGV_LEAST : ER_ARGV_MAX;
 
-	if (end < start)
-		return;
+	if (end < start || last < end)
+		return 0;
+	if (argv > most) {
+		argv = most;
+		e->hdr.flags |= ER_F_ARGV_TRUNCATED;
+	}
 	if (len > most) {
 		len = most;
-		e->hdr.flags |= ER_F_ARGV_TRUNCATED;
+		if (env)
+			e->hdr.flags |= ER_F_CONTENT_TRUNCATED;
 	}
 	/* execve has just written these pages, so they are there; should one have left, tracerd asks /proc. */
 	if (bpf_probe_read_user(&e->tail[at], len, (void *)start)) {
 		e->hdr.flags |= ER_F_UNREADABLE;
-		return;
+		return 0;
 	}
-	e->argv_len = len;
+	e->argv_len = argv;
+	e->env_len = len - argv;
+	return len;
+}
+
+/* Of a script, what its first line says, or who is registered for it: the program that runs is then that one. */
+static __always_inline __u32 er_append_interp(struct er_exec *e, const struct linux_binprm *bprm, char *tail)
+{
+	const char *interp = BPF_CORE_READ(bprm, interp);
+	long len;
+
+	e->interp_len = 0;
+	if (interp == BPF_CORE_READ(bprm, filename))
+		return 0;
+	len = bpf_probe_read_kernel_str(tail, ER_INTERP_MAX, interp);
+	if (len == ER_INTERP_MAX)
+		e->hdr.flags |= ER_F_RAWPATH_TRUNCATED;
+	e->interp_len = len > 0 ? len - 1 : 0;
+	return e->interp_len & (ER_INTERP_MAX - 1);
 }
 
 /* A daemon of ours that executes another program is ours no longer; what it started on purpose still is. */
@@ -66,8 +96,10 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	file = BPF_CORE_READ(task, mm, exe_file);
 	ER_FILL_INODE(e, file);
 	er_fill_parent(e, task);
+	er_fill_image(e, task, file);
 	e->ret = 0;
-	e->argv_len = 0;
+	e->argv_len = e->env_len = 0;
+	e->_pad = 0;
 	at = e->path_len = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
 	at &= ER_PATH_MAX - 1;
 	e->own_len = er_append_below(scratch, &e->tail[at], at, &below_len, &e->hdr.flags);
@@ -76,9 +108,9 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	len = bpf_probe_read_kernel_str(&e->tail[at], ER_PATH_MAX, BPF_CORE_READ(bprm, filename));
 	e->filename_len = len > 0 ? len - 1 : 0;
 	at += e->filename_len & (ER_PATH_MAX - 1);
+	at += er_append_interp(e, bprm, &e->tail[at]);
 	at = er_append_place(scratch, e, at, task);
-	er_append_argv(e, task, at);
-	total = sizeof(*e) + at + e->argv_len;
+	total = sizeof(*e) + at + er_append_argv(e, task, at, config->content & ER_CONTENT_ENV);
 	if (total > sizeof(scratch->record)) /* can't be; the verifier wants to hear it */
 		return 0;
 	e->hdr.len = total;
@@ -112,6 +144,50 @@ static __always_inline bool er_inherit_self(struct task_struct *parent, struct t
 	return true;
 }
 
+#define ER_CLONE_VM	   0x00000100
+#define ER_CLONE_FS	   0x00000200
+#define ER_CLONE_FILES	   0x00000400
+#define ER_CLONE_SIGHAND   0x00000800
+#define ER_CLONE_PARENT	   0x00008000
+#define ER_CLONE_NEWNS	   0x00020000
+#define ER_CLONE_NEWCGROUP 0x02000000
+#define ER_CLONE_NEWUTS	   0x04000000
+#define ER_CLONE_NEWIPC	   0x08000000
+#define ER_CLONE_NEWUSER   0x10000000
+#define ER_CLONE_NEWPID	   0x20000000
+#define ER_CLONE_NEWNET	   0x40000000
+
+/* Both sides' `member` compared: the same one, or not. */
+#define ER_SAME(one, other, member) (BPF_CORE_READ(one, member) == BPF_CORE_READ(other, member))
+
+/*
+ * By which flags the child was made, as far as it shows: they are the caller's memory in clone3, and nothing that a
+ * tracing program may read keeps them.
+ */
+static __always_inline __u32 er_clone_flags(struct task_struct *parent, struct task_struct *child)
+{
+	struct nsproxy *ours = BPF_CORE_READ(parent, nsproxy), *theirs = BPF_CORE_READ(child, nsproxy);
+	__u32 flags = 0;
+
+	flags |= ER_SAME(parent, child, mm) ? ER_CLONE_VM : 0;
+	flags |= ER_SAME(parent, child, fs) ? ER_CLONE_FS : 0;
+	flags |= ER_SAME(parent, child, files) ? ER_CLONE_FILES : 0;
+	flags |= ER_SAME(parent, child, sighand) ? ER_CLONE_SIGHAND : 0;
+	flags |= ER_SAME(parent, child, real_parent) ? ER_CLONE_PARENT : 0;
+	flags |= BPF_CORE_READ(parent, real_cred, user_ns) == BPF_CORE_READ(child, real_cred, user_ns)
+			 ? 0
+			 : ER_CLONE_NEWUSER;
+	if (ours == theirs)
+		return flags;
+	flags |= ER_SAME(ours, theirs, mnt_ns) ? 0 : ER_CLONE_NEWNS;
+	flags |= ER_SAME(ours, theirs, cgroup_ns) ? 0 : ER_CLONE_NEWCGROUP;
+	flags |= ER_SAME(ours, theirs, uts_ns) ? 0 : ER_CLONE_NEWUTS;
+	flags |= ER_SAME(ours, theirs, ipc_ns) ? 0 : ER_CLONE_NEWIPC;
+	flags |= ER_SAME(ours, theirs, pid_ns_for_children) ? 0 : ER_CLONE_NEWPID;
+	flags |= ER_SAME(ours, theirs, net_ns) ? 0 : ER_CLONE_NEWNET;
+	return flags;
+}
+
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(er_fork, struct task_struct *parent, struct task_struct *child)
 {
@@ -140,6 +216,8 @@ int BPF_PROG(er_fork, struct task_struct *parent, struct task_struct *child)
 	er_fill_task(&e.task, parent, true);
 	e.child_pid = child_pid;
 	e.child_start_ns = er_start_ns(child);
+	e.child_ns_nr = er_nr_within(child);
+	e.clone_flags = er_clone_flags(parent, child);
 	er_send(&e, sizeof(e));
 	return 0;
 }

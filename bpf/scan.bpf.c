@@ -4,6 +4,7 @@
  * carry the same exact start time as events do, which /proc (clock ticks) doesn't give.
  */
 #include "execray/common.h"
+#include "execray/image.h"
 
 SEC("iter/task")
 int er_scan(struct bpf_iter__task *ctx)
@@ -25,6 +26,7 @@ int er_scan(struct bpf_iter__task *ctx)
 	file = BPF_CORE_READ(task, mm, exe_file);
 	if (file && e->task.pid == e->task.tid) {
 		ER_FILL_INODE(e, file);
+		er_fill_image(e, task, file);
 		e->path_len = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
 		at = er_append_place(scratch, e, e->path_len & (ER_PATH_MAX - 1), task);
 	}

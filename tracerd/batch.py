@@ -17,8 +17,8 @@ _ARGV_TRUNCATED: Final = int(Flag.ARGV_TRUNCATED)
 _ARGV: Final = 1 + ACTOR_SLOT_OF["argv"]
 #: The order in which _row() writes them.
 _ROW: Final = """proc.id uid euid suid fsuid gid egid sgid fsgid caps.effective caps.permitted cgroup.id comm exe argv cwd
-container.id session.id session.leader.exe pgrp.id pgrp.leader.exe entry.id entry.exe entry.kind loginuid user.id user.name tty.nr
-ns.pid ns.mnt ns.net ns.user"""
+container.id container.privileged session.id session.leader.exe pgrp.id pgrp.leader.exe entry.id entry.exe entry.kind loginuid
+user.id user.name tty.nr ns.pid ns.mnt ns.net ns.user ns_pid interactive"""
 assert [field.name for field in ACTOR_SLOTS] == _ROW.split()
 
 #: Arguments sent of one process; each is an entry in the batch's table, however short.
@@ -158,6 +158,7 @@ class BatchBuilder:
             argv,
             text(process.cwd),
             text(process.container),
+            process.privileged,
             process.session,
             text(process.session_exe),
             process.pgrp,
@@ -168,6 +169,8 @@ class BatchBuilder:
             text(self._users.name(user)),
             process.tty_nr,
             *process.namespaces,
+            process.ns_nr,
+            process.interactive,
         )
 
 

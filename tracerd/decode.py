@@ -6,6 +6,7 @@ One function per record, no I/O. This is tracerd's hot path: about 3 us an event
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
 from typing import Final, NamedTuple, TypeAlias
@@ -17,6 +18,7 @@ from execray.schema.layout import (
     CONNECT,
     CRED_CHANGE,
     ER_EVENT,
+    ER_FACT,
     ER_SETUID_CALL,
     EXEC,
     EXIT,
@@ -57,6 +59,10 @@ _HEAD: Final = Struct(f"{HEADER.format}{ACTOR_BYTES.stop - HEADER.size}xI")
 _WHO: Final = Struct("<QQ32xI")
 assert TASK.format.startswith("<QQQQ16sI") and layout.Task._fields[:2] == ("start_ns", "cgroup_id")
 assert layout.Task._fields[5] == "pid"
+#: er_header::time_ns
+_TIME: Final = Struct("<Q")
+_TIME_AT: Final = 8
+assert HEADER.format == "<IHHQ"
 #: er_header::kind
 _KIND: Final = Struct("<H")
 _KIND_AT: Final = 4
@@ -77,6 +83,8 @@ _PROCMEM, _PROCREAD = (
     {call.number: call.name.encode() for call in EVENT_BY_NAME[name].system_calls} for name in ("procmem", "procread")
 )
 _NOWHERE: Final = (None, None)
+_NO_FILE: Final = (None,) * 5  # _program_file() of an exec that failed
+_UPPER: Final = ER_FACT["ER_FACT_UPPER"]
 #: Events that say that a name is another file's from now on.
 _NAMING: Final = frozenset(
     EVENT_BY_NAME[name].code for name in ("rename", "link", "unlink", "symlink", "mount", "umount")
@@ -98,7 +106,14 @@ class _Ends(NamedTuple):
 class Decoder:
     """Turns records into rows of a BatchBuilder, keeping the process table as they tell."""
 
-    def __init__(self, table: ProcessTable, builder: BatchBuilder) -> None:
+    def __init__(
+        self,
+        table: ProcessTable,
+        builder: BatchBuilder,
+        wall_offset_ns: Callable[[], int] = lambda: time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+    ) -> None:
+        """wall_offset_ns: what is to be added to a record's time for that of the wall clock."""
+        self._wall_offset_ns = wall_offset_ns
         self._table = table
         self._builder = builder
         self.decoded = 0
@@ -110,6 +125,7 @@ class Decoder:
             code["fork"]: (FORK.size, self._fork),
             code["exit"]: (EXIT.size, self._exit),
             code["open"]: (FILE.size, self._open),
+            code["create"]: (FILE.size, self._create),
             code["write"]: (FILE.size, self._write),
             code["read"]: (FILE.size, self._read),
             code["connect"]: (CONNECT.size, self._connect),
@@ -171,7 +187,8 @@ class Decoder:
         # After the actor was taken: what ends or begins a process is done by the process as it was before.
         if code == _FORK:
             start_ns, _, pid = _WHO.unpack_from(record, HEADER.size)
-            self._table.forked(self._table.get(pid, start_ns), *slots[0])  # type: ignore[misc]  # child.id
+            child_start_ns, child_pid, ns_nr, _ = FORK.unpack_from(record)
+            self._table.forked(self._table.get(pid, start_ns), child_pid, child_start_ns, ns_nr)
         elif code == _EXIT:
             start_ns, _, pid = _WHO.unpack_from(record, HEADER.size)
             self._table.exited(pid, start_ns)
@@ -183,39 +200,38 @@ class Decoder:
         return self._builder.add_actor(key, process)
 
     def _exec(self, record: bytes, flags: int) -> Slots:
-        fields = EXEC.unpack_from(record)
-        ino, parent_start_ns, ppid, dev, ret, argv_len, path_len, filename_len, cwd_len, cgroup_len, v1_len = fields[
-            :11
-        ]
-        i_mode, generation, owner, own_len, below_len = fields[11:]
-        below_at = EXEC.size + path_len
-        filename_at = below_at + below_len
-        cwd_at = filename_at + filename_len
-        cgroup_at = cwd_at + cwd_len
-        v1_at = cgroup_at + cgroup_len
-        argv_at = v1_at + v1_len
-        if argv_at + argv_len > len(record):
-            raise BadRecord("tail longer than the record")
-        path, below = record[EXEC.size : below_at], record[below_at:filename_at]
+        r = layout.Exec._make(EXEC.unpack_from(record))
+        texts = (r.path_len, r.below_len, r.filename_len, r.interp_len, r.cwd_len, r.cgroup_len, r.v1_len)
+        path, below, filename, interp, cwd, cgroup, v1, args, _ = cut(record, EXEC.size, *texts, r.argv_len, r.env_len)
         start_ns, cgroup_id, pid = _WHO.unpack_from(record, HEADER.size)
         process = self._table.get(pid, start_ns)
         text, previous = self._builder.text, process.exe
-        if ret == 0:
-            argv = None if flags & _UNREADABLE else record[argv_at : argv_at + argv_len]
-            cwd = folder(record[cwd_at:cgroup_at])
-            self._table.executed(process, walked_path(path, i_mode, ino), argv, flags & _IMAGE, cwd)
-            inside = container(record[cgroup_at:v1_at], record[v1_at:argv_at])
-            self._table.contained(process, inside, cgroup_id, by_id=not v1_len)
+        if r.ret == 0:
+            argv = None if flags & _UNREADABLE else args
+            self._table.executed(process, walked_path(path, r.i_mode, r.ino), argv, flags & _IMAGE, folder(cwd))
+            self._table.started(process, r)
+            self._table.contained(process, container(cgroup, v1), cgroup_id, by_id=not r.v1_len)
             if process.parent is None:
-                self._table.parent_seen(process, (ppid, parent_start_ns))
+                self._table.parent_seen(process, (r.ppid, r.parent_start_ns))
             self._builder.forget_actors(process)
-        ident, fspath = file_id(dev, ino, generation), path_in_filesystem(path, own_len, below)
-        file = (text(ident), text(fspath), text(previous), *((owner, i_mode & 0o7777) if ino else _NOWHERE))
-        return text(record[filename_at:cwd_at]), *file, result(ret)
+        ident, fspath = file_id(r.dev, r.ino, r.generation), path_in_filesystem(path, r.own_len, below)
+        return (
+            *(text(filename), text(ident), text(fspath), text(previous)),
+            *(self._program_file(r, record) if r.ino else _NO_FILE),
+            text(interp) if r.interp_len else None,
+            result(r.ret),
+        )
+
+    def _program_file(self, r: layout.Exec, record: bytes) -> Slots:
+        """Owner, mode, ages by the times of the file, and whether it is in an overlay's upper layer."""
+        (time_ns,) = _TIME.unpack_from(record, _TIME_AT)
+        now_ns = time_ns + self._wall_offset_ns()
+        upper = bool(r.facts & _UPPER)
+        return (r.i_uid, r.i_mode & 0o7777, now_ns - r.mtime_ns, now_ns - r.ctime_ns, upper)
 
     def _fork(self, record: bytes, flags: int) -> Slots:
-        child_start_ns, child_pid = FORK.unpack_from(record)
-        return ((child_pid, child_start_ns),)
+        child_start_ns, child_pid, _, clone_flags = FORK.unpack_from(record)
+        return ((child_pid, child_start_ns), clone_flags)
 
     def _exit(self, record: bytes, flags: int) -> Slots:
         (code,) = EXIT.unpack_from(record)
@@ -251,6 +267,10 @@ class Decoder:
         alias = None if names is None else tuple(map(self._builder.text, names))
         created = bool(f_mode & _FMODE_CREATED or (ino and open_flags & _O_TMPFILE))
         return (path, rawpath, open_flags, mode, created, ident, alias, fspath, owner if ino else None, result(ret))
+
+    def _create(self, record: bytes, flags: int) -> Slots:
+        path, rawpath, open_flags, mode, _, *file, ret = self._open(record, flags)
+        return (path, rawpath, open_flags, mode, *file, ret)
 
     def _write(self, record: bytes, flags: int) -> Slots:
         asked, ret, fd, _, _, _, raw_len, content_len, _, _, _, _, _, path_len, _, below_len = FILE.unpack_from(record)

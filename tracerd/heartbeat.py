@@ -26,6 +26,7 @@ _ATTACH: Final = 16
 #: address, no option. Called directly: libc's setuid would signal every thread.
 _SPECIAL: Final[Mapping[str, tuple[int, ...]]] = {
     "open": (257, -100, -1, 0),
+    "create": (257, -100, -1, 0),
     "write": (1, -1, 0, 0),
     "connect": (42, -1, 0, 0),
     "ptrace": (101, _ATTACH, _NOBODY, 0, 0),

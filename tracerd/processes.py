@@ -14,7 +14,7 @@ from typing import Final
 from execray.process import NS_PER_TICK, stat_fields
 from execray.schema.catalog import Flag
 from execray.schema.event import ProcessId
-from execray.schema.layout import Task
+from execray.schema.layout import ER_FACT, Exec, Task
 from tracerd import entries
 from tracerd.containers import container_in_proc
 from tracerd.entries import Entry, Leader
@@ -29,6 +29,19 @@ MAX_TABLE_ARGV_BYTES: Final = 64 * 1024 * 1024
 #: Cgroups whose container is remembered.
 _MAX_CGROUPS: Final = 4096
 _UNSET: Final = 0xFFFFFFFF  # (uid_t)-1
+_INTERACTIVE: Final = ER_FACT["ER_FACT_INTERACTIVE"]
+_HOSTS_USER_NS: Final = 0xEFFFFFFD  # PROC_USER_INIT_INO
+
+
+def _all_capabilities() -> int:
+    try:
+        last = int(Path("/proc/sys/kernel/cap_last_cap").read_bytes())
+    except (OSError, ValueError):
+        last = 40  # CAP_CHECKPOINT_RESTORE, since Linux 5.9
+    return (2 << last) - 1
+
+
+_ALL_CAPABILITIES: Final = _all_capabilities()
 _IDS: Final = slice(Task._fields.index("uid"), Task._fields.index("fsgid") + 1)
 assert " ".join(Task._fields[_IDS]) == "uid euid suid fsuid gid egid sgid fsgid"
 
@@ -61,7 +74,17 @@ class Process:
     entered: Entry | None = None  # what it was born in, or began
     leading: Leader | None = None  # itself, as those whom it leads know it
     shown_by_others: bool = False  # it has made, or leads, others: what they are told of has its program
+    ns_nr: int | None = None  # in its own pid namespace
+    interactive: bool | None = None  # when it began to run exe
+    bounding: int | None = None  # capabilities within its reach; when it began to run exe
     told: bool = False  # a record, or a copy of its creator's, has told what it is; False: nothing but /proc has
+
+    @property
+    def privileged(self) -> bool | None:
+        """Whether it runs in a container with all that the host's root may have; None outside containers."""
+        if self.container is None or self.bounding is None:
+            return None
+        return self.bounding & _ALL_CAPABILITIES == _ALL_CAPABILITIES and self.namespaces[3] == _HOSTS_USER_NS
 
     @property
     def session_exe(self) -> bytes | None:
@@ -140,8 +163,8 @@ class ProcessTable:
         for process in sorted(self._by_pid.values(), key=lambda one: one.start_ns):
             entries.inherit(process)
 
-    def forked(self, parent: Process, pid: int, start_ns: int) -> Process:
-        """Adds a child: it runs its creator's program until it executes another."""
+    def forked(self, parent: Process, pid: int, start_ns: int, ns_nr: int | None = None) -> Process:
+        """Adds a child: it runs its creator's program until it executes another. ns_nr: its pid in its own pid namespace."""
         me = parent.id
         # one call, and no default set that is replaced at once: forks are as frequent as execs and exits
         child = Process(
@@ -156,6 +179,9 @@ class ProcessTable:
             pgrp=parent.pgrp,
             pgrp_leader=parent.lead() if parent.pgrp == me else parent.pgrp_leader,
             namespaces=parent.namespaces,
+            ns_nr=ns_nr,
+            interactive=parent.interactive,
+            bounding=parent.bounding,
             told=parent.told,
         )
         self._adopt(child, parent)
@@ -172,6 +198,12 @@ class ProcessTable:
         if process.leading is not None:
             process.leading.exe = exe
         self._account(process)
+
+    def started(self, process: Process, r: Exec) -> None:
+        """A record of an exec, or of the scan, tells how the process's program was started."""
+        process.ns_nr = r.ns_nr
+        process.interactive = bool(r.facts & _INTERACTIVE)
+        process.bounding = r.cap_bounding
 
     def contained(self, process: Process, container: bytes | None, cgroup_id: int, by_id: bool) -> None:
         """A record tells the process's container. by_id: its cgroup's id alone decides that (no v1 hierarchy has a say)."""
@@ -303,6 +335,7 @@ class ProcessTable:
         argv, flags = self._cmdline(pid)
         process = Process(pid, start_ns, None, self._link(pid, "exe"), argv, flags=flags)
         process.cwd, process.container = self._link(pid, "cwd"), self._proc_container(pid) or None
+        process.ns_nr, process.bounding = self._status(pid)
         # what was read while the process lived is its own: its start time is still there
         if not self._is_alive(process):
             return unknown
@@ -325,6 +358,15 @@ class ProcessTable:
             return container_in_proc((self._proc / str(pid) / "cgroup").read_bytes()) or b""
         except OSError:
             return None
+
+    def _status(self, pid: int) -> tuple[int | None, int | None]:
+        """Returns a process's id in its own pid namespace, and its capability bounding set."""
+        try:
+            lines = (self._proc / str(pid) / "status").read_bytes().splitlines()
+            status = dict(line.split(b":\t", 1) for line in lines if b":\t" in line)
+            return int(status[b"NSpid"].split()[-1]), int(status[b"CapBnd"], 16)
+        except (OSError, ValueError, KeyError, IndexError):
+            return None, None
 
     def _link(self, pid: int, name: str) -> bytes | None:
         """Returns where a link in /proc/PID points, None for a kernel thread's, or where CAP_SYS_PTRACE would be needed."""

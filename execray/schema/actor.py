@@ -73,6 +73,14 @@ ACTOR_FIELDS: tuple[Field, ...] = (
         optional=True,
     ),
     Field(
+        "container.privileged",
+        Kind.BOOL,
+        "The program was started with every capability of the host within its reach, in the host's user namespace: what"
+        " `--privileged` and `--cap-add=ALL` give. Told by the capability bounding set, which nobody can widen again, so of an"
+        " unprivileged user in such a container, too. Missing outside containers.",
+        optional=True,
+    ),
+    Field(
         "session.id",
         Kind.PROCESS,
         "The session: its leader's identity, also when the leader is gone (start time 0 where it was gone before tracerd"
@@ -156,6 +164,18 @@ ACTOR_FIELDS: tuple[Field, ...] = (
     Field("ns.mnt", Kind.INT, "The same of the mount namespace."),
     Field("ns.net", Kind.INT, "The same of the network namespace."),
     Field("ns.user", Kind.INT, "The same of the user namespace."),
+    Field(
+        "ns_pid",
+        Kind.INT,
+        "The process's id in its own pid namespace, as it knows itself; outside of such namespaces the same as `pid`.",
+    ),
+    Field(
+        "interactive",
+        Kind.BOOL,
+        "When it began to run its program it had a controlling terminal, which was its standard input and its standard error."
+        " Descriptors that it opened or moved later aren't looked at.",
+        ecs="process.interactive",
+    ),
     Field("tty.present", Kind.BOOL, "Whether there is a controlling terminal.", derived="tty.nr"),
     Field("pid", Kind.INT, "Process id (the kernel's tgid).", ecs="process.pid", derived="proc.id"),
     Field("name", Kind.BYTES, "Last component of `exe`.", ecs="process.name", derived="exe", cut_by=PATH_UNSURE),

@@ -21,6 +21,20 @@ _RAWNEWPATH = Field(
     "rawnewpath", Kind.BYTES, "The new name as the caller wrote it.", cut_by=Flag.RAWPATH_TRUNCATED, spoofable=True
 )
 
+_OPENED: Final = (
+    RAWPATH,
+    Field("flags", Kind.BITS, "Open flags as passed.", constants="O_"),
+    Field("mode", Kind.BITS, "Permission bits as passed with O_CREAT.", constants="S_"),
+)
+_ACCESS: Final = Field(
+    "access",
+    Kind.BITS,
+    "READ, WRITE or both, as the flags ask (O_RDONLY is 0, so a bit test on flags can't see it).",
+    constants="ACCESS_",
+    derived="flags",
+)
+_OPENS: Final = ("open 2 5 =fd", "creat 85 8 =fd", "openat 257 295 =fd uring=18,28", "openat2 437 437 =fd")
+
 FILE_EVENTS: Final[tuple[EventType, ...]] = (
     EventType(
         4,
@@ -28,30 +42,16 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
         "A file was opened, or that was tried: open, openat, openat2, creat, and their 32-bit forms.",
         (
             path("The path that the kernel used, from the mount namespace's root. Missing when the call failed."),
-            RAWPATH,
-            Field("flags", Kind.BITS, "Open flags as passed.", constants="O_"),
-            Field("mode", Kind.BITS, "Permission bits as passed with O_CREAT.", constants="S_"),
+            *_OPENED,
             Field("created", Kind.BOOL, "The call made the file."),
             FILE_ID,
             FILE_NAMES,
             FSPATH,
             Field("file.uid", Kind.INT, "Who owns the file. Missing when the call failed.", ecs="file.uid"),
             RET,
-            Field(
-                "access",
-                Kind.BITS,
-                "READ, WRITE or both, as the flags ask (O_RDONLY is 0, so a bit test on flags can't see it).",
-                constants="ACCESS_",
-                derived="flags",
-            ),
+            _ACCESS,
         ),
-        calls=(
-            "open 2 5 =fd",
-            "creat 85 8 =fd",
-            "openat 257 295 =fd uring=18,28",
-            "openat2 437 437 =fd",
-            "open_by_handle_at 304 342 =fd",
-        ),
+        calls=(*_OPENS, "open_by_handle_at 304 342 =fd"),
         aliases=("openat",),
         ecs_category="file",
         ecs_action="open",
@@ -328,5 +328,24 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
         ),
         ecs_category="file",
         ecs_action="read",
+    ),
+    EventType(
+        57,
+        "create",
+        "A file was made by opening it: with O_CREAT where there was none of that name, or with O_TMPFILE. Each is an `open`,"
+        " too. Other ways to a new name are `mkdir`, `mknod`, `symlink`, `link`, `rename`, and `bind` for a socket's.",
+        (
+            path("The path that the kernel used, from the mount namespace's root."),
+            *_OPENED,
+            FILE_ID,
+            FILE_NAMES,
+            FSPATH,
+            Field("file.uid", Kind.INT, "Who owns the file.", ecs="file.uid"),
+            Field("fd", Kind.INT, "Its descriptor."),
+            _ACCESS,
+        ),
+        calls=_OPENS,
+        ecs_category="file",
+        ecs_action="creation",
     ),
 )

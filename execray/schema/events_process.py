@@ -39,9 +39,36 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
             FSPATH,
             Field("prev.exe", Kind.PATH, "The program that the process ran before; the same where the call failed."),
             Field(
-                "exe.file.uid", Kind.INT, "Who owns the program's file. Missing where the call failed, as the next two."
+                "exe.file.uid",
+                Kind.INT,
+                "Who owns the program's file. Missing where the call failed, as the next five.",
             ),
             Field("exe.file.mode", Kind.BITS, "Its permission bits.", constants="S_"),
+            Field(
+                "exe.file.mtime_age",
+                Kind.DURATION,
+                "How long before its content was changed last; negative where that lies ahead. Whoever owns the file can set it"
+                " to any time.",
+                spoofable=True,
+            ),
+            Field(
+                "exe.file.ctime_age",
+                Kind.DURATION,
+                "The same of its content, owner, mode or names: a time that no call sets but to the present.",
+            ),
+            Field(
+                "exe.overlay_upper",
+                Kind.BOOL,
+                "It lies in the upper layer of an overlay: in a container, what isn't from its image, or was changed since.",
+            ),
+            Field(
+                "interp",
+                Kind.BYTES,
+                "Of a script, or what binfmt_misc has an interpreter for, that interpreter's name; `exe` is its path. Missing"
+                " for other programs. A name of more than 255 bytes is cut.",
+                cut_by=Flag.RAWPATH_TRUNCATED,
+                optional=True,
+            ),
             RET,
             Field(
                 "exe.suid",
@@ -65,6 +92,14 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
         "A process made another. The actor is the creator, also with CLONE_PARENT.",
         (
             Field("child.id", Kind.PROCESS, "Identity of the new process."),
+            Field(
+                "clone_flags",
+                Kind.BITS,
+                "What the two share, and what is the child's own, by what the kernel has made: CLONE_VM, _FS, _FILES, _SIGHAND,"
+                " _PARENT, and _NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET. Other flags leave nothing to be"
+                " seen.",
+                constants="CLONE_",
+            ),
             Field("child.pid", Kind.INT, "Its pid.", derived="child.id"),
         ),
         points=("tp_btf/sched_process_fork",),

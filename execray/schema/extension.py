@@ -36,7 +36,21 @@ MAX_FIELDS: Final = 12
 #: Events whose calls have handlers, and records, of their own: a line alone adds nothing to them.
 OWN_RECORDS: Final = frozenset(
     (
-        *("exec", "fork", "exit", "open", "write", "connect", "bind", "listen", "accept", "sendto", "ptrace", "kill"),
+        *(
+            "exec",
+            "fork",
+            "exit",
+            "open",
+            "create",
+            "write",
+            "connect",
+            "bind",
+            "listen",
+            "accept",
+            "sendto",
+            "ptrace",
+            "kill",
+        ),
         *("procmem", "procread", "read", "setuid", "cred_change", "capset", "syscall"),
     )
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 18
+ER_ABI_VERSION: Final = 19
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
 ER_CGROUP_MAX: Final = 1024
+ER_INTERP_MAX: Final = 256
 ER_SHAPES_NATIVE: Final = 0
 ER_SHAPES_COMPAT: Final = 1024
 ER_SHAPES_SOCKETCALL: Final = 1536
@@ -60,6 +61,12 @@ ER_ARMED_EVENT: Final = {
     "ER_ARMED_ALSO": 2,
     "ER_ARMED_THIRD": 4,
     "ER_ARMED_WHOLE": 8,
+}
+
+ER_CONTENT: Final = {
+    "ER_CONTENT_WRITE": 1,
+    "ER_CONTENT_READ": 2,
+    "ER_CONTENT_ENV": 4,
 }
 
 ER_COUNTER: Final = {
@@ -132,8 +139,14 @@ ER_EVENT: Final = {
     "ER_EVENT_PROCREAD": 54,
     "ER_EVENT_IO_SUBMIT": 55,
     "ER_EVENT_CRED_CHANGE": 56,
+    "ER_EVENT_CREATE": 57,
     "ER_EVENT_SCAN": 63,
     "ER_EVENT_OWN": 128,
+}
+
+ER_FACT: Final = {
+    "ER_FACT_INTERACTIVE": 1,
+    "ER_FACT_UPPER": 2,
 }
 
 ER_FLAG: Final = {
@@ -286,7 +299,7 @@ CREDS: Final = Struct("<QQQIIIII4x")
 
 
 class Exec(NamedTuple):
-    """struct er_exec, 192 bytes without its tail."""
+    """struct er_exec, 232 bytes without its tail."""
 
     ino: int
     parent_start_ns: int
@@ -304,9 +317,16 @@ class Exec(NamedTuple):
     i_uid: int
     own_len: int
     below_len: int
+    cap_bounding: int
+    mtime_ns: int
+    ctime_ns: int
+    env_len: int
+    ns_nr: int
+    interp_len: int
+    facts: int
 
 
-EXEC: Final = Struct("<136xQQIIiIHHHHHHIIHH")
+EXEC: Final = Struct("<136xQQIIiIHHHHHHIIHHQqqIIHH4x")
 
 
 class Exit(NamedTuple):
@@ -343,13 +363,15 @@ FILE: Final = Struct("<136xQiiIIIHHQIII4xHHHH")
 
 
 class Fork(NamedTuple):
-    """struct er_fork, 152 bytes without its tail."""
+    """struct er_fork, 160 bytes without its tail."""
 
     child_start_ns: int
     child_pid: int
+    child_ns_nr: int
+    clone_flags: int
 
 
-FORK: Final = Struct("<136xQI4x")
+FORK: Final = Struct("<136xQIII4x")
 
 
 #: struct er_gate: member -> offset, size

@@ -15,12 +15,11 @@ from policyd.compiler.scope import Scope
 from policyd.compiler.source import Span
 from policyd.program import IT, FieldRef
 
-_FIELDS = "container entry env interactive interp ns_pid pgrp qname qtype session user via_exec"
+_FIELDS = "container entry env pgrp qname qtype session user"
 #: Events of the language that no sensor of this version sees.
-PLANNED_EVENTS = frozenset(("create", "dns"))
+PLANNED_EVENTS = frozenset(("dns",))
 #: Fields of the language, or their first parts, that no sensor of this version fills.
 PLANNED_FIELDS = frozenset(_FIELDS.split())
-_PLANNED_EXE = frozenset(("exe.file", "exe.overlay_upper"))
 #: Functions of the language that this version doesn't run.
 PLANNED_FUNCTIONS = frozenset(("entropy", "novel", "lower", "upper"))
 FUNCTIONS = ("basename", "truncated")
@@ -145,8 +144,7 @@ def dotted_heads() -> frozenset[str]:
 def is_planned_field(name: str) -> bool:
     """Whether the language has a field that this version doesn't."""
     _, name = other_actor(name) or ("", name.removeprefix(f"{IT}."))
-    head, _, rest = name.partition(".")
-    return head in PLANNED_FIELDS or f"{head}.{rest.partition('.')[0]}" in _PLANNED_EXE
+    return name.partition(".")[0] in PLANNED_FIELDS
 
 
 def find_constant(family: str, name: str) -> int | None:

@@ -67,7 +67,7 @@ def facts_of(event: Event) -> Facts:
 
 def path_of(event: Event) -> tuple[PathState, bytes]:
     """Returns what the kernel knew of an event's path: of a file that is open only, and only where the walk was whole."""
-    by_name = event.type.name != "open" and event.type.by_name.get("rawpath") is not None
+    by_name = event.type.name not in ("open", "create") and event.type.by_name.get("rawpath") is not None
     if not is_gated(event.type.code) or not has_path(event.type.code) or by_name or event.flags & PATH_UNSURE:
         return PathState.UNKNOWN, b""
     value = event.get("path")

@@ -172,7 +172,7 @@ def _exec(event: Event) -> _Body:
 def _fork(event: Event) -> _Body:
     child = event.get("child.id")
     assert isinstance(child, tuple)
-    return FORK.pack(*Fork._make(reversed(child))), b""
+    return FORK.pack(*Fork._make((*reversed(child), child[0], 0))), b""
 
 
 def _exit(event: Event) -> _Body:

@@ -198,6 +198,20 @@ def test_the_root_folder_is_a_path(gated: Live) -> None:
     assert opened(gated.python("os.close(os.open('/', os.O_DIRECTORY)); os.close(os.open('/etc', 0))")) == {b"/"}
 
 
+def test_what_is_made_passes_by_its_path_and_its_flags(gated: Live, tmp_path: Path) -> None:
+    code = (
+        "[os.open(sys.argv[1] + name, os.O_CREAT | how, 0o600) for name, how in (('a', os.O_RDWR), ('b', 1), ('a', 2))]"
+    )
+    load(gated, plan_of("create", exact_key(os.fsencode(tmp_path / "a"))), ["create"])
+    run = gated.python(code, f"{tmp_path}/")
+    assert [event.get("path") for event in run.of("create")] == [os.fsencode(tmp_path / "a")]
+    for name in "ab":
+        (tmp_path / name).unlink()
+    load(gated, number_plan("create", Input.FLAGS, NumberKind.BITS, (os.O_WRONLY,), (0, 1)), ["create"])
+    run = gated.python(code, f"{tmp_path}/")
+    assert [event.get("path") for event in run.of("create")] == [os.fsencode(tmp_path / "b")]
+
+
 def test_flags_are_tested_by_their_bits(gated: Live, tmp_path: Path) -> None:
     load(gated, number_plan("open", Input.FLAGS, NumberKind.BITS, (os.O_CREAT,), (0, 1)))
     run = gated.python(f"open('{tmp_path}/new', 'w').close(); open('{tmp_path}/new').close()")

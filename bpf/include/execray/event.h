@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 18
+#define ER_ABI_VERSION 19
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -68,6 +68,7 @@ enum er_event {
 	ER_EVENT_PROCREAD = 54,
 	ER_EVENT_IO_SUBMIT = 55,
 	ER_EVENT_CRED_CHANGE = 56,
+	ER_EVENT_CREATE = 57,
 	ER_EVENT_SCAN = 63, /* one thread found by the scan at start; not an event a policy can name */
 	ER_EVENT_OWN = 128, /* from here on: events that packages add */
 };
@@ -97,9 +98,10 @@ enum er_flag {
 #define ER_ARGV_MAX    16384
 #define ER_CONTENT_MAX 256
 #define ER_CGROUP_MAX  1024
+#define ER_INTERP_MAX  256
 /* A walked path with one of these may be another than it seems. */
 #define ER_F_PATH_UNSURE (ER_F_PATH_TRUNCATED | ER_F_PATH_TORN | ER_F_PATH_DETACHED)
-#define ER_TAIL_MAX	 (3 * ER_PATH_MAX + 2 * ER_CGROUP_MAX + ER_ARGV_MAX)
+#define ER_TAIL_MAX	 (3 * ER_PATH_MAX + 2 * ER_CGROUP_MAX + ER_INTERP_MAX + ER_ARGV_MAX)
 #define ER_RECORD_MAX	 (512 + ER_TAIL_MAX)
 
 struct er_header {
@@ -139,6 +141,11 @@ struct er_task {
 	__u32 tid; /* last: what stands before is the same for all of a process's threads of one name and credentials */
 };
 
+enum er_fact {
+	ER_FACT_INTERACTIVE = 1 << 0, /* descriptors 0 and 2 are the controlling terminal */
+	ER_FACT_UPPER = 1 << 1,	      /* the file is in the upper layer of an overlay */
+};
+
 /* ER_EVENT_EXEC, a successful one (ret 0) or one that failed; ER_EVENT_SCAN, with path_len 0 for all but group leaders.
  */
 struct er_exec {
@@ -160,7 +167,15 @@ struct er_exec {
 	__u32 i_uid;
 	__u16 own_len;	 /* as in er_file */
 	__u16 below_len; /* as in er_file */
-	char tail[];	 /* path, below, filename, cwd, cgroup, v1, argv */
+	__u64 cap_bounding;
+	__s64 mtime_ns; /* of the file, by the wall clock */
+	__s64 ctime_ns;
+	__u32 env_len;	  /* environment, each entry ended by a NUL */
+	__u32 ns_nr;	  /* pid in its own pid namespace */
+	__u16 interp_len; /* of a script, the interpreter as it was found */
+	__u16 facts;	  /* enum er_fact */
+	__u32 _pad;
+	char tail[]; /* path, below, filename, interp, cwd, cgroup, v1, argv, env */
 };
 
 /* ER_EVENT_FORK: the task is the creator. */
@@ -169,6 +184,8 @@ struct er_fork {
 	struct er_task task;
 	__u64 child_start_ns;
 	__u32 child_pid;
+	__u32 child_ns_nr; /* its pid in its own pid namespace */
+	__u32 clone_flags; /* CLONE_*: what the two share, and what is the child's own */
 	__u32 _pad;
 };
 
@@ -180,7 +197,7 @@ struct er_exit {
 	__u32 _pad;
 };
 
-/* ER_EVENT_OPEN, ER_EVENT_WRITE, ER_EVENT_READ */
+/* ER_EVENT_OPEN, ER_EVENT_CREATE, ER_EVENT_WRITE, ER_EVENT_READ */
 struct er_file {
 	struct er_header hdr;
 	struct er_task task;
@@ -365,12 +382,18 @@ struct er_shapes {
 /* Shared maps. tracerd makes them and puts them into each object's er_*_slot (maps.h). */
 struct er_config {
 	__u64 wanted;	      /* bit 1 << er_event */
-	__u32 content;	      /* take the bytes of writes */
+	__u32 content;	      /* enum er_content: which bytes to take along */
 	__u32 heartbeat_tgid; /* the calls of this process's ... */
 	__u32 heartbeat_tid;  /* ... this thread are liveness probes */
 	__u32 gate;	      /* the plan in use, 1 or 2; 0: everything passes. Or ER_GATE_SHADOW besides */
 	__u64 followed;	      /* bit 1 << er_event: somebody follows all of these, also what no policy wants */
 	__u64 waiting;	      /* bit 1 << er_event: the plan may have er_gate_code::waits */
+};
+
+enum er_content {
+	ER_CONTENT_WRITE = 1 << 0, /* what is written */
+	ER_CONTENT_READ = 1 << 1,
+	ER_CONTENT_ENV = 1 << 2, /* environments */
 };
 
 #define ER_GATE_SHADOW 256 /* everything passes, flagged with what the gate says of it */

@@ -81,6 +81,7 @@ static __always_inline void er_gate_fields(struct er_scratch *scratch, struct er
 
 	switch (work->event) {
 	case ER_EVENT_OPEN:
+	case ER_EVENT_CREATE:
 		if (file->hdr.flags & ER_F_UNREADABLE)
 			break;
 		er_gate_put(work, ER_GATE_FLAGS, file->open_flags);
@@ -133,7 +134,8 @@ static __always_inline void er_gate_actor(struct er_scratch *scratch, struct er_
 /* Whether the event's record is er_file: else, if it has a file, er_plain. */
 static __always_inline bool er_is_of_file(const struct er_call *call)
 {
-	return call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE || call->event == ER_EVENT_READ;
+	return call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE || call->event == ER_EVENT_READ ||
+	       call->event == ER_EVENT_CREATE;
 }
 
 /* What is known of the path. As the decoder has it: a file without a number is none; of what has no place in a tree

@@ -72,7 +72,7 @@ class Story:
         if what == "fork":
             self.born += 1
             self.living[self.born] = task(self.born, who.pgrp)
-            self.records.append(record("FORK", who, FORK, (self.born * 1000, self.born)))
+            self.records.append(record("FORK", who, FORK, (self.born * 1000, self.born, self.born, 0)))
         elif what == "exec":
             self.records.append(run(who, number))
         elif what == "exit" and who.pid != ROOT:
@@ -87,7 +87,7 @@ class Story:
 def decoded(records: list[bytes], batch_size: int) -> list[Any]:
     table, builder = ProcessTable(64, NOWHERE), BatchBuilder()
     table.scanned(ROOT, ROOT * 1000, b"/bin/root")
-    decoder, out = Decoder(table, builder), []
+    decoder, out = Decoder(table, builder, lambda: 0), []
     for number, one in enumerate(records, 1):
         decoder.decode(memoryview(b"before" + one), 6, len(one))
         if number % batch_size == 0 or number == len(records):
@@ -140,7 +140,7 @@ def test_processes_that_nobody_came_of_cost_one_actor_each_and_their_creator_one
             story.tell(*step)
     table, builder = ProcessTable(64, NOWHERE), BatchBuilder()
     table.scanned(ROOT, ROOT * 1000, b"/bin/root")
-    decoder = Decoder(table, builder)
+    decoder = Decoder(table, builder, lambda: 0)
     for one in story.records:
         decoder.decode(memoryview(one), 0, len(one))
     assert len(builder.take().actors) <= 20 + 2  # the creator by itself, and as it is shown with them

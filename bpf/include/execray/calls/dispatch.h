@@ -25,6 +25,9 @@ __noinline int er_record(void)
 	if ((call->event == ER_EVENT_PROCMEM || call->event == ER_EVENT_PROCREAD) && call->nr != NR_PROCESS_VM_WRITEV &&
 	    call->nr != NR_PROCESS_VM_READV && !er_is_proc_mem(call->file))
 		return 0;
+	if (call->event == ER_EVENT_CREATE && !er_has_made(call->file) &&
+	    !er_is_heartbeat(config, bpf_get_current_pid_tgid()))
+		return 0;
 	if (!er_gate_is_late(scratch) && er_gate_is_idle(call->event))
 		return 0;
 	if (!er_begin(&scratch->record.exec.hdr, config, call->event))
@@ -35,11 +38,13 @@ __noinline int er_record(void)
 	if (call->uring)
 		scratch->record.exec.hdr.flags |= ER_F_IO_URING;
 	switch (call->event) {
-	case ER_EVENT_OPEN: er_clear_file(&scratch->record.file, call->ret); return er_open(scratch, call);
+	case ER_EVENT_OPEN:
+	case ER_EVENT_CREATE: er_clear_file(&scratch->record.file, call->ret); return er_open(scratch, call);
 	case ER_EVENT_WRITE:
 	case ER_EVENT_READ:
 		er_clear_file(&scratch->record.file, call->ret);
-		return er_write(scratch, call, config->content && call->event == ER_EVENT_WRITE);
+		return er_write(scratch, call,
+				config->content & (call->event == ER_EVENT_WRITE ? ER_CONTENT_WRITE : ER_CONTENT_READ));
 	case ER_EVENT_EXEC: return er_exec_failed(scratch, call);
 	case ER_EVENT_CONNECT:
 	case ER_EVENT_BIND:

@@ -22,7 +22,10 @@ static __noinline int er_exec_failed(struct er_scratch *scratch, struct er_call 
 	e->i_uid = 0;
 	e->i_mode = 0;
 	e->generation = 0;
-	e->argv_len = 0;
+	e->argv_len = e->env_len = 0;
+	e->interp_len = e->facts = 0;
+	e->cap_bounding = e->mtime_ns = e->ctime_ns = 0;
+	e->ns_nr = e->_pad = 0;
 	e->own_len = e->below_len = 0;
 	e->path_len = e->cwd_len = e->cgroup_len = e->v1_len = 0;
 	e->ret = call->ret;

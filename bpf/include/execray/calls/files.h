@@ -58,6 +58,13 @@ static __always_inline void er_clear_file(struct er_file *e, __s32 ret)
 	e->content_len = 0;
 }
 
+/* Whether the open that gave this file has made it. O_TMPFILE makes one that the kernel doesn't count as created. */
+static __always_inline bool er_has_made(struct file *file)
+{
+	return file && ((__u32)(__u64)BPF_CORE_READ(file, f_mode) & ER_FMODE_CREATED ||
+			BPF_CORE_READ(file, f_flags) & ER_O_TMPFILE);
+}
+
 /* By which ids a file was opened, where they may be others than the thread's. */
 static __always_inline void er_opened_by(struct er_task *out, struct file *file)
 {
@@ -201,7 +208,21 @@ static __always_inline void er_buffer(struct er_call *call, __u64 *from, __u64 *
 	*len = *asked = count;
 }
 
-/* Bytes to or from a descriptor. content: whether to take them along; of a read they are nobody's. */
+/* How many of the bytes that the caller has room for, or offers, were moved for certain. */
+static __always_inline __u64 er_moved(const struct er_call *call)
+{
+	__u32 len = 0;
+
+	switch (call->nr) {
+	case NR_SENDMMSG: return ~0ULL; /* whose result counts messages */
+	case NR_RECVMMSG:		/* too: the first one's length stands in mmsghdr, behind user_msghdr */
+		bpf_probe_read_user(&len, sizeof(len), (void *)(call->arg[1] + (call->compat ? 28 : 56)));
+		return len;
+	}
+	return call->ret;
+}
+
+/* Bytes to or from a descriptor. content: whether to take them along. */
 static __noinline int er_write(struct er_scratch *scratch, struct er_call *call, __u32 content)
 {
 	struct er_file *e;
@@ -217,8 +238,14 @@ static __noinline int er_write(struct er_scratch *scratch, struct er_call *call,
 	er_buffer(call, &from, &len, &asked);
 	e->asked = asked;
 	/* What was written for certain can be read; the rest of the buffer may lie past its mapping's end. */
-	if (call->ret > 0 && (__u64)call->ret < len && call->nr != NR_SENDMMSG) /* whose result counts messages */
-		len = call->ret;
+	if (call->ret > 0) {
+		__u64 moved = er_moved(call);
+
+		if (moved < len)
+			len = moved;
+	} else if (call->event == ER_EVENT_READ) { /* what lies in the buffer is older */
+		len = 0;
+	}
 	if (call->file)
 		at = er_append_file(scratch, e, call->file);
 	if (!er_admit())

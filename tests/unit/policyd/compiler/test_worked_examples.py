@@ -26,8 +26,6 @@ def test_there_is_one_for_each() -> None:
 
 #: What the examples have beyond the first release: the place in a policy, and the code it is refused with.
 NOT_YET = {
-    "2: the credentials themselves": ("cred_change { old.euid != 0 and new.euid = 0 and via_exec = false }", "ER0211"),
-    "3: how old a file is": ("exec { exe.file.mtime_age < 10m }", "ER0211"),
     "3: a file's digest": ("exec {} as run on match { alert; hash run.exe }", "ER0110"),
     "5: refusing the call": ('open { path = "/etc/shadow" } on match { deny }', "ER0110"),
     "6: what must not happen between": ("open {} no exec {} exit {}", "ER0110"),
