@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from execray.schema.catalog import EVENT_BY_NAME, Flag
 from execray.schema.catalog import EVENTS as EVERY_EVENT
 from execray.schema.event import Event
 from execray.schema.kinds import CONSTANTS
+from tests.support.built import build
 from tests.support.live import Live, shown
 
 EVENTS = ["exec", "open", "write", "chmod", "socket", "connect", "setuid"]
@@ -81,12 +81,7 @@ int main(int argc, char **argv)
 
 @pytest.fixture(scope="module")
 def int80(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if prebuilt := os.environ.get("EXECRAY_INT80"):  # where there is no compiler: tests/vm
-        return Path(prebuilt)
-    folder = tmp_path_factory.mktemp("int80")
-    (folder / "int80.c").write_text(INT80)
-    subprocess.run(["gcc", "-O1", "-w", "-o", folder / "int80", folder / "int80.c"], check=True)
-    return folder / "int80"
+    return build(INT80, tmp_path_factory.mktemp("int80") / "int80")
 
 
 def test_32_bit_entry_points_are_the_same_events(live: Live, int80: Path, tmp_path: Path) -> None:

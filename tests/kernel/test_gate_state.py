@@ -15,6 +15,7 @@ from execray.gate.hashes import comm_key, exact_key
 from execray.gate.plan import ALL_BITS, CELL_SLOTS, ROW_ALL, ROW_NONE, CodeTest, GatePlan
 from execray.schema.catalog import EVENT_BY_NAME, Flag
 from execray.schema.layout import ER_GATE_CELLS, GATE_CELL, GATE_CELL_KEY
+from tests.support.built import build
 from tests.support.live import PRELUDE, Live, Run
 from tests.support.pace import patient
 
@@ -358,11 +359,10 @@ int main(int argc, char **argv)
 
 
 def test_of_two_threads_at_once_the_later_passes(tmp_path: Path, begin: Path) -> None:
-    (tmp_path / "race.c").write_text(RACE)
-    subprocess.run(["gcc", "-O1", "-pthread", "-o", tmp_path / os.fsdecode(COMM), tmp_path / "race.c"], check=True)
+    race = build(RACE, tmp_path / os.fsdecode(COMM))
     with Live([], gate="shadow") as live:
         load(live, plan_of(begin))
-        run = live.run([tmp_path / os.fsdecode(COMM), begin, "60"])
+        run = live.run([race, begin, "60"])
     began = {event.actor.id: event.time_ns for event in run.of("open", path=os.fsencode(begin))}
     assert len(began) == 60
     dropped = [event for event in run.of("kill") if event.flags & Flag.GATE_DROP]

@@ -12,6 +12,7 @@ import pytest
 from execray.process import start_ticks_of
 from execray.schema.event import Event, ProcessId
 from tests.support.live import Live, Run
+from tests.support.pace import fewer
 from tracerd.processes import Process
 
 EVENTS = ["exec", "fork", "exit"]
@@ -127,12 +128,12 @@ def test_a_thread_that_executes_is_its_process(live: Live) -> None:
 
 
 #: Forks and executes all the while: each child makes one more, and runs another program, while older ones end.
-STORM = """
+STORM = f"""
 import os, sys, time
 print("on", flush=True)
 children = 0
 while True:
-    if children < 50:  # a slow machine ends fewer than are begun
+    if children < {fewer(50)}:  # a slow machine ends fewer than are begun
         children += 1
         if os.fork() == 0:
             if os.fork() == 0:

@@ -14,6 +14,8 @@ from typing import Final
 from packaging.requirements import Requirement
 
 from tests.kernel.test_compat import INT80
+from tests.kernel.test_gate_state import RACE
+from tests.support import built
 from tests.vm.kernels import Image, NotFetched, source_list
 
 TREE: Final = Path(__file__).resolve().parents[2]
@@ -23,6 +25,8 @@ PARTS: Final = ("execray", "tracerd", "policyd", "enforcer", "deploy", "policies
 HOME: Final = Path("opt/execray")
 #: A file in it: arguments of pytest, one a line, where not all tests shall be run.
 ONLY: Final = "only"
+#: A folder in it: the tests' C programs, since the guest has no compiler.
+BUILT: Final = "built"
 #: Debian 12 whatever the kernel: its Python is the one that the venv's compiled packages were built for.
 SUITES: Final = ("bookworm", "bookworm-security")
 PACKAGES: Final = ("python3", "iproute2", "tcpdump", "libelf1", "systemd-sysv", "kmod", "xfsprogs")
@@ -68,14 +72,22 @@ def build(
         shutil.copy2(script, home / "script.py")
     (home / ONLY).write_text("".join(f"{argument}\n" for argument in only), encoding="utf-8")
     _venv(home / ".venv")
-    (home / "int80.c").write_text(INT80, encoding="ascii")
-    run("gcc", "-O1", "-w", "-static", "-o", str(home / "int80"), str(home / "int80.c"))
+    (home / BUILT).mkdir()
+    for code in (INT80, RACE):
+        _compile(code, home / BUILT / built.name(code))
     if prepare is not None:
         prepare(root)
     image = work / f"{name}.img"
     run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d", str(root), str(image), SIZE)
     run("rm", "-rf", str(root))
     return image
+
+
+def _compile(source: str, program: Path) -> None:
+    try:
+        built.build(source, program)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NotFetched(f"gcc: {error}", "the machines' disk can't be made") from error
 
 
 def add_modules(images: Iterable[Image], root: Path) -> None:

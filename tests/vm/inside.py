@@ -63,7 +63,7 @@ def tests(suite: str, names: list[str]) -> None:
     environment = {
         **os.environ,
         "EXECRAY_REQUIRE_KERNEL": "1",
-        "EXECRAY_INT80": str(TREE / "int80"),
+        "EXECRAY_BUILT": str(TREE / "built"),  # image.py
         "EXECRAY_PACE": str(PACE),
         "EXECRAY_SUITE": suite,
         "PYTHONDONTWRITEBYTECODE": "1",
