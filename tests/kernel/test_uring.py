@@ -13,6 +13,7 @@ import pytest
 
 from execray.schema.catalog import Flag
 from tests.support.live import PRELUDE, RING, Live, Run, shown
+from tests.support.pace import patient
 from tracerd.rings import KEPT_NS, MAX_NAMES
 
 EVENTS = ["open", "write", "read", "connect", "accept", "sendto", "socket", "unlink", "rename", "mkdir", "truncate"]
@@ -265,7 +266,7 @@ def test_what_finds_no_room_for_its_completion_is_told_once_and_in_order(live: L
         live,
         tmp_path,
         PUSH
-        + """
+        + f"""
 ring = Ring()
 for _ in range(15):
     assert push(ring, 0, -1, None) == 1
@@ -283,7 +284,7 @@ assert push(ring, 18, -100, buf(b"two")) == 1
 assert push(ring, 36, -100, buf(b"gone")) == 1
 while os.path.exists("gone"):
     pass
-time.sleep(0.05)  # the worker has unlinked it, and completes the request now
+time.sleep({patient(0.05)})  # the worker has unlinked it, and completes the request now
 """,
     )
     rings = [e for e in run.events if Flag.IO_URING in e.flags]
