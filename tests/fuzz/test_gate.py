@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 from pathlib import Path
 from random import Random
 
@@ -14,37 +13,18 @@ from execray.gate.memory import Memory
 from execray.gate.plan import GatePlan
 from execray.gate.verdict import Facts, PathState
 from execray.schema.layout import GATE_BYTES, GATE_CASE_AT, GATE_CASE_BYTES
-from tests.support.gates import CODES, case_of, random_facts, random_path, random_plan
+from tests.support.gates import CODES, random_facts, random_path, random_plan
+from tests.support.native_gate import CELLS, ask, build, question
 from tracerd.gate import table_of
 
-ROOT = Path(__file__).parents[2]
 #: EXECRAY_GATE_QUESTIONS=1000000 for the long form.
 QUESTIONS = int(os.environ.get("EXECRAY_GATE_QUESTIONS", "20000"))
 _PER_PLAN = 1000
-_CELLS = 16  # gate_native.c
 
 
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("gate") / "gate_native"
-    flags = ["-O1", "-g", "-Wall", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    source = ROOT / "tests/fuzz/gate_native.c"
-    subprocess.run(["gcc", *flags, f"-I{ROOT}/bpf/include", "-o", program, source], check=True)
-    return program
-
-
-def ask(native: Path, folder: Path, table: bytes, cases: list[bytes]) -> str:
-    """Returns a verdict for each question. What the sanitizers find is an error."""
-    (folder / "table").write_bytes(table.ljust(GATE_BYTES, b"\0"))
-    (folder / "cases").write_bytes(b"".join(struct.pack("<I", len(case)) + case for case in cases))
-    done = subprocess.run([native, folder / "table", folder / "cases"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[:4000]
-    return done.stdout
-
-
-def question(plan: GatePlan, facts: Facts, pid: int = 1, now_ns: int = 1) -> bytes:
-    """A question whose memory ends where the hooks' may: 32 bytes behind the path."""
-    return (case_of(plan, facts, 1, pid, now_ns) + b"\xee" * 32)[:GATE_CASE_BYTES]
+    return build(tmp_path_factory.mktemp("gate"))
 
 
 def test_the_native_core_decides_as_the_twin_does(native: Path, tmp_path: Path) -> None:
@@ -53,7 +33,7 @@ def test_the_native_core_decides_as_the_twin_does(native: Path, tmp_path: Path) 
         plan = random_plan(random)
         asked = [(random_facts(random), random.randrange(1, 24), at // 4 + 1) for at in range(_PER_PLAN)]
         found = ask(native, tmp_path, table_of(plan, 1, 0), [question(plan, *one) for one in asked])
-        memory = Memory(plan, 0, _CELLS)
+        memory = Memory(plan, 0, CELLS)
         assert found == "".join("01"[memory.passes(*one)] for one in asked)
 
 

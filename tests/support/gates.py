@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Final, Self
@@ -34,6 +35,7 @@ from tracerd import bpf
 from tracerd.bpf import Map, MapType
 from tracerd.gate import Gate
 from tracerd.loader import load
+from tracerd.objects import OBJECT_DIR
 
 _PATH_AT: Final = 16  # gate_case.h
 _COMM: Final = ER_GATE_INPUT["ER_GATE_COMM"]
@@ -84,13 +86,12 @@ def case_of(plan: GatePlan, facts: Facts, half: int = 1, pid: int = 1, now_ns: i
 class KernelGate:
     """bpf/gate.bpf.c, loaded, with a table of its own."""
 
-    def __init__(self, cells: int = ER_GATE_CELLS) -> None:
+    def __init__(self, cells: int = ER_GATE_CELLS, objects: Path = OBJECT_DIR) -> None:
         self.gate = Gate(cells=cells)
         self.plan = GatePlan()
         self._case = Map.create(MapType.ARRAY, "er_gate_case", 4, GATE_CASE_BYTES, 1, bpf.MAP_MMAPABLE)
-        self._object = load(
-            "gate", {"er_gate": self.gate.map, "er_gate_cells": self.gate.cells, "er_gate_case": self._case}
-        )
+        maps = {"er_gate": self.gate.map, "er_gate_cells": self.gate.cells, "er_gate_case": self._case}
+        self._object = load("gate", maps, objects)
         self._view = self._case.view()
         self._program = self._object.programs["er_gate_ask"].fd
         self._at = GATE_CASE_AT["verdict"][0]

@@ -25,6 +25,7 @@ from tests.support.pace import patient
 from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder
 from tracerd.inline import Limits
+from tracerd.objects import OBJECT_DIR
 from tracerd.processes import Process, ProcessTable
 from tracerd.sensor import Sensor
 
@@ -87,8 +88,9 @@ class Live:
         ring_bytes: int = 1 << 24,
         gate: str = "on",
         kills: Limits | None = None,
+        objects: Path = OBJECT_DIR,
     ) -> None:
-        self.sensor = Sensor(ring_bytes=ring_bytes, gate=gate, kills=kills)
+        self.sensor = Sensor(ring_bytes=ring_bytes, gate=gate, kills=kills, object_dir=objects)
         self.table = ProcessTable(65536)
         self.builder = BatchBuilder()
         self.decoder = Decoder(self.table, self.builder)

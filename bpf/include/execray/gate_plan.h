@@ -82,8 +82,8 @@ struct er_gate_code {
 };
 
 /*
- * Key of the files that policies mean whatever leads to them. The value has 16 bits for each half's plan: the row of the
- * bits that ask for this file, with ER_GATE_FILE_ROW; 0: that of all bits that ask for any.
+ * Key of the files that policies mean whatever leads to them. The value has 16 bits for each half's plan: the row of
+ * the bits that ask for this file, with ER_GATE_FILE_ROW; 0: that of all bits that ask for any.
  */
 struct er_gate_file {
 	__u64 ino;

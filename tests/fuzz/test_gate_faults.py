@@ -1,0 +1,156 @@
+"""Mistakes that the gate's core and hooks could well have, each planted into the C: the comparison with the twin must see it.
+
+The twin's own, and the compiler's, are in tests/properties/test_gate.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from execray.gate.hashes import comm_key, exact_key
+from execray.gate.memory import Memory
+from execray.gate.plan import ALL_BITS, ROW_ALL, ROW_NONE, CodeTest, GatePlan
+from execray.schema.catalog import EVENT_BY_NAME
+from tests.support.gates import KernelGate, random_facts, random_plan
+from tests.support.live import Live
+from tests.support.native_gate import CELLS, ROOT, ask, build, planted, question
+from tracerd.gate import table_of
+from tracerd.objects import OBJECT_DIR
+
+CORE = "include/execray/gate_core.h"
+#: Plans, of a thousand questions each, after which a mistake must have been seen.
+PATIENCE = 60
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        pytest.param(
+            "default: return code->all;", "default: return code->path_missing;", id="truncation read as a miss"
+        ),
+        pytest.param("work->full++;", "{ work->full++; return 0; }", id="a full map ignored"),
+        pytest.param("if (*until < end)\n", "if (!*until)\n", id="a store that is lost to an earlier one"),
+        pytest.param(
+            "!!(value & number->bound[i])", "!(value & number->bound[i])", id="a test of bits taken for its opposite"
+        ),
+        pytest.param(
+            "er_gate_try(plan, er_gate_mix(chain, ER_GATE_BELOW));\n",
+            "if (i) er_gate_try(plan, er_gate_mix(chain, ER_GATE_BELOW));\n",
+            id="below the root forgotten",
+        ),
+        pytest.param("bits |= work->hit[word];", "bits = work->hit[word];", id="a key that hides what asks for none"),
+        pytest.param(
+            "if (er_gate_awaits(word * 64 + er_gate_lowest(bits)))\n",
+            "if (er_gate_awaits(word * 64 + er_gate_lowest(bits)) && (work->half = 0, 0)) {}\n"
+            "\t\tif (work->half == 0 && (work->half = 1,"
+            " ((struct er_gate *)plan)->until_ns[plan->slot[word * 64 + er_gate_lowest(bits)]] = 0, 1))\n",
+            id="what was met is no longer awaited",
+        ),
+        pytest.param(
+            "if (!code->begins) /* or all that begins must be noted */\n\t\t\t\tbreak;",
+            "break;",
+            id="only the first step that is met begins",
+        ),
+        pytest.param("until >= er_gate_now(work)", "until > er_gate_now(work)", id="a window's last moment cut off"),
+        pytest.param("(__s64)number->bound[i] > (__s64)value", "number->bound[i] > value", id="numbers without a sign"),
+        pytest.param("if (work->named)\n", "if (0)\n", id="a file by another of its names"),
+        pytest.param("er_gate_awaits(word", "i == 0 && er_gate_awaits(word", id="only the first bit asked"),
+    ],
+)
+def test_a_mistake_in_the_core_is_seen(tmp_path: Path, right: str, wrong: str) -> None:
+    native = build(tmp_path, planted(tmp_path, CORE, right, wrong))
+    random = Random("planted")
+    assert any(drops_what_the_twin_sends(native, tmp_path, random) for _ in range(PATIENCE))
+
+
+def drops_what_the_twin_sends(native: Path, folder: Path, random: Random) -> bool:
+    plan = random_plan(random)
+    asked = [(random_facts(random), random.randrange(1, 24), at // 4 + 1) for at in range(1000)]
+    found = ask(native, folder, table_of(plan, 1, 0), [question(plan, *one) for one in asked])
+    memory = Memory(plan, 0, CELLS)
+    return any(memory.passes(*one) and answer == "0" for one, answer in zip(asked, found, strict=True))
+
+
+# --- what only the kernel can tell ------------------------------------------------------------------------------------
+
+
+def objects(folder: Path, name: str, file: str, right: str, wrong: str) -> Path:
+    """Returns a folder with the shipped objects, but for one that has a mistake."""
+    sources, out = planted(folder, file, right, wrong), folder / "objects"
+    shutil.copytree(OBJECT_DIR, out)
+    arch = os.uname().machine
+    flags = ["-O2", "-g", "-target", "bpf", "-D__TARGET_ARCH_x86", "-mcpu=v3", f"-I{sources / 'include'}"]
+    source, built = sources / f"{name}.bpf.c", out / f"{name}.bpf.o"
+    subprocess.run(["clang-14", *flags, f"-I{ROOT / 'vmlinux' / arch}", "-c", source, "-o", built], check=True)
+    return out
+
+
+@as_root
+def test_a_plan_of_before_is_seen(tmp_path: Path) -> None:
+    maps = "include/execray/gate_maps.h"
+    random = Random("stale")
+    with KernelGate(CELLS, objects(tmp_path, "gate", maps, "index = half - 1;", "index = 0 * half;")) as kernel:
+        assert any(_is_stale(kernel, random_plan(random), random) for _ in range(20))
+
+
+def _is_stale(kernel: KernelGate, plan: GatePlan, random: Random) -> bool:
+    kernel.load(plan, since_ns=5)
+    memory = Memory(plan, 5, CELLS)
+    asked = [(random_facts(random), 1, 5 + at // 4) for at in range(200)]
+    return any(memory.passes(*one) and not kernel.ask(*one) for one in asked)
+
+
+BEGIN = (
+    "thread = threading.Thread(target=lambda: (syscall(157, 15, buf(b'planted'), 0, 0, 0), open(sys.argv[1]).close()))"
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Path]:
+    found = tmp_path / "begin"
+    found.write_text("x")
+    yield found
+
+
+def passes_behind_a_thread(out: Path, file: Path) -> bool:
+    """Whether a step passes that waits for one which another thread of its process has made, and which is gone by now."""
+    opened, kill = (EVENT_BY_NAME[name].code for name in ("open", "kill"))
+    codes = (CodeTest(opened, 0, 1, 2, 0, 0, 0, ROW_NONE), CodeTest(kill, 1, 2, 3, 3, 3, 3, ROW_ALL))
+    keys = {exact_key(os.fsencode(file)): 2, comm_key(b"planted"): 2}
+    rows = (0, ALL_BITS, 1, 1 << 64)
+    plan = GatePlan(codes, frozenset(), rows, keys, first=2, slots={0: 1, 64: 1}, windows={1: 60_000_000_000})
+    # the thread is gone for the kernel a moment after it is for Python
+    alone = "while len(os.listdir('/proc/self/task')) > 1: time.sleep(0.01)"
+    with Live([], objects=out) as live:
+        assert not live.sensor.want([opened, kill], False, plan=plan)
+        assert live.sensor.gate.settle(live.sensor.gate.generation, {})
+        run = live.python(f"{BEGIN}\nthread.start()\nthread.join()\n{alone}\nos.kill(os.getpid(), 0)", file)
+    return bool(run.of("kill"))
+
+
+@as_root
+def test_a_step_waits_for_what_any_thread_of_its_process_has_begun(file: Path) -> None:
+    assert passes_behind_a_thread(OBJECT_DIR, file)
+
+
+@as_root
+def test_a_cell_of_the_thread_in_place_of_the_process_is_seen(tmp_path: Path, file: Path) -> None:
+    """So that an exec by another thread than the first, which becomes the first, would have left it behind as well."""
+    right, wrong = "work->tgid = ER_READ(er_can_load(), task, tgid);", "work->tgid = ER_READ(er_can_load(), task, pid);"
+    assert not passes_behind_a_thread(objects(tmp_path, "sys", "include/execray/gate.h", right, wrong), file)
+
+
+@as_root
+def test_a_cell_that_goes_with_any_thread_is_seen(tmp_path: Path, file: Path) -> None:
+    right = "er_forget_creds(BPF_CORE_READ(task, pid));"
+    assert not passes_behind_a_thread(
+        objects(tmp_path, "proc", "proc.bpf.c", right, f"{right}\n\ter_gate_forget(pid);"), file
+    )
