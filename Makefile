@@ -66,8 +66,8 @@ fuzz: dev ## the compiler and the protocols on long random input
 properties: dev ## the engine against a plain matcher, and behind the gate, 100,000 random cases; ARGS="--cases 5000 --seed 1"
 	$(Q)$(PY) -m tests.properties $(ARGS)
 
-bench: build ## throughput, kill latency, overhead: ratios side by side, a table and bench.json
-	$(Q)$(PY) -m tests.bench $(ARGS)
+bench: build ## throughput, kill latency, overhead: a table and bench.json; BENCH_PY=/usr/bin/python3: with another interpreter
+	$(Q)$(if $(BENCH_PY),PYTHONPATH=$(CURDIR):$(wildcard $(VENV)/lib/python3*/site-packages) $(BENCH_PY),$(PY)) -m tests.bench $(ARGS)
 
 check: lint types bpf abi-check docs-check ## everything that CI checks beside the tests
 

@@ -113,6 +113,7 @@ class ControlOps:
                 "suppressed": throttle.suppressed,
                 "duplicates": stats.duplicates,
                 "sensor_loss": stats.sensor_loss,
+                "lag_ms": parts.responder.lag.to_json(),
             },
             "kills": dict(stats.kills),
             "captures": dict(stats.captures),

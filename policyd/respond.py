@@ -21,6 +21,7 @@ from policyd.alerts import Json, Origin, finding_alert, kill_json, loss_alert
 from policyd.enforcer_client import ClientStats
 from policyd.engine.outputs import Excepted, Finding, Match, Output, SensorLoss, StepDone
 from policyd.gate.kills import killed_in_kernel
+from policyd.lag import Lag
 from policyd.plan import DEFAULT_THROTTLE, Admission, Plan, plan_of
 from policyd.plugin_requests import Notices, Tell
 from policyd.program import Response
@@ -118,6 +119,7 @@ class Responder:
         self.stats = ResponseStats()
         self.admission = Admission(default_throttle)
         self.losses = LossSummary()
+        self.lag = Lag()
         self.enforcer = enforcer
         self._spawn = spawn
         self._on_file = on_file
@@ -199,8 +201,11 @@ class Responder:
         return Pending(lambda _action: loss_alert(loss, origin, host_mode=self._mode_now))
 
     def _finding(self, finding: Match | StepDone, origin: Origin) -> Pending | None:
-        self.stats.matches += isinstance(finding, Match)
         plan, known = plan_of(finding), self._on_file(finding.id)
+        if isinstance(finding, Match):
+            self.stats.matches += 1
+            if not known:
+                self.lag.note(finding.event.time_ns, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         pending = Pending(lambda _action: {}, finding.event.time_ns)
         if not known:
             if plan.kill:

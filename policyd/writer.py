@@ -17,13 +17,15 @@ from policyd.respond import Pending, Responder
 from policyd.sinks.base import Alert
 from policyd.sinks.fanout import Fanout
 
-MAX_WAITING: Final = 1024  # batches
+MAX_WAITING: Final = 1024  # batches with alerts
 MAX_FOLLOWERS: Final = 16
 FOLLOWER_WAITING: Final = 256  # alerts one follower may be behind
-_GROUP: Final = 64  # batches written and acknowledged together when the writer is behind
+_GROUP: Final = (
+    256  # alerts written together when the writer is behind, and acknowledged with all batches that came with them
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Item:
     """The alerts of one batch, and what to acknowledge when they are written."""
 
@@ -85,6 +87,7 @@ class Writer:
         self._acknowledge = acknowledge
         self._followers = followers
         self._queue: asyncio.Queue[Item] = asyncio.Queue(MAX_WAITING)
+        self._newest: Item | None = None  # the last in the queue, where there is one
         self._busy_since: float | None = None
         self.written = 0  # alerts and batches done with
 
@@ -98,15 +101,28 @@ class Writer:
         self._busy_since = time.monotonic()
 
     async def put(self, item: Item) -> None:
-        """Queues the alerts of a batch; waits while the line is full."""
+        """Queues the alerts of a batch; waits while the line is full.
+
+        One without alerts is acknowledged with the one before it, so that a slow disk holds events up only when the line is full
+        of alerts.
+        """
+        newest = self._newest
+        if newest is not None and not item.pending and newest.stream_id == item.stream_id:
+            newest.seq = item.seq
+            return
         await self._queue.put(item)
+        self._newest = item
 
     async def run(self) -> None:
         """Writes until cancelled."""
         while True:
             items = [await self._queue.get()]
-            while len(items) < _GROUP and not self._queue.empty():
+            alerts = len(items[0].pending)
+            while alerts < _GROUP and not self._queue.empty():
                 items.append(self._queue.get_nowait())
+                alerts += len(items[-1].pending)
+            if items[-1] is self._newest:
+                self._newest = None
             self._busy_since = time.monotonic()
             await self._write([pending for item in items for pending in item.pending])
             for stream_id, seq in {item.stream_id: item.seq for item in items if item.seq >= 0}.items():
@@ -130,6 +146,7 @@ class Writer:
                 done = []
             done.append(await self._responder.finish(one))
             self._got_on()
+            await asyncio.sleep(0)  # an alert takes a good part of a millisecond to make: events come between two
         if done:
             await self._deliver(done)
 

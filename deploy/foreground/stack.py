@@ -54,6 +54,12 @@ class _Notices(threading.Thread):
                     continue
 
 
+def _command(name: str) -> list[str | Path]:
+    """A daemon as it was installed beside the interpreter; as a module where it wasn't."""
+    script = Path(sys.executable).with_name(name)
+    return [script] if script.exists() else [sys.executable, "-m", f"{name}.cli"]
+
+
 class Stack:
     """Starts the daemons, and takes them down again with everything they made, whatever happens between.
 
@@ -112,7 +118,7 @@ class Stack:
         with log.open("ab") as stderr:
             # its own process group: Ctrl-C on the terminal goes to us, and we end the daemons in order
             child = self._children[name] = subprocess.Popen(
-                [Path(sys.executable).with_name(name), "--config", self.config],
+                [*_command(name), "--config", self.config],
                 stdin=subprocess.DEVNULL,
                 stderr=stderr if self._quiet else None,
                 env={**os.environ, "NOTIFY_SOCKET": os.fspath(notices.address)},

@@ -22,6 +22,7 @@ from tests.bench import (
     bench_stream,
     bench_tail,
 )
+from tests.bench.command import interpreter
 from tests.bench.engine import measure
 
 BENCHES = {
@@ -47,7 +48,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*BENCHES, []], help="which; default: all")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="file for the figures")
     arguments = parser.parse_args()
-    figures: dict[str, object] = {"machine": f"{platform.release()}, {os.cpu_count()} processors"}
+    figures: dict[str, object] = {
+        "machine": f"{platform.release()}, {os.cpu_count()} processors",
+        "interpreter": interpreter(),
+    }
+    print(figures["interpreter"], flush=True)
     for name in arguments.names or BENCHES:
         bench, title = BENCHES[name]
         print(f"\n{title}\n", flush=True)

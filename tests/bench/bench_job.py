@@ -1,14 +1,16 @@
-"""What whole jobs pay for being watched by the shipped policies: a C build, and a small web server under load.
+"""What whole jobs pay for being watched by the shipped policies: a C build, a pip install, a small web server under load.
 
     python -m tests.bench.bench_job --json job.json
 
-Each job runs with the daemons and without them in turn, the gate on, in audit mode; the first run of each isn't counted. The
-bound is 1.02 of the wall clock. The job's own processor time is told as well: it is less disturbed by other work on the host.
-Needs root, gcc and make.
+Each job runs with the daemons and without them in turn, the gate on, in audit mode, their priority that of their units; the first
+round isn't counted. Told are the medians, and the middle half of the rounds' own ratios: how much of it is noise.
+The bound is 1.02 of the wall clock. The job's own processor time is told as well: it is less disturbed by other work on the host.
+Packages are installed from wheels that the bench makes, without a network. Needs root; gcc and make, and pip, for a job each.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import resource
 import shutil
 import statistics
@@ -16,19 +18,23 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from operator import truediv
 from pathlib import Path
 from typing import Any, Final
 
 from tests.bench import command
-from tests.support.arena import Arena, eventually
+from tests.bench.settled import with_shipped
+from tests.support.arena import Arena
 
-ROUNDS: Final = 5
-FILES: Final = 200
+ROUNDS: Final = 7
+FILES: Final = 300
 REQUESTS: Final = 1500
+PACKAGES: Final = 12
+MODULES: Final = 60  # of each package
 BOUND: Final = 1.02
-_SHIPPED: Final = Path("policies")
 _C: Final = """
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +51,13 @@ int f{n}(const char *text)
 }}
 """
 _MAKEFILE: Final = "OBJECTS := $(patsubst %.c,%.o,$(wildcard *.c))\nall: $(OBJECTS)\n%.o: %.c\n\t@gcc -O1 -c -o $@ $<\n"
+_MODULE: Final = '''"""Module {n}."""
+def f{n}(values):
+    """Sums them up, {n} more than they are."""
+    return sum(value * {n} for value in values) + {n}
+class C{n}:
+    names = [f"name{{number}}" for number in range({n})]
+'''
 _SERVER: Final = """
 import http.server, sys
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -75,6 +88,36 @@ def _build(folder: Path) -> Callable[[], None]:
     return job
 
 
+def _install(folder: Path) -> Callable[[], None]:
+    wheels, target = folder / "wheels", folder / "target"
+    wheels.mkdir(parents=True)
+    for number in range(PACKAGES):
+        _wheel(wheels, f"package{number}")
+    pip = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "-q", "install", "--no-index"]
+    pip += ["--no-cache-dir", "--root-user-action=ignore", "--find-links", str(wheels), "--target", str(target)]
+
+    def job() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        subprocess.run([*pip, *(f"package{number}" for number in range(PACKAGES))], check=True)
+
+    return job
+
+
+def _wheel(folder: Path, name: str) -> None:
+    about = f"{name}-1.0.dist-info"
+    files = {f"{name}/module{number}.py": _MODULE.format(n=number) for number in range(MODULES)}
+    files |= {
+        f"{name}/__init__.py": "",
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: bench\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = f"{about}/RECORD"
+    files[record] = "".join(f"{file},,\n" for file in (*files, record))
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
+        for file, text in files.items():
+            wheel.writestr(file, text)
+
+
 def _web(folder: Path) -> Callable[[], None]:
     folder.mkdir()
     for number in range(10):
@@ -95,50 +138,40 @@ def _web(folder: Path) -> Callable[[], None]:
 def run() -> dict[str, Any]:
     """Returns for each job the medians in seconds and their ratio, and what came of the events; what a missing tool forbids."""
     missing = [tool for tool in ("gcc", "make") if shutil.which(tool) is None]
+    skipped = [f"build: no {tool}" for tool in missing]
+    if importlib.util.find_spec("pip") is None:
+        skipped.append("install: no pip")
     with tempfile.TemporaryDirectory(prefix="execray-bench-") as name:
         folder = Path(name)
-        jobs = {"web": _web(folder / "web")} | ({} if missing else {"build": _build(folder / "build")})
+        jobs = {"web": _web(folder / "web")}
+        if not missing:
+            jobs["build"] = _build(folder / "build")
+        if "install: no pip" not in skipped:
+            jobs["install"] = _install(folder / "install")
         times: dict[str, dict[str, list[float]]] = {job: {"without": [], "with": []} for job in jobs}
         cpu: dict[str, dict[str, list[float]]] = {job: {"without": [], "with": []} for job in jobs}
         gate: list[dict[str, Any]] = []
         for number in range(ROUNDS + 1):
             for way in ("without", "with"):
                 with ExitStack() as stack:
-                    arena = stack.enter_context(_watching(folder / f"{number}")) if way == "with" else None
+                    arena = stack.enter_context(with_shipped(folder / f"{number}")) if way == "with" else None
                     for job, work in jobs.items():
-                        began, used = time.monotonic(), _cpu_s()
+                        began, used = time.monotonic(), children_cpu_s()
                         work()
                         times[job][way].append(time.monotonic() - began)
-                        cpu[job][way].append(_cpu_s() - used)
+                        cpu[job][way].append(children_cpu_s() - used)
                     if arena is not None:
                         gate.append(_gate(arena))
     result: dict[str, Any] = {
         job: {**_ratio(found), "cpu_ratio": _ratio(cpu[job])["ratio"]} for job, found in times.items()
     }
-    return {**result, "gate": gate[-1], "skipped": [f"build: no {tool}" for tool in missing]}
+    return {**result, "gate": gate[-1], "skipped": skipped}
 
 
-def _cpu_s() -> float:
+def children_cpu_s() -> float:
     """Returns the processor time of all children that have ended: the daemons, which haven't, are not among them."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _watching(folder: Path) -> Arena:
-    (folder / "shipped").mkdir(parents=True, mode=0o755)
-    for policy in _SHIPPED.glob("*.policy"):
-        shutil.copy(policy, folder / "shipped")
-    settings = {"policy_dirs": [str(folder / "shipped")]}
-    return Settled(folder, policyd=settings, tracerd={"heartbeat_s": 1.0}, mode="audit")
-
-
-class Settled(Arena):
-    """Daemons that know what had begun when they came: from then on the gate drops all that it can."""
-
-    def await_watching(self, timeout_s: float = 30.0) -> None:
-        super().await_watching(timeout_s)
-        assert self.status("policyd")["policies"], "no policy was loaded"
-        eventually(lambda: self.status("tracerd")["gate"].get("settled", True), timeout_s)
 
 
 def _gate(arena: Arena) -> dict[str, Any]:
@@ -153,6 +186,7 @@ def _ratio(found: dict[str, list[float]]) -> dict[str, Any]:
     return {
         **{f"{way}_s": round(seconds, 3) for way, seconds in median.items()},
         "ratio": round(median["with"] / median["without"], 3),
+        "ratios": [round(ratio, 3) for ratio in sorted(map(truediv, found["with"][1:], found["without"][1:]))],
         "spread": {way: [round(min(s[1:]), 3), round(max(s[1:]), 3)] for way, s in found.items()},
         "bound": BOUND,
     }
@@ -160,14 +194,18 @@ def _ratio(found: dict[str, list[float]]) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """Returns the result for people."""
-    lines = [f"{'job':8}{'without s':>22}{'with s':>22}{'ratio':>8}{'of its CPU':>12}   (medians; bound {BOUND})"]
-    for job in (name for name in ("build", "web") if name in result):
+    lines = [
+        f"{'job':8}{'without s':>22}{'with s':>22}{'ratio':>8}{'half of them':>16}{'of its CPU':>12}   (medians; bound {BOUND})"
+    ]
+    for job in (name for name in ("build", "install", "web") if name in result):
         found = result[job]
         cells = [
             f"{found[f'{way}_s']:.2f} ({found['spread'][way][0]:.2f}-{found['spread'][way][1]:.2f})"
             for way in ("without", "with")
         ]
-        lines.append(f"{job:8}{cells[0]:>22}{cells[1]:>22}{found['ratio']:8.3f}{found['cpu_ratio']:12.3f}")
+        low, _, high = statistics.quantiles(found["ratios"], n=4)
+        half = f"{low:.3f} to {high:.3f}"
+        lines.append(f"{job:8}{cells[0]:>22}{cells[1]:>22}{found['ratio']:8.3f}{half:>16}{found['cpu_ratio']:12.3f}")
     gate = result["gate"]
     lines.append(f"gate, last run: {gate['dropped']:,} events dropped, {gate['passed']:,} passed, {gate['lost']} lost")
     return "\n".join([*lines, *result["skipped"]])
