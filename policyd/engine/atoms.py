@@ -10,7 +10,6 @@ import re2
 
 from execray.schema.event import DERIVE, Value
 from execray.schema.kinds import Kind
-from execray.schema.records import compared
 from policyd.engine.conditions import Predicate, constants_of, pick, predicate
 from policyd.patterns import compile_pattern, regex_options
 from policyd.program import Constant, FieldRef, Op, Test
@@ -19,7 +18,6 @@ from policyd.program import Constant, FieldRef, Op, Test
 _SET_SIZE: Final = 128
 
 
-@compared(frozen=True, slots=True)
 class Effect:
     """What follows for the bits of steps where some tests hold.
 
@@ -27,9 +25,12 @@ class Effect:
     the tests, where a formula reads them.
     """
 
-    needed: tuple[int, ...]
-    barred: int
-    atoms: tuple[int, ...]
+    __slots__ = ("atoms", "barred", "needed")
+
+    def __init__(self, needed: tuple[int, ...], barred: int, atoms: tuple[int, ...]) -> None:
+        self.needed = needed
+        self.barred = barred
+        self.atoms = atoms
 
 
 class PatternSet:

@@ -145,8 +145,8 @@ def condition(expr: Expr) -> Condition:
             inner = condition(item)
             return lambda event, bindings: not inner(event, bindings)
         case And(items):
-            every = [condition(item) for item in items]
-            return lambda event, bindings: all(part(event, bindings) for part in every)
+            parts = [condition(item) for item in items]
+            return lambda event, bindings: all(part(event, bindings) for part in parts)
         case Or(items):
             some = [condition(item) for item in items]
             return lambda event, bindings: any(part(event, bindings) for part in some)

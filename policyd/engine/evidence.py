@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from execray.errors import PeerError
 from execray.schema.catalog import ACTOR_SLOT_OF, ACTOR_SLOTS, EVENT_BY_CODE, EventType, Flag
@@ -29,15 +29,18 @@ _MAX_SHAPES: Final = 256
 _ACTOR_SHAPES: Final[set[tuple[type, ...]]] = set()
 
 
-class Known(NamedTuple):
+class Known:
     """An actor, and what follows from it for all that it does.
 
     texts: the bytes of its texts and its creators'. owner: who it counts for.
     """
 
-    actor: Actor
-    texts: int
-    owner: Owner
+    __slots__ = ("actor", "owner", "texts")
+
+    def __init__(self, actor: Actor, texts: int, owner: Owner) -> None:
+        self.actor = actor
+        self.texts = texts
+        self.owner = owner
 
 
 class ActorCache:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from execray.errors import PeerError
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, EVENT_BY_CODE, EVENTS, EventType
-from execray.schema.event import Value
 from execray.schema.kinds import Kind
-from execray.schema.records import compared
 from execray.schema.row import FILE_NAMES_NAME
 from execray.wire.frames import Batch
 from policyd.engine.keys import KeyFunction
@@ -26,25 +24,38 @@ TEXTS: Final = 2  # a tuple of them
 
 _MAX_FOLDED: Final = 4096
 
-#: (position in the row, RAW | TEXT | TEXTS, the cache of its rows, the rows)
-FieldPlan: TypeAlias = "tuple[int, int, dict[Value, int], SlotRows]"
+
+class FieldPlan:
+    """How to test one slot. at: its place in the row. mode: RAW, TEXT or TEXTS. cache: of its rows."""
+
+    __slots__ = ("at", "cache", "mode", "rows")
+
+    def __init__(self, at: int, mode: int, rows: SlotRows) -> None:
+        self.at = at
+        self.mode = mode
+        self.cache = rows.cache
+        self.rows = rows
 
 
-class CodePlan(NamedTuple):
+class CodePlan:
     """How to test one kind of event: the slots to look at, and those only for bits that fire.
 
-    mask: the steps it may meet where it has no `file.names`, as hardly any has; None: the rows of the slots say so.
-    named: where in the row these names would be, 0 where no step asks for them.
+    mask: the steps it may meet where it has no `file.names`, as hardly any has; -1: the rows of the slots say so. named: where in
+    the row these names would be, 0 where no step asks for them.
     """
 
-    mask: int | None
-    named: int
-    fields: tuple[FieldPlan, ...]
-    late_fields: tuple[FieldPlan, ...]
+    __slots__ = ("fields", "late_fields", "mask", "named")
+
+    def __init__(
+        self, mask: int, named: int, fields: tuple[FieldPlan, ...], late_fields: tuple[FieldPlan, ...]
+    ) -> None:
+        self.mask = mask
+        self.named = named
+        self.fields = fields
+        self.late_fields = late_fields
 
 
-@compared(frozen=True, slots=True)
-class Needs:
+class Needs(NamedTuple):
     """What the loaded policies need of the sensor."""
 
     codes: frozenset[int]
@@ -100,8 +111,8 @@ class Generation:
         self.actor_fields = self._fields(ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot])
         self.parent_fields = self._fields(PARENT_ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot])
         self.orphan_row = ones
-        for *_, rows in self.parent_fields:
-            self.orphan_row &= rows.row(None)
+        for field in self.parent_fields:
+            self.orphan_row &= field.rows.row(None)
         self.plans = {code: self._plan(EVENT_BY_CODE[code], mask) for code, mask in self._masks.items()}
         self._needs = _needs(self.tables)
 
@@ -130,14 +141,14 @@ class Generation:
 
     def _lookup(self, actor: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...]) -> int:
         row = self._ones
-        for position, mode, cache, rows in fields:
-            value = actor[position]
-            if mode == TEXT and value is not None:
+        for field in fields:
+            value = actor[field.at]
+            if field.mode == TEXT and value is not None:
                 value = strings[value]
-            elif mode == TEXTS and value is not None:
-                value = tuple(map(strings.__getitem__, value))
-            found = cache.get(value)
-            row &= rows.miss(value) if found is None else found
+            elif field.mode == TEXTS and value is not None:
+                value = tuple([strings[item] for item in value])
+            found = field.cache.get(value)
+            row &= field.rows.miss(value) if found is None else found
         return row
 
     def fold(self, bits: int) -> int:
@@ -187,18 +198,18 @@ class Generation:
             ((key, rows) for key, rows in self.rows.items() if key.code == code),
             key=lambda item: -item[1].constrained.bit_count(),
         )
-        return tuple((position(key.slot), _mode(rows.kind), rows.cache, rows) for key, rows in chosen)
+        return tuple(FieldPlan(position(key.slot), _mode(rows.kind), rows) for key, rows in chosen)
 
     def _plan(self, kind: EventType, mask: int) -> CodePlan:
         fields = self._fields(kind.code, lambda slot: 5 + kind.slot_of[slot])
         named, names = 0, self.rows.get(SlotKey(kind.code, FILE_NAMES_NAME))
         if names is not None:
             named, mask = 5 + kind.slot_of[FILE_NAMES_NAME], names.row(None)
-            fields = tuple(field for field in fields if field[0] != named)
+            fields = tuple(field for field in fields if field.at != named)
         late = {5 + kind.slot_of[slot] for slot in UNCACHED if slot in kind.slot_of}
-        early = tuple(field for field in fields if field[0] not in late)
-        late_fields = tuple(field for field in fields if field[0] in late)
-        return CodePlan(mask if named or not early else None, named, early, late_fields)
+        early = tuple(field for field in fields if field.at not in late)
+        late_fields = tuple(field for field in fields if field.at in late)
+        return CodePlan(mask if named or not early else -1, named, early, late_fields)
 
 
 def _key_functions(tables: list[PolicyTable]) -> list[tuple[KeyFunction, int]]:
@@ -235,4 +246,4 @@ def _needs(tables: list[PolicyTable]) -> Needs:
     )
 
 
-assert not UNCACHED & ACTOR_FIELD_BY_NAME.keys()
+assert UNCACHED.isdisjoint(ACTOR_FIELD_BY_NAME)

@@ -7,7 +7,6 @@ from typing import Any, Final, NamedTuple
 
 from execray.errors import PeerError
 from execray.schema.catalog import EVENT_BY_NAME, LOST
-from execray.schema.records import compared
 from execray.wire.frames import Batch
 from policyd.engine.evidence import ActorCache, Resolver, lineage
 from policyd.engine.generation import TEXT, TEXTS, Generation, Needs
@@ -27,8 +26,7 @@ _EXIT: Final = EVENT_BY_NAME["exit"].code
 _MAX_OPENINGS: Final = 4096
 
 
-@compared(frozen=True, slots=True)
-class LoadReport:
+class LoadReport(NamedTuple):
     """What a load changed: policies by name, partials by number."""
 
     generation: int
@@ -39,11 +37,14 @@ class LoadReport:
     partials_retired: int
 
 
-class _Openings(NamedTuple):
+class _Openings:
     """Whom some first steps belong to, and which of their policies. reads: the slots of the actor that may not be missing."""
 
-    cohorts: tuple[tuple[Cohort, int], ...]
-    reads: tuple[int, ...]
+    __slots__ = ("cohorts", "reads")
+
+    def __init__(self, cohorts: tuple[tuple[Cohort, int], ...], reads: tuple[int, ...]) -> None:
+        self.cohorts = cohorts
+        self.reads = reads
 
 
 class Machine:
@@ -205,24 +206,27 @@ class Machine:
             bits = 0
             try:
                 if plan is not None:
-                    found = actor_rows[actor]
-                    if found is None:
-                        found = actor_rows[actor] = generation.actor_row(batch, actor)
-                    named = plan.named
+                    # What the event says comes first: it leaves nothing of most, and then nobody asks who its actor is.
+                    bits, named = plan.mask, plan.named
                     if named and row[named] is not None:
-                        bits = found & generation.named_row(code, row[named], strings)
-                    else:
-                        bits = found if plan.mask is None else found & plan.mask
-                    for at, mode, cache, rows in plan.fields:
-                        value = row[at]
-                        if mode == TEXT and value is not None:
+                        bits = generation.named_row(code, row[named], strings)
+                    for field in plan.fields:
+                        value = row[field.at]
+                        if field.mode == TEXT and value is not None:
                             value = strings[value]
-                        elif mode == TEXTS and value is not None:
+                        elif field.mode == TEXTS and value is not None:
                             value = tuple([strings[item] for item in value])
-                        known = cache.get(value)
-                        bits &= rows.miss(value) if known is None else known
+                        known = field.cache.get(value)
+                        if known is None:
+                            known = field.rows.miss(value)
+                        bits = known if bits < 0 else bits & known
                         if not bits:
                             break
+                    else:
+                        found = actor_rows[actor]
+                        if found is None:
+                            found = actor_rows[actor] = generation.actor_row(batch, actor)
+                        bits &= found
                 elif code == LOST:
                     outputs.append(self._loss(row, batch.first_id + position))
                     continue
@@ -258,8 +262,9 @@ class Machine:
                             awaited |= waiting.mask & steps
                 fire = bits & awaited
                 if fire and plan is not None:
-                    for at, _, _, rows in plan.late_fields:
-                        fire &= rows.row(None if row[at] is None else strings[row[at]])
+                    for field in plan.late_fields:
+                        text = row[field.at]
+                        fire &= field.rows.row(None if text is None else strings[text])
                 if not fire:
                     continue
                 sighting = resolver.sight(position)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from execray.schema.event import Event
@@ -22,7 +21,6 @@ class Keyed(NamedTuple):
     scope: Scope | None
 
 
-@dataclass(slots=True)
 class Moment:
     """An event, and what it can touch.
 
@@ -31,19 +29,28 @@ class Moment:
     what it begins.
     """
 
-    sighting: Sighting
-    now_ns: int
-    generation: int
-    losses: int
-    scope: Scope | None
-    trees: list[Scope]
-    keyed: list[Keyed]
-    event: Event = field(init=False)
-    weight: int = field(init=False)
-    owner: Owner = field(init=False)
+    __slots__ = ("event", "generation", "keyed", "losses", "now_ns", "owner", "scope", "sighting", "trees", "weight")
 
-    def __post_init__(self) -> None:
-        self.event, self.weight, self.owner = self.sighting.event, self.sighting.weight, self.sighting.known.owner
+    def __init__(
+        self,
+        sighting: Sighting,
+        now_ns: int,
+        generation: int,
+        losses: int,
+        scope: Scope | None,
+        trees: list[Scope],
+        keyed: list[Keyed],
+    ) -> None:
+        self.sighting = sighting
+        self.now_ns = now_ns
+        self.generation = generation
+        self.losses = losses
+        self.scope = scope
+        self.trees = trees
+        self.keyed = keyed
+        self.event: Event = sighting.event
+        self.weight: int = sighting.weight
+        self.owner: Owner = sighting.known.owner
 
     def reach(self, table: PolicyTable, fired: int) -> list[tuple[Scope, int]]:
         """Returns where partials of a policy may be that the event can touch, and by which of the fired steps."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from execray.schema.event import Event
-from execray.schema.records import compared
 from policyd.engine.evidence import WEIGHT_BYTES, text_bytes
 from policyd.engine.keys import Key
 from policyd.engine.rows import CACHE_ENTRIES
-from policyd.engine.shares import Owner, Shares
+from policyd.engine.shares import Held, Owner, Shares
 from policyd.engine.table import PolicyTable
 from policyd.engine.tally import Counted, Tally
 
@@ -25,8 +24,7 @@ def key_weight(key: Key) -> int:
     return 1 + text_bytes(key) // WEIGHT_BYTES
 
 
-@compared(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Bounds for all policies together."""
 
     max_partials: int = 20_000
@@ -36,14 +34,19 @@ class Limits:
     row_entries: int = CACHE_ENTRIES  # values remembered per slot
 
 
-@compared(frozen=True, slots=True)
 class Trace:
-    """The evidence for one step of a partial: what met it, and what repeated it."""
+    """The evidence for one step of a partial: what met it, and what repeated it.
 
-    step: int
-    events: tuple[Event, ...]
-    count: int
-    event: Event | None  # that met it, of a count the last; None: so far only repeats
+    event: the one that met it, of a count the last; None: so far there are only repeats.
+    """
+
+    __slots__ = ("count", "event", "events", "step")
+
+    def __init__(self, step: int, events: tuple[Event, ...], count: int, event: Event | None) -> None:
+        self.step = step
+        self.events = events
+        self.count = count
+        self.event = event
 
     @property
     def bound(self) -> Event | None:
@@ -83,14 +86,13 @@ class PolicyRun:
         self._evicted = number
 
 
-class Partial:
+class Partial(Held):
     """One run of a policy under one key. Times are the engine's clock, not the events' own.
 
     evidence: what its key and its trail weigh. weight: what the store counts it for, which is set there.
     """
 
     __slots__ = (
-        "begun",
         "deadline_ns",
         "doubtful",
         "evicted_before",
@@ -100,40 +102,31 @@ class Partial:
         "key",
         "last_ns",
         "losses_before",
-        "owner",
         "run",
         "source",
         "started_ns",
         "state",
         "tallies",
         "trail",
-        "weight",
     )
 
     def __init__(self, run: PolicyRun, key: Key, owner: Owner, now_ns: int, begun: int, losses: int) -> None:
+        super().__init__(owner, begun)
         self.run = run
         self.key = key
-        self.owner = owner
         self.state = 0
         self.started_ns = now_ns
         self.last_ns = now_ns
-        self.begun = begun
         self.exit_ns = NEVER
         self.deadline_ns = NEVER
         self.heap_index = -1
         self.evidence = key_weight(key)
-        self.weight = 0
         self.trail: list[Trace] = []
         self.tallies: dict[int, Tally] | None = None
         self.losses_before = losses
         self.evicted_before = run.evicted
         self.doubtful = False
         self.source: Start | None = None  # which it is one of, while it has no place of its own
-
-    @property
-    def number(self) -> int:
-        """In the order of all that began."""
-        return self.begun
 
     @property
     def bindings(self) -> dict[str, Event]:
@@ -155,7 +148,7 @@ class Partial:
 
     def copy(self) -> Partial:
         """Returns another one, with the same evidence and in no place. Its tallies are this one's own, to be read only."""
-        twin = Partial(self.run, self.key, self.owner, self.started_ns, self.begun, self.losses_before)
+        twin = Partial(self.run, self.key, self.owner, self.started_ns, self.number, self.losses_before)
         twin.state, twin.last_ns, twin.exit_ns, twin.evidence = self.state, self.last_ns, self.exit_ns, self.evidence
         twin.trail, twin.tallies = list(self.trail), self.tallies
         twin.evicted_before, twin.doubtful = self.evicted_before, self.doubtful

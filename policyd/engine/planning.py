@@ -7,7 +7,6 @@ from typing import Final, NamedTuple, TypeAlias
 
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, HEAD_FIELD_BY_NAME, EventType
 from execray.schema.event import creator_field
-from execray.schema.records import compared
 from policyd.engine.conditions import ANCESTOR, FALSE, TRUE, Condition, condition, conjuncts, fields_of, without
 from policyd.engine.rows import Demand, demand_of
 from policyd.program import And, Expr, FieldRef, Not, Op, Or, Quantified, Test
@@ -61,8 +60,7 @@ def is_missing(ref: FieldRef, kind: EventType) -> bool:
     return of_creator is None or of_creator[1] not in ACTOR_FIELD_BY_NAME
 
 
-@compared(frozen=True, slots=True)
-class StepPlan:
+class StepPlan(NamedTuple):
     """How one step is tested on one kind of event.
 
     ways: it may be met in any of these; of none, it can't. residual: what is to be tested besides. narrowed: for this kind of

@@ -101,6 +101,7 @@ class _Level:
 
     needing: int = 0
     needs: dict[int, int] = field(default_factory=dict)  # atom -> the bits that it satisfies
+    free: int = 0  # the bits that need none
 
 
 class SlotRows:
@@ -159,6 +160,8 @@ class SlotRows:
     def build(self, ones: int) -> None:
         """Makes the rows ready; ones has the bit of every step."""
         self._ones = ones
+        for level in self._levels:
+            level.free = ones & ~level.needing
         self._compiled = [(self._formula(expr), bits) for expr, bits in self._formulas.items()]
         for view in self._views.values():
             view.build(self._effect)
@@ -242,13 +245,14 @@ class SlotRows:
     def _combined(self, effects: list[Effect]) -> int:
         row, barred = self._ones, 0
         for at, level in enumerate(self._levels):
-            needed = self._ones & ~level.needing
+            needed = level.free
             for effect in effects:
                 needed |= effect.needed[at]
             row &= needed
         for effect in effects:
             barred |= effect.barred
-        row &= ~barred
+        if barred:
+            row &= ~barred
         if self._compiled:
             true = {atom for effect in effects for atom in effect.atoms}
             for holds, bits in self._compiled:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from execray.schema.event import Event
 from policyd.engine.conditions import Bindings, read
@@ -27,24 +27,32 @@ Candidates: TypeAlias = "list[tuple[Partial, int]]"
 CountedAt: TypeAlias = "list[tuple[Key, int]]"
 
 
-class Move(NamedTuple):
+class Move:
     """What an event does to a partial. exemption: it would complete a match, but for this. doubtful: that one can't be judged."""
 
-    partial: Partial
-    transition: Transition
-    exemption: Exemption | None
-    doubtful: bool
+    __slots__ = ("doubtful", "exemption", "partial", "transition")
+
+    def __init__(
+        self, partial: Partial, transition: Transition, exemption: Exemption | None = None, doubtful: bool = False
+    ) -> None:
+        self.partial = partial
+        self.transition = transition
+        self.exemption = exemption
+        self.doubtful = doubtful
 
 
-class Taken(NamedTuple):
+class Taken:
     """What the event was to partials that were there.
 
     decided: the first steps whose counts it completed. repeated: those to which it was one more of a repeated step.
     """
 
-    counted: CountedAt
-    decided: set[int]
-    repeated: set[Partial]
+    __slots__ = ("counted", "decided", "repeated")
+
+    def __init__(self, counted: CountedAt, decided: set[int], repeated: set[Partial]) -> None:
+        self.counted = counted
+        self.decided = decided
+        self.repeated = repeated
 
 
 class Sequencer:
@@ -152,10 +160,11 @@ class Sequencer:
     def _apply(self, moves: list[Move], moment: Moment, outputs: list[Output]) -> None:
         # All of them leave before the first arrives: what arrives then replaces only what stays.
         arriving = [self._leave(move) for move in moves]
-        for partial, (origin, transition, exemption, doubtful) in zip(arriving, moves, strict=True):
-            partial.doubtful |= doubtful
-            if exemption is not None:
-                self._except(partial, transition, exemption, moment, outputs)
+        for partial, move in zip(arriving, moves, strict=True):
+            origin, transition = move.partial, move.transition
+            partial.doubtful |= move.doubtful
+            if move.exemption is not None:
+                self._except(partial, transition, move.exemption, moment, outputs)
                 continue
             self.advanced += 1
             self._meet(partial, transition, moment, outputs)
@@ -265,7 +274,7 @@ def _waiting(run: PolicyRun, reach: list[tuple[Scope, int]]) -> Iterable[tuple[i
     one_of_all = table.policy.key is KeyKind.TREE and not table.copies
     for state in sorted(found, key=table.rank):
         if one_of_all:
-            yield state, sorted(found[state], key=lambda candidate: -candidate[0].begun)
+            yield state, sorted(found[state], key=lambda candidate: -candidate[0].number)
         else:
             for candidate in found[state]:
                 yield state, [candidate]
@@ -302,7 +311,7 @@ def _is_taken_before(table: PolicyTable, state: int, fired: int, moment: Moment,
 def _move(partial: Partial, transition: Transition, event: Event) -> Move:
     table = partial.run.table
     if not table.policy.exemptions or not table.policy.states[transition.target].accepting:
-        return Move(partial, transition, None, False)
+        return Move(partial, transition)
     bindings = partial.bindings
     alias = table.policy.steps[transition.step].alias
     if alias is not None:

@@ -6,7 +6,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from itertools import islice
-from typing import Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 #: The container in which processes are; outside of any, their cgroup.
 Group: TypeAlias = int | bytes
@@ -26,19 +26,18 @@ _PART: Final = 8
 _MAX_CHANGED: Final = 1024
 
 
-class Held(Protocol):
-    """What is counted. Neither owner nor weight may change while it is held."""
+class Held:
+    """What is counted. Neither owner nor weight may change while it is held.
 
-    @property
-    def owner(self) -> Owner: ...
+    number: in the order of all that began; another one than before where it has been renewed.
+    """
 
-    @property
-    def weight(self) -> int: ...
+    __slots__ = ("number", "owner", "weight")
 
-    @property
-    def number(self) -> int:
-        """Another one than before where it has been renewed."""
-        ...
+    def __init__(self, owner: Owner, number: int) -> None:
+        self.owner = owner
+        self.number = number
+        self.weight = 0
 
 
 H = TypeVar("H", bound=Held)

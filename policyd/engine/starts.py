@@ -18,7 +18,7 @@ from policyd.engine.evidence import Sighting
 from policyd.engine.heap import NOWHERE
 from policyd.engine.keys import Key, KeyFunction
 from policyd.engine.partials import NEVER, Partial, PolicyRun, key_weight
-from policyd.engine.shares import Shares
+from policyd.engine.shares import Held, Shares
 from policyd.program import KeyKind
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Begun:
         self.doubtful = doubtful
 
 
-class Start:
+class Start(Held):
     """What waits behind the first step of a cohort's policies, under one key. evictions: how many there had been."""
 
     __slots__ = (
@@ -59,26 +59,23 @@ class Start:
         "key",
         "key_weight",
         "members",
-        "owner",
-        "weight",
     )
 
     def __init__(self, cohort: Cohort, key: Key, begun: Begun) -> None:
+        super().__init__(begun.owner, begun.number)
         self.cohort = cohort
         self.key = key
         self.key_weight = key_weight(key)
         self.begun = begun
         self.members = 0
-        self.owner = begun.owner
-        self.weight = 0
         self.evictions = 0
         self.exit_ns = NEVER
         self.agenda_ns = NOWHERE
 
-    @property
-    def number(self) -> int:
-        """That of the event which began it."""
-        return self.begun.number
+    def renew(self, begun: Begun, evictions: int) -> None:
+        """Another event takes the place of the one that began it."""
+        self.begun, self.number = begun, begun.number
+        self.exit_ns, self.evictions = NEVER, evictions
 
     @property
     def deadline_ns(self) -> int:

@@ -111,7 +111,8 @@ class Store(Waiting):
                 continue
             # The common case where a first step is met over and over; what is awaited here stays as it is.
             self.replaced += members.bit_count()
-            before, start.begun, start.exit_ns, start.evictions = start.begun, begun, NEVER, self.evicted
+            before = start.begun
+            start.renew(begun, self.evicted)
             if before.weight != weight or before.owner != owner:
                 self._reweigh(start, members)
                 self._keep_pool()
@@ -131,7 +132,7 @@ class Store(Waiting):
             self._displace(scope, cohort, members)
         older = start.members
         self.replaced += older.bit_count()
-        start.begun, start.exit_ns, start.evictions = begun, NEVER, self.evicted
+        start.renew(begun, self.evicted)
         self._reweigh(start, members)
         self._fill(scope, start, older)
         if cohort.count + cohort.own > cohort.limit:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
-from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF
 from execray.schema.event import Event, creator_field
@@ -34,16 +32,77 @@ class Plain(NamedTuple):
     opening: Opening
 
 
+#: Of a table: one that lies elsewhere takes them over.
+_ATTRIBUTES: Final = (
+    "_doubts_of_start",
+    "_exemptions",
+    "_handlers",
+    "_judged",
+    "_keys",
+    "asks",
+    "awaits",
+    "base",
+    "before",
+    "bits",
+    "codes",
+    "copies",
+    "count_windows",
+    "counting",
+    "first",
+    "goes_on",
+    "numbers",
+    "paths_by_file",
+    "plain",
+    "plans",
+    "policy",
+    "reads_content",
+    "refers",
+    "reports_step",
+    "states",
+    "step_windows",
+    "until_steps",
+    "untils",
+    "width",
+)
+
+
 class PolicyTable:
     """A policy with its bits in one generation. Immutable."""
 
-    def __init__(self, policy: CompiledPolicy, base: int) -> None:
-        """base: the number of the policy's first bit; its steps have the bits from there on."""
-        self.policy = policy
+    __slots__ = _ATTRIBUTES
+
+    policy: CompiledPolicy
+    base: int
+    bits: int
+    first: int
+    awaits: tuple[int, ...]
+
+    def __init__(self, policy: CompiledPolicy, base: int, other: PolicyTable | None = None) -> None:
+        """base: the number of the policy's first bit; its steps have the bits from there on.
+
+        other: a table of the same policy, of which all is taken over that doesn't depend on that.
+        """
+        if other is None:
+            self._read(policy)
+        else:
+            for name in _ATTRIBUTES:
+                setattr(self, name, getattr(other, name))
+        shift = base - self.base
         self.base = base
+        self.bits, self.first = _moved(self.bits, shift), _moved(self.first, shift)
+        self.awaits = tuple([_moved(mask, shift) for mask in self.awaits])
+
+    def at(self, base: int) -> PolicyTable:
+        """Returns the same table with its bits elsewhere. Most of a table is costly to make, and doesn't depend on that."""
+        return self if base == self.base else PolicyTable(self.policy, base, self)
+
+    def _read(self, policy: CompiledPolicy) -> None:
+        # All of a policy, with its bits from 0 on.
+        self.policy = policy
+        self.base = 0
         self.width = len(policy.steps)
-        self.bits = ((1 << self.width) - 1) << base
-        self.first = _mask(t.step for t in policy.states[0].transitions) << base
+        self.bits = (1 << self.width) - 1
+        self.first = _mask(t.step for t in policy.states[0].transitions)
         #: The places, and behind them one for each count that the policy may begin with: before it is reached, no step is met.
         self.states, self.counting = _with_counting(policy)
         #: By place: of a count at the start, the alternatives that stand before it in the text.
@@ -51,7 +110,7 @@ class PolicyTable:
         #: By place: the `until` steps that end what waits there.
         self.untils = tuple(_untils(policy, state) for state in range(len(self.states)))
         self.until_steps = _mask(until.step for until in policy.untils)
-        self.awaits = tuple(self._awaits(state) << base for state in range(len(self.states)))
+        self.awaits = tuple(self._awaits(state) for state in range(len(self.states)))
         self.step_windows = tuple(_step_window(policy, state) for state in self.states)
         self.count_windows = tuple(_count_window(policy, step) for step in range(len(policy.steps)))
         self.plans = {
@@ -77,6 +136,7 @@ class PolicyTable:
         )
         #: None where more than the event decides whether, or where, a sequence begins.
         self.plain = _plain(policy, self)
+        self._doubts_of_start: tuple[bool, tuple[int, ...]] | None = None
         self._exemptions = tuple((exemption, Judged(exemption.condition)) for exemption in policy.exemptions)
         self._handlers = tuple(Judged(h.condition) for h in policy.handlers if h.condition is not None)
         #: What the policy needs of the sensor: kinds of event, calls that are `syscall`, paths of files, and content.
@@ -85,23 +145,18 @@ class PolicyTable:
         self.paths_by_file = policy.paths_by_file
         self.reads_content = _reads_content(policy)
 
-    def at(self, base: int) -> PolicyTable:
-        """Returns the same table with its bits elsewhere. Most of a table is costly to make, and doesn't depend on that."""
-        if base == self.base:
-            return self
-        moved = copy.copy(self)
-        moved.base = base
-        moved.bits, moved.first = self.bits >> self.base << base, self.first >> self.base << base
-        moved.awaits = tuple(mask >> self.base << base for mask in self.awaits)
-        return moved
-
     def rank(self, state: int) -> int:
         """Orders the places from the last to the first; counts towards a first step stand at the start, in text order."""
         return -state if state < len(self.policy.states) else state
 
-    @cached_property
+    @property
     def doubts_of_start(self) -> tuple[bool, tuple[int, ...]]:
         """Returns what `Cohort.plain` and `Cohort.reads` say of the plain start, which there must be."""
+        if self._doubts_of_start is None:
+            self._doubts_of_start = self._find_doubts()
+        return self._doubts_of_start
+
+    def _find_doubts(self) -> tuple[bool, tuple[int, ...]]:
         assert self.plain is not None
         step = self.plain.step
         refs = {*fields_of(self.policy.steps[step].condition), *self._keys[step]}
@@ -195,6 +250,10 @@ def _goes_on(policy: CompiledPolicy) -> bool:
     if len(transitions) != 1 or not policy.states[transitions[0].target].accepting:
         return False
     return policy.steps[transitions[0].step].times is not None
+
+
+def _moved(bits: int, shift: int) -> int:
+    return bits << shift if shift >= 0 else bits >> -shift
 
 
 def _mask(steps: Iterable[int]) -> int:

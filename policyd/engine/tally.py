@@ -8,23 +8,20 @@ from collections.abc import Hashable
 from typing import Final, NamedTuple, Protocol
 
 from execray.schema.event import Event, Value
-from execray.schema.records import compared
 from policyd.engine.keys import compact
 from policyd.program import Times
 
 _NUMBER_BITS: Final = 40
 
 
-@compared(frozen=True, slots=True)
-class Gaps:
+class Gaps(NamedTuple):
     """How many losses and evictions there had been at some moment."""
 
     losses: int
     evicted: int
 
 
-@compared(frozen=True, slots=True)
-class Counted:
+class Counted(NamedTuple):
     """An event to be counted."""
 
     event: Event

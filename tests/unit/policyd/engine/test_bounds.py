@@ -16,7 +16,7 @@ from policyd.engine.machine import Machine
 from policyd.engine.outputs import Match, SensorLoss
 from policyd.engine.partials import Limits
 from policyd.engine.rows import SlotRows, demand_of
-from policyd.engine.shares import Owner, Ranking, Shares
+from policyd.engine.shares import Held, Owner, Ranking, Shares
 from policyd.program import KeyKind, Op
 from tests.support.playbook import Play
 from tests.support.programs import chain, eq, policy, ref, step, test
@@ -214,16 +214,10 @@ def test_chain_of_parents_that_is_a_circle_is_refused() -> None:
     assert isinstance(loss, SensorLoss)
 
 
-_NOBODY = Owner(0, 0)
-
-
 @dataclass(eq=False)
 class _Item:
     deadline_ns: int
-    owner: Owner = _NOBODY
-    weight: int = 1
     heap_index: int = -1
-    number: int = 0
 
 
 @given(
@@ -267,15 +261,15 @@ _OWNERS = st.builds(Owner, st.integers(0, 3), st.sampled_from([1, 2, b"box"]))
     )
 )
 def test_shares_name_the_longest_held_entry_of_who_holds_most(actions: list[tuple[str, Owner, int]]) -> None:
-    shares: Shares[_Item] = Shares()
-    live: list[_Item] = []
+    shares: Shares[Held] = Shares()
+    live: list[Held] = []
     for action, owner, weight in actions:
         if action == "add" or not live:
-            live.append(_Item(0, owner, weight))
+            live.append(_held(owner, weight))
             shares.add(live[-1])
         elif action == "replace":
             old = live.pop(weight % len(live))
-            live.append(_Item(0, owner, weight))
+            live.append(_held(owner, weight))
             shares.replace(old, live[-1])
         elif action == "remove":
             shares.remove(live.pop(weight % len(live)))
@@ -288,7 +282,13 @@ def test_shares_name_the_longest_held_entry_of_who_holds_most(actions: list[tupl
         assert (shares.count, shares.weight) == (len(live), sum(item.weight for item in live))
 
 
-def _heaviest(live: list[_Item]) -> set[Owner]:
+def _held(owner: Owner, weight: int) -> Held:
+    held = Held(owner, 0)
+    held.weight = weight
+    return held
+
+
+def _heaviest(live: list[Held]) -> set[Owner]:
     """Those from whom it is right to take: of the heaviest user its heaviest group, or the other way round."""
 
     def held(**wanted: object) -> int:
