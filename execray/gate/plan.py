@@ -42,7 +42,7 @@ class Input(enum.IntEnum):
     UID = 2  # of the acting thread
     EUID = 3
     FLAGS = 4  # of open, as passed
-    MODE = 5  # of open, as passed
+    MODE = 5  # of open, as passed; of chmod
     FAMILY = 6  # of sockets; unknown where nothing is told of one
     PORT = 7  # the destination's of connect and sendto, where the family has ports
     REQUEST = 8  # ptrace: the request; kill: the signal

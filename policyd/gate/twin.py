@@ -46,6 +46,8 @@ class Gate:
         return passes or event.actor.id in self._ended  # what an io_uring completes while its process ends
 
 
+#: Of a path that begins at a mount in nobody's tree all components are known, and the engine goes by these.
+_UNSURE: Final = PATH_UNSURE & ~Flag.PATH_DETACHED
 _EXIT: Final = EVENT_BY_NAME["exit"].code
 
 
@@ -68,7 +70,7 @@ def facts_of(event: Event) -> Facts:
 def path_of(event: Event) -> tuple[PathState, bytes]:
     """Returns what the kernel knew of an event's path: of a file that is open only, and only where the walk was whole."""
     by_name = event.type.name not in ("open", "create") and event.type.by_name.get("rawpath") is not None
-    if not is_gated(event.type.code) or not has_path(event.type.code) or by_name or event.flags & PATH_UNSURE:
+    if not is_gated(event.type.code) or not has_path(event.type.code) or by_name or event.flags & _UNSURE:
         return PathState.UNKNOWN, b""
     value = event.get("path")
     if value is None:

@@ -21,6 +21,7 @@ ALWAYS: Final = frozenset(EVENT_BY_NAME[name].code for name in ("exec", "fork", 
 _INPUTS: Final = {
     "open": {"flags": Input.FLAGS, "mode": Input.MODE, "created": Input.CREATED},
     "create": {"flags": Input.FLAGS, "mode": Input.MODE},
+    "chmod": {"mode": Input.MODE},
     "connect": {"family": Input.FAMILY, "dst.port": Input.PORT},
     "sendto": {"family": Input.FAMILY, "dst.port": Input.PORT},
     "bind": {"family": Input.FAMILY},

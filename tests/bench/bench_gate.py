@@ -4,7 +4,8 @@
 
 By the plan and its twin in Python, on the recording of ordinary work; what the kernel takes for a decision is in `overhead`.
 `sent` counts the events that pass; `could` those that could meet some step, whatever has begun; `begun` those that meet a step
-which is awaited from the start. Exec, fork and exit are left out: they always pass.
+which is awaited from the start; `needed` those that the engine, fed with all, met an awaited step with: a gate may send no fewer.
+Exec, fork and exit are left out: they always pass.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any, Final
 from execray.eventfile import EventReader, open_events
 from execray.gate.verdict import candidates
 from execray.schema.catalog import LOST
-from execray.schema.event import Event
+from execray.wire.frames import Batch
 from policyd.compiler import compile_set
+from policyd.engine.machine import Machine
 from policyd.engine.table import PolicyTable
 from policyd.gate.plan import build_plan
 from policyd.gate.twin import Gate, facts_of
@@ -30,6 +32,7 @@ from tests.bench.engine.policies import policies
 
 RECORDING: Final = Path("tests/data/ordinary/work.jsonl.zst")
 SIZES: Final = (1, 100, 1000)
+COUNTED: Final = ("all", "sent", "could", "begun", "needed")
 
 
 def run() -> dict[str, Any]:
@@ -40,9 +43,9 @@ def run() -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """Returns the figures for people."""
-    lines = [f"{'event':>12} {'events':>8} {'sent':>8} {'could':>8} {'begun':>8}"]
+    lines = [f"{'event':>12} {'events':>8} {'sent':>8} {'could':>8} {'begun':>8} {'needed':>8}"]
     lines += [
-        f"{name:>12} {row['all']:>8,} {row['sent']:>8,} {row['could']:>8,} {row['begun']:>8,}"
+        f"{name:>12} {row['all']:>8,} {row['sent']:>8,} {row['could']:>8,} {row['begun']:>8,} {row['needed']:>8,}"
         for name, row in result["ordinary"].items()
     ]
     lines.append(f"\n{'policies':>12} {'ms':>8} {'bytes':>8} {'rows':>8} {'keys':>8}")
@@ -54,27 +57,32 @@ def table(result: dict[str, Any]) -> str:
 def _worth(loaded: tuple[CompiledPolicy, ...]) -> dict[str, dict[str, int]]:
     plan = build_plan([PolicyTable(policy, 0) for policy in loaded]).plan
     first, counts = plan.rows[plan.first], Counter[tuple[str, str]]()
-    gate = Gate(plan)
+    gate, engine = Gate(plan), Machine()
     gate.memory.settle({})
-    for event in _events():
+    engine.load(loaded, 1)
+    for batch in _events():
+        event, before = batch.event(0), engine.stats()["fired"]
+        engine.feed(batch)
+        if event.type.code in ALWAYS:
+            continue
         found, sent = candidates(plan, facts_of(event)), gate.passes(event)
         for name in (event.type.name, "together"):
             counts[name, "all"] += 1
             counts[name, "sent"] += sent
             counts[name, "could"] += found is None or found != 0
             counts[name, "begun"] += found is None or found & first != 0
+            counts[name, "needed"] += engine.stats()["fired"] - before
     names = dict.fromkeys(name for name, _ in counts if name != "together")
-    return {
-        name: {what: counts[name, what] for what in ("all", "sent", "could", "begun")} for name in (*names, "together")
-    }
+    return {name: {what: counts[name, what] for what in COUNTED} for name in (*names, "together")}
 
 
-def _events() -> Iterator[Event]:
+def _events() -> Iterator[Batch]:
+    """Yields the events of the recording, each in a batch of its own."""
     with open_events(RECORDING) as lines:
         for batch in EventReader(lines, RECORDING.name).batches():
-            yield from (
-                batch.event(at) for at, row in enumerate(batch.events) if row[0] != LOST and row[0] not in ALWAYS
-            )
+            for at, row in enumerate(batch.events):
+                if row[0] != LOST:
+                    yield Batch(batch.seq, batch.first_id + at, batch.strings, batch.actors, (row,))
 
 
 def _cost(loaded: list[CompiledPolicy]) -> dict[str, int]:

@@ -221,6 +221,34 @@ def test_flags_are_tested_by_their_bits(gated: Live, tmp_path: Path) -> None:
     assert [event.get("created") for event in run.of("open")] == [True]
 
 
+def test_new_permissions_are_tested_by_their_bits_however_they_are_set(gated: Live, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    forms = ("90, name, {0}", "91, file, {0}", "268, -100, name, {0}", "452, -100, name, {0}, 0")
+    calls = [f"syscall({form.format(mode)})" for form in forms for mode in ("0o644", "0o1755", "0o100600")]
+    code = f"name = buf(sys.argv[1].encode()); file = os.open(sys.argv[1], 0); {'; '.join(calls)}"
+    load(gated, number_plan("chmod", Input.MODE, NumberKind.BITS, (0o111,), (0, 1)), ["chmod"])
+    executable = gated.python(code, tmp_path / "f").of("chmod")
+    load(gated, number_plan("chmod", Input.MODE, NumberKind.RANGES, (0o600, 0o601), (0, 1, 0)), ["chmod"])
+    private = gated.python(code, tmp_path / "f").of("chmod")
+    assert [event.get("mode") for event in (*executable, *private)] == [0o1755] * 4 + [0o600] * 4
+
+
+def test_a_path_in_a_mount_of_nobodys_tree_is_tested(gated: Live, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    for name in ("hit", "miss"):
+        (tmp_path / "real" / name).write_text("x")
+    code = """
+        assert syscall(272, 0x00020000) == 0  # unshare(CLONE_NEWNS)
+        tree = syscall(428, -100, buf(sys.argv[1].encode()), 1)  # open_tree(OPEN_TREE_CLONE)
+        assert tree >= 0
+        for name in (b"hit", b"miss"):
+            os.close(syscall(257, tree, buf(name), 0, 0))
+    """
+    load(gated, plan_of(key=leaf_key(b"hit")))
+    (event,) = gated.python(code, tmp_path / "real").of("open")
+    assert event.get("path") == b"/hit" and Flag.PATH_DETACHED in event.flags
+
+
 def test_results_are_signed(gated: Live, tmp_path: Path) -> None:
     load(gated, number_plan("open", Input.RET, NumberKind.RANGES, (0,), (1, 0)))
     run = gated.python(f"open('/dev/null').close(); syscall(257, -100, buf(b'{tmp_path}/none'), 0, 0)")

@@ -8,14 +8,17 @@
 
 #define ER_GATE_HALF	 0xff /* of er_config::gate: the plan in use; 0: none, everything passes */
 #define ER_FMODE_CREATED 0x100000
-#define ER_O_TMPFILE	 020000000
-#define ER_AF_INET	 2
-#define ER_AF_INET6	 10
-#define ER_S_IFMT	 0170000
-#define ER_S_IFIFO	 0010000
-#define ER_S_IFSOCK	 0140000
-#define ER_PF_EXITING	 0x00000004
-#define ER_RESTARTS	 (-516) /* -516 to -512: the kernel's own "restart this call", which the caller never sees */
+/* Of a path that begins at a mount in nobody's tree all components are known, and policyd's engine goes by these. */
+#define ER_GATE_UNSURE (ER_F_PATH_TRUNCATED | ER_F_PATH_TORN)
+#define ER_O_TMPFILE   020000000
+#define ER_AF_INET     2
+#define ER_AF_INET6    10
+#define ER_S_IFMT      0170000
+#define ER_S_IALLUGO   07777
+#define ER_S_IFIFO     0010000
+#define ER_S_IFSOCK    0140000
+#define ER_PF_EXITING  0x00000004
+#define ER_RESTARTS    (-516) /* -516 to -512: the kernel's own "restart this call", which the caller never sees */
 
 /* Hashes the names of the path that was walked just now, before another walk takes their place. */
 __noinline int er_gate_note(void)
@@ -78,6 +81,7 @@ static __always_inline void er_gate_fields(struct er_scratch *scratch, struct er
 	struct er_file *file = &scratch->record.file;
 	struct er_connect *connect = &scratch->record.connect;
 	struct er_setuid *setuid = &scratch->record.setuid;
+	struct er_plain *plain = &scratch->record.plain;
 
 	switch (work->event) {
 	case ER_EVENT_OPEN:
@@ -102,6 +106,10 @@ static __always_inline void er_gate_fields(struct er_scratch *scratch, struct er
 		break;
 	case ER_EVENT_PTRACE:
 	case ER_EVENT_KILL: er_gate_put(work, ER_GATE_REQUEST, scratch->record.ptrace.request); break;
+	case ER_EVENT_CHMOD: /* behind the name, or else behind the descriptor */
+		er_gate_put(work, ER_GATE_MODE,
+			    (scratch->call.shape.name == 2 ? plain->arg2 : plain->arg1) & ER_S_IALLUGO);
+		break;
 	case ER_EVENT_SETUID:
 		if (setuid->call == ER_CALL_SETFSUID) /* it has neither */
 			break;
@@ -146,7 +154,7 @@ static __always_inline enum er_gate_path er_gate_path(const struct er_scratch *s
 	bool file = er_is_of_file(call);
 	__u16 kind = (file ? scratch->record.file.i_mode : scratch->record.plain.i_mode) & ER_S_IFMT;
 
-	if (scratch->record.exec.hdr.flags & ER_F_PATH_UNSURE)
+	if (scratch->record.exec.hdr.flags & ER_GATE_UNSURE)
 		return ER_GATE_UNKNOWN;
 	/* a name that can't be read leaves it open what it was of; of a write's file nobody knows then */
 	if (file && !scratch->record.file.ino)
