@@ -6,154 +6,45 @@ then one store makes it the one in use, between two events.
 
 from __future__ import annotations
 
-import errno
 import struct
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from execray.errors import PeerError
 from execray.gate.encoding import digest_of, encode_plan
-from execray.gate.memory import FOR_EVER, until_ns, waits_for, with_any
-from execray.gate.plan import ROW_ALL, CodeTest, GatePlan, Input, NumberTest
-from execray.gate.verdict import named_row, words
+from execray.gate.memory import FOR_EVER, until_ns, waits_for
+from execray.gate.plan import GatePlan
 from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME
 from execray.schema.layout import (
-    ER_GATE_BLOOM,
-    ER_GATE_BUCKET,
-    ER_GATE_BUCKETS,
     ER_GATE_CELLS,
     ER_GATE_CODES,
-    ER_GATE_FILE_ROW,
-    ER_GATE_FILES,
     ER_GATE_HALVES,
-    ER_GATE_INPUT,
     ER_GATE_KEYS,
-    ER_GATE_NUMBERS,
     ER_GATE_OWN,
     ER_GATE_ROWS,
     ER_GATE_SHADOW,
     ER_GATE_SLOTS,
-    ER_GATE_WAITS,
     ER_GATE_WORDS,
     GATE_AT,
     GATE_BYTES,
     GATE_CELL,
     GATE_CELL_KEY,
-    GATE_CODE,
-    GATE_FILE,
-    GATE_NUMBER,
-    GATE_ROW,
     GATE_WORK_AT,
     GATE_WORK_BYTES,
 )
 from tracerd import bpf
 from tracerd.bpf import Map, MapType
-from tracerd.names import Names
+from tracerd.gate_files import GateFiles
+from tracerd.gate_table import every_slot, table_of
 
-_EVERY_CODE: Final = (1 << ER_GATE_CODES) - 1
 #: What such a call leaves behind is kept although its event is dropped, so each is looked at.
 _SETUID: Final = EVENT_BY_NAME["setuid"].code
-_COMM: Final = 1 << ER_GATE_INPUT["ER_GATE_COMM"]
-_FILE: Final = 1 << ER_GATE_INPUT["ER_GATE_FILE"]
-_ACTOR: Final = frozenset({Input.UID, Input.EUID})
 _ALWAYS: Final = frozenset({"exec", "fork", "exit", "cred_change"})
 #: Cells that are taken out at once: what waits meanwhile is the ring.
 _SWEPT: Final = 512
-_BUCKET_SHIFT: Final = 64 - (ER_GATE_BUCKETS - 1).bit_length()
-#: The value of er_gate_files.
-_ROWS: Final = struct.Struct(f"<{ER_GATE_HALVES}H")
-_BLOOM_SHIFT: Final = 64 - (ER_GATE_BLOOM - 1).bit_length()
-
-
-def table_of(plan: GatePlan, generation: int, now_ns: int) -> bytes:
-    """Returns the plan as `struct er_gate`, up to the last row that it has.
-
-    now_ns: before when all that can have begun is taken to have begun now.
-    """
-    rows = GATE_AT["row"][0]
-    out = bytearray(rows + len(plan.rows) * GATE_ROW.size)
-    _put(out, "generation", struct.pack("<Q", generation))
-    keys = sorted(plan.keys.items())
-    buckets = Counter(key >> _BUCKET_SHIFT for key, _ in keys)
-    # keys that crowd into one bucket are no accident: a plan that can't be looked up tests nothing
-    crowded = any(count > ER_GATE_BUCKET for count in buckets.values())
-    open_codes = _EVERY_CODE if crowded else sum(1 << code for code in plan.open_codes)
-    _put(out, "open", struct.pack("<Q", open_codes))
-    _put(out, "suffix", bytes(plan.suffixes))
-    if not crowded:
-        _put_keys(out, keys, buckets)
-    _put_slots(out, plan, now_ns)
-    named, first = plan.rows[plan.named], plan.rows[plan.first]
-    begins = sum(1 << bit for bit in plan.slots if first >> bit & 1)
-    for code in plan.codes:
-        at, mine = GATE_AT["code"][0] + code.code * GATE_CODE.size, words(code)
-        asks = _FILE if named & mine else 0
-        out[at : at + GATE_CODE.size] = _code(code, asks, begins & mine != 0, waits_for(plan, code))
-    for index, row in enumerate(plan.rows):
-        at = rows + index * GATE_ROW.size
-        out[at : at + GATE_ROW.size] = row.to_bytes(GATE_ROW.size, "little")
-    return bytes(out)
-
-
-def _put(out: bytearray, member: str, data: bytes) -> None:
-    at, size = GATE_AT[member]
-    assert len(data) <= size
-    out[at : at + len(data)] = data
-
-
-def _put_keys(out: bytearray, keys: list[tuple[int, int]], buckets: Mapping[int, int]) -> None:
-    bloom = [0] * ER_GATE_BLOOM
-    for key, _ in keys:
-        bloom[key >> _BLOOM_SHIFT] |= 1 << (key & 63) | 1 << (key >> 6 & 63)
-    begins, at = [], 0
-    for bucket in range(ER_GATE_BUCKETS):
-        begins.append(at)
-        at += buckets.get(bucket, 0)
-    begins.append(at)
-    _put(out, "bloom", struct.pack(f"<{ER_GATE_BLOOM}Q", *bloom))
-    _put(out, "bucket", struct.pack(f"<{len(begins)}H", *begins))
-    _put(out, "key", struct.pack(f"<{len(keys)}Q", *(key for key, _ in keys)))
-    _put(out, "key_row", struct.pack(f"<{len(keys)}H", *(row for _, row in keys)))
-
-
-def _put_slots(out: bytearray, plan: GatePlan, now_ns: int) -> None:
-    _put(out, "first", struct.pack("<I", plan.first))
-    _put(out, "named", struct.pack("<I", plan.named))
-    windows = [0] * ER_GATE_SLOTS
-    settled = _every_slot({slot: until_ns(window, now_ns) for slot, window in plan.windows.items()})
-    for slot, window in plan.windows.items():
-        windows[slot] = FOR_EVER if window is None else window
-    _put(out, "window_ns", struct.pack(f"<{ER_GATE_SLOTS}Q", *windows))
-    _put(out, "settled_ns", struct.pack(f"<{ER_GATE_SLOTS}Q", *settled))
-    for bit, slot in plan.slots.items():
-        struct.pack_into("<H", out, GATE_AT["slot"][0] + 2 * bit, slot)
-
-
-def _every_slot(ends: Mapping[int, int]) -> list[int]:
-    known = with_any(ends)
-    return [known.get(slot, 0) for slot in range(ER_GATE_SLOTS)]
-
-
-def _code(code: CodeTest, asks: int, begins: bool, waits: tuple[int, ...]) -> bytes:
-    numbers = b"".join(map(_number, code.numbers)).ljust(ER_GATE_NUMBERS * GATE_NUMBER.size, b"\0")
-    asks |= sum(1 << which for which in {number.input for number in code.numbers} & _ACTOR)
-    if code.comm_free != ROW_ALL:
-        asks |= _COMM
-    slots = struct.pack(f"<{len(waits)}H", *waits).ljust(2 * ER_GATE_WAITS, b"\0")
-    rows = (code.all, code.path_free, code.path_nameless, code.path_missing, code.comm_free)
-    return GATE_CODE.pack(
-        code.first_word, code.end_word, *rows, len(code.numbers), asks, begins, len(waits), slots, numbers
-    )
-
-
-def _number(number: NumberTest) -> bytes:
-    bounds = b"".join((bound & (1 << 64) - 1).to_bytes(8, "little") for bound in number.bounds)
-    return GATE_NUMBER.pack(number.input, number.kind, number.rows, len(number.bounds), bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,75 +79,6 @@ def possible_cpus() -> int:
     """Returns how many processors the kernel keeps values for. Raises OSError."""
     said = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii")
     return 1 + int(said.strip().rpartition(",")[2].rpartition("-")[2])
-
-
-class GateFiles:
-    """The files that policies mean whatever leads to them. Their events pass by the table of names that the decoder has."""
-
-    def __init__(self) -> None:
-        """Raises OSError."""
-        self.map = Map.create(MapType.HASH, "er_gate_files", GATE_FILE.size, 4, ER_GATE_FILES)
-        self._known: dict[bytes, tuple[bytes, ...]] = {}  # what each file is meant by
-        self._plans: list[GatePlan | None] = [None] * ER_GATE_HALVES
-        self._closed = False
-        self._writing = threading.Lock()
-
-    def close(self) -> None:
-        """Gives the memory back. What is published later goes nowhere."""
-        with self._writing:
-            self._closed = True
-            self.map.close()
-
-    def expect(self, plan: GatePlan, half: int) -> None:
-        """Says for each file which bits of a plan ask for it. To be called before the kernel reads the plan. Raises OSError."""
-        with self._writing:
-            was = {key: self._value(names) for key, names in self._known.items()}
-            self._plans[half - 1] = plan
-            for key, names in self._known.items():
-                if (value := self._value(names)) != was[key]:
-                    self.map.update(key, value)
-
-    def publish(self, names: Names, take: Callable[[Names], None]) -> None:
-        """Hands names on to who matches by them, and in such an order that the kernel drops none of their files meanwhile.
-
-        A file that the kernel can't be told of has no name. To be called by one thread. Raises OSError.
-        """
-        with self._writing:
-            if not self._closed:
-                self._publish(names, take)
-
-    def _publish(self, names: Names, take: Callable[[Names], None]) -> None:
-        keys = {_file_key(ident): ident for ident in names if ident is not None}
-        refused = {
-            keys[key] for key in sorted(keys.keys() - self._known.keys()) if not self._add(key, names[keys[key]])
-        }
-        found = {key: names[ident] for key, ident in keys.items() if ident not in refused}
-        changed = [key for key, of in found.items() if self._known.get(key, of) != of]
-        for key in changed:
-            self.map.update(key, bytes(_ROWS.size))  # all bits, until nobody matches by the old names
-        take({ident: of for ident, of in names.items() if ident not in refused})
-        for key in changed:
-            self.map.update(key, self._value(found[key]))
-        for key in self._known.keys() - found.keys():
-            self.map.delete(key)
-        self._known = found
-
-    def _value(self, names: tuple[bytes, ...]) -> bytes:
-        return _ROWS.pack(*(0 if plan is None else ER_GATE_FILE_ROW | named_row(plan, names) for plan in self._plans))
-
-    def _add(self, key: bytes, names: tuple[bytes, ...]) -> bool:
-        try:
-            self.map.update(key, self._value(names))
-        except OSError as error:
-            if error.errno not in (errno.E2BIG, errno.ENOMEM):
-                raise
-            return False
-        return True
-
-
-def _file_key(ident: bytes) -> bytes:
-    major, minor, ino, generation = map(int, ident.split(b":"))
-    return GATE_FILE.pack(ino, major << 20 | minor, generation)
 
 
 class Gate:
@@ -362,7 +184,7 @@ class Gate:
     def _put_settled(self, ends: Mapping[int, int]) -> None:
         at = GATE_AT["settled_ns"][0] + (self._half - 1) * GATE_BYTES
         with memoryview(self._view).cast("Q") as words:
-            for slot, end in enumerate(_every_slot(ends)):
+            for slot, end in enumerate(every_slot(ends)):
                 words[at // 8 + slot] = end  # each in one store, as programs read it
 
     def _wait(self) -> None:

@@ -15,7 +15,7 @@ from execray.gate.verdict import Facts, PathState
 from execray.schema.layout import GATE_BYTES, GATE_CASE_AT, GATE_CASE_BYTES
 from tests.support.gates import CODES, random_facts, random_path, random_plan
 from tests.support.native_gate import CELLS, ask, build, question
-from tracerd.gate import table_of
+from tracerd.gate_table import table_of
 
 #: EXECRAY_GATE_QUESTIONS=1000000 for the long form.
 QUESTIONS = int(os.environ.get("EXECRAY_GATE_QUESTIONS", "20000"))

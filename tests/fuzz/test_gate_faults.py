@@ -21,10 +21,10 @@ from execray.schema.catalog import EVENT_BY_NAME
 from tests.support.gates import KernelGate, random_facts, random_plan
 from tests.support.live import Live
 from tests.support.native_gate import CELLS, ROOT, ask, build, planted, question
-from tracerd.gate import table_of
+from tracerd.gate_table import table_of
 from tracerd.objects import OBJECT_DIR
 
-CORE = "include/execray/gate_core.h"
+CORE = ("include/execray/gate_core.h", "include/execray/gate_begun.h")
 #: Plans, of a thousand questions each, after which a mistake must have been seen.
 PATIENCE = 60
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -66,7 +66,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
     ],
 )
 def test_a_mistake_in_the_core_is_seen(tmp_path: Path, right: str, wrong: str) -> None:
-    native = build(tmp_path, planted(tmp_path, CORE, right, wrong))
+    file = next((file for file in CORE if right in (ROOT / "bpf" / file).read_text(encoding="utf-8")), CORE[0])
+    native = build(tmp_path, planted(tmp_path, file, right, wrong))
     random = Random("planted")
     assert any(drops_what_the_twin_sends(native, tmp_path, random) for _ in range(PATIENCE))
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What the gate is told: for each step of the loaded policies bits, and for each value that is tested the bits that it
- * doesn't contradict. docs/kernel-gate.md has the whole; tracerd/gate.py writes it. Part of the ABI, as event.h is.
+ * doesn't contradict. docs/kernel-gate.md has the whole; tracerd/gate_table.py writes it. Part of the ABI, as event.h
+ * is.
  */
 #ifndef EXECRAY_GATE_PLAN_H
 #define EXECRAY_GATE_PLAN_H

@@ -12,7 +12,8 @@ from execray.gate.plan import ALL_BITS, ROW_ALL, CodeTest, GatePlan
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.schema.layout import ER_GATE_BUCKET, ER_GATE_OWN, ER_GATE_WAITS, GATE_AT, GATE_WORK_AT, GATE_WORK_BYTES
 from tests.support.gates import random_plan
-from tracerd.gate import GateCounts, table_of
+from tracerd.gate import GateCounts
+from tracerd.gate_table import table_of
 
 
 def member(table: bytes, name: str) -> bytes:
