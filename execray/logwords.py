@@ -30,7 +30,7 @@ KEYS: Final[dict[str, str]] = {
     "account": "a user's name",
     "by": "who carried an order out: `enforcer`, `policyd`",
     "bytes": "size",
-    "content": "whether the bytes of writes are wanted",
+    "content": "whether the bytes of events are wanted, or which",
     "count": "how many",
     "disabled": "how many policies are switched off",
     "events": "events since the start; or how many kinds are wanted",

@@ -223,7 +223,7 @@ class Daemon:
         self._plan_sent = digest_of(self._gate.raw)
         return Subscribe(
             tuple(sorted(codes)),
-            needs.content or taps.content,
+            int(needs.content | taps.content),
             tuple(numbers),
             plan=self._gate.raw,
             paths=needs.paths,
@@ -233,8 +233,8 @@ class Daemon:
 
     async def batch(self, batch: Batch, stream_id: str) -> None:
         """Feeds the engine, orders what it calls for at once, and queues the alerts."""
-        hidden = self._taps.content and not self._needs.content
-        outputs = self._machine.feed(without_content(batch) if hidden else batch)
+        hidden = self._taps.content & ~self._needs.content
+        outputs = self._machine.feed(without_content(batch, hidden) if hidden else batch)
         if self._config.tracerd.inline == "on":
             outputs = [*outputs, *self._kernel_kills.look(batch, outputs, self._store.generation)]
         pending = self._responder.respond(outputs, self._origin())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,15 +13,20 @@ from functools import cache
 from typing import Any, Final, TypeAlias
 
 from execray.errors import OperatorError
-from execray.schema.catalog import ACTOR_SLOT_OF, EVENT_BY_CODE, EVENT_BY_NAME, EVENTS
+from execray.schema.catalog import ACTOR_SLOT_OF, EVENT_BY_CODE, EVENT_BY_NAME, EVENTS, NO_CONTENT, Content
 from execray.wire.frames import Batch, Row
 
 MAX_GLOB_BYTES: Final = 1024
 _FREQUENT: Final = frozenset(("write", "read", "sendto", "dup", "mmap", "mprotect", "prctl"))
 
 _PATHS: Final = ("path", "rawpath", "filename")
-_WRITE: Final = EVENT_BY_NAME["write"]
-_CONTENT_AT: Final = 5 + _WRITE.slot_of["content"]
+#: Where rows have what is taken only where it is asked for.
+_TAKEN_AT: Final = {
+    event.code: [(5 + event.slot_of[name], kind) for name, kind in event.taken.items()]
+    for event in EVENTS
+    if event.taken
+}
+TAKEN: Final = frozenset(name for event in EVENTS for name in event.taken)
 # An actor's row begins with its parent.
 _ID, _UID, _EUID, _EXE = (1 + ACTOR_SLOT_OF[name] for name in ("proc.id", "uid", "euid", "exe"))
 
@@ -50,12 +57,21 @@ class Spec:
     path: str | None = None  # over a path of the event: as the kernel has it, or as the caller wrote it
 
 
-def without_content(batch: Batch) -> Batch:
-    """Returns a batch in which no write has its bytes: for policies that don't ask for them, while some tail does."""
-    rows = tuple(
-        (*row[:_CONTENT_AT], None, *row[_CONTENT_AT + 1 :]) if row[0] == _WRITE.code else row for row in batch.events
-    )
+def without_content(batch: Batch, hidden: Content) -> Batch:
+    """Returns a batch without some of its bytes: for policies that don't ask for them, while some tail does."""
+    places = {code: [at for at, kind in slots if kind & hidden] for code, slots in _TAKEN_AT.items()}
+    rows = tuple(_without(row, places[row[0]]) if row[0] in places else row for row in batch.events)
     return dataclasses.replace(batch, events=rows)
+
+
+def _without(row: Row, places: list[int]) -> Row:
+    return tuple(None if at in places else value for at, value in enumerate(row))
+
+
+def content_of(codes: frozenset[int]) -> Content:
+    """Returns all the bytes that events of these codes may have."""
+    kinds = [kind for code in codes for _, kind in _TAKEN_AT.get(code, ())]
+    return functools.reduce(operator.or_, kinds, NO_CONTENT)
 
 
 def codes_of(names: list[str]) -> frozenset[int]:

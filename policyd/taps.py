@@ -18,14 +18,14 @@ from typing import Any, Final
 
 from execray.errors import OperatorError, PeerError
 from execray.eventfile.writing import lost_record, record_of
-from execray.schema.catalog import LOST
+from execray.schema.catalog import LOST, Content
 from execray.schema.event import Event
 from execray.wire.control import encode_item
 from execray.wire.frames import Batch
 from policyd.engine.evidence import ActorCache, Resolver
 from policyd.engine.generation import Needs
 from policyd.gate.ways import is_gated
-from policyd.tap_filter import Filter, Spec
+from policyd.tap_filter import TAKEN, Filter, Spec, content_of
 
 MAX_TAPS: Final = 4
 MAX_WAITING: Final = 1024  # events of one tail
@@ -145,9 +145,9 @@ class Taps:
         return frozenset[int]().union(*(tap.filter.spec.codes for tap in self._taps))
 
     @property
-    def content(self) -> bool:
-        """Whether some tail wants the bytes of writes."""
-        return any(tap.content for tap in self._taps)
+    def content(self) -> Content:
+        """Which bytes some tail wants."""
+        return content_of(frozenset[int]().union(*(tap.filter.spec.codes for tap in self._taps if tap.content)))
 
     def status(self) -> Mapping[str, object]:
         """Returns what `status` shows."""
@@ -275,7 +275,7 @@ class Taps:
         """Whether more is sent for it than for policies: of what the gate tests, they want a few only."""
         codes = tap.filter.spec.codes
         beside = any(map(is_gated, codes)) if self._gated else codes - needs.codes
-        return bool(beside or (tap.content and not needs.content))
+        return bool(beside or (tap.content and content_of(tap.filter.spec.codes) & ~needs.content))
 
     def _refuse(self, refused: int) -> None:
         """Tells tails what the kernel had no room for; refused: by its count since tracerd began."""
@@ -302,7 +302,8 @@ class Taps:
             record = record_of(item, ancestors=tap.ancestors)
             self.delivered += 1
             if not tap.content:
-                record.pop("content", None)  # some policy or other tail asked for it, this one did not
+                for name in TAKEN:  # some policy or other tail asked for it, this one did not
+                    record.pop(name, None)
         line = encode_item(record)
         self._allowance_ns -= self._clock_ns() - began_ns + WRITE_NS
         return line

@@ -19,7 +19,7 @@ from execray.errors import OperatorError, PeerError
 from execray.extensions import Outcome
 from execray.gate.encoding import decode_plan
 from execray.gate.inline import InlinePlan, decode_inline
-from execray.schema.catalog import EVENTS, FIRST_ADDED
+from execray.schema.catalog import EVENTS, FIRST_ADDED, Content
 from execray.service import Peer, notify, prepare_runtime, settle_memory
 from execray.version import VERSION
 from execray.watchdog import Watchdog, sign_interval_s
@@ -211,9 +211,10 @@ class Tracerd:
             inline=rules,
         )
         self._sensor.inline.renew()
+        taken = ",".join(str(kind.name).lower() for kind in Content if kind & wanted.content)
         self._log.info(
             "subscribed",
-            extra={"kv": {"peer": peer.pid, "events": len(self._sensor.wanted), "content": wanted.content}},
+            extra={"kv": {"peer": peer.pid, "events": len(self._sensor.wanted), "content": taken}},
         )
         for message in refused:
             self._log.error("hook refused", extra={"kv": {"reason": message}})

@@ -30,7 +30,7 @@ from execray.schema.layout import (
     SETUID,
     TASK,
 )
-from tracerd.batch import ACTOR_BYTES, BatchBuilder
+from tracerd.batch import ACTOR_BYTES, MAX_ARGS, BatchBuilder
 from tracerd.names import Names
 from tracerd.plain import check, plain_decoders
 from tracerd.processes import ProcessTable
@@ -49,6 +49,7 @@ _IMAGE: Final = int(PATH_UNSURE | Flag.ARGV_TRUNCATED | Flag.UNREADABLE | Flag.C
 _HEARTBEAT: Final = int(Flag.HEARTBEAT)
 _KILLED: Final = int(Flag.KILLED)
 _RARE: Final = _HEARTBEAT | _KILLED
+_CONTENT_TRUNCATED: Final = int(Flag.CONTENT_TRUNCATED)
 _UNREADABLE: Final = int(Flag.UNREADABLE)
 _OLD_CREDS_UNKNOWN: Final = int(Flag.OLD_CREDS_UNKNOWN)
 _FORK: Final = ER_EVENT["ER_EVENT_FORK"]
@@ -127,7 +128,7 @@ class Decoder:
             code["open"]: (FILE.size, self._open),
             code["create"]: (FILE.size, self._create),
             code["write"]: (FILE.size, self._write),
-            code["read"]: (FILE.size, self._read),
+            code["read"]: (FILE.size, self._write),
             code["connect"]: (CONNECT.size, self._connect),
             code["bind"]: (CONNECT.size, self._bind),
             code["listen"]: (CONNECT.size, self._listen),
@@ -202,7 +203,9 @@ class Decoder:
     def _exec(self, record: bytes, flags: int) -> Slots:
         r = layout.Exec._make(EXEC.unpack_from(record))
         texts = (r.path_len, r.below_len, r.filename_len, r.interp_len, r.cwd_len, r.cgroup_len, r.v1_len)
-        path, below, filename, interp, cwd, cgroup, v1, args, _ = cut(record, EXEC.size, *texts, r.argv_len, r.env_len)
+        path, below, filename, interp, cwd, cgroup, v1, args, env = cut(
+            record, EXEC.size, *texts, r.argv_len, r.env_len
+        )
         start_ns, cgroup_id, pid = _WHO.unpack_from(record, HEADER.size)
         process = self._table.get(pid, start_ns)
         text, previous = self._builder.text, process.exe
@@ -219,8 +222,16 @@ class Decoder:
             *(text(filename), text(ident), text(fspath), text(previous)),
             *(self._program_file(r, record) if r.ino else _NO_FILE),
             text(interp) if r.interp_len else None,
+            self._environment(env) if env else None,
             result(r.ret),
         )
+
+    def _environment(self, env: bytes) -> tuple[int | None, ...]:
+        found = env.removesuffix(b"\0").split(b"\0", MAX_ARGS)
+        if len(found) > MAX_ARGS:
+            self._more_flags = _CONTENT_TRUNCATED
+        self._builder.bytes += 5 * len(found)
+        return tuple(map(self._builder.text, found[:MAX_ARGS]))
 
     def _program_file(self, r: layout.Exec, record: bytes) -> Slots:
         """Owner, mode, ages by the times of the file, and whether it is in an overlay's upper layer."""
@@ -285,10 +296,6 @@ class Decoder:
         names = self.names.get(known)
         alias = None if names is None else tuple(map(self._builder.text, names))
         return (fd, path, content, asked, ident, alias, fspath, result(ret))
-
-    def _read(self, record: bytes, flags: int) -> Slots:
-        fd, path, _, *rest = self._write(record, flags)
-        return (fd, path, *rest)
 
     def _plain(self, record: bytes, flags: int) -> Slots:
         (code,) = _KIND.unpack_from(record, _KIND_AT)

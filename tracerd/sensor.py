@@ -80,7 +80,7 @@ class Sensor:
         self._objects: dict[str, BpfObject] = {}
         self.reports: dict[str, ObjectReport] = {}
         self.wanted: frozenset[int] = frozenset()
-        self._content = False
+        self._content = 0
         self._numbers: frozenset[int] = frozenset()
         self._from_armed: frozenset[int] = frozenset()
         self._followed: frozenset[int] = frozenset()
@@ -202,7 +202,7 @@ class Sensor:
     def want(
         self,
         codes: Iterable[int],
-        content: bool,
+        content: int,
         numbers: Iterable[int] = (),
         from_armed: Iterable[int] = (),
         plan: GatePlan | None = None,
@@ -211,7 +211,7 @@ class Sensor:
     ) -> list[str]:
         """Attaches the hooks these events need and detaches the rest; returns what the kernel refused of it.
 
-        content: whether the bytes of writes are needed. numbers: the calls that are the event `syscall`. from_armed: those of
+        content: which bytes are needed (`enum er_content`). numbers: the calls that are the event `syscall`. from_armed: those of
         the events that are recorded only in processes that `armed` has; exec, fork and exit always are, in all. plan: what the
         gate lets pass of them; None: everything. followed: of which of them it lets all pass, while there is room to spare.
         inline: by which rules the kernel kills.
@@ -220,7 +220,7 @@ class Sensor:
         """
         codes, numbers, from_armed = frozenset(codes), frozenset(numbers), frozenset(from_armed)
         table_of(codes, numbers, from_armed)
-        self.wanted, self._content, self._numbers = frozenset(codes), content, frozenset(numbers)
+        self.wanted, self._content, self._numbers = frozenset(codes), int(content), frozenset(numbers)
         self._from_armed, self._followed = frozenset(from_armed), self.wanted.intersection(followed)
         refused = []
         need_syscalls = any("er_sys_exit" in hooks_of(event) for event in EVENTS if event.code in self.wanted)

@@ -88,7 +88,7 @@ class User(_NumberParam):
     "--user", "uid", type=User(), metavar="NAME|UID", help="Only of processes of this user, real or effective."
 )
 @click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="End after so many.  [default: at Ctrl-C]")
-@click.option("--content", is_flag=True, help="With the first bytes of what is written; for root.")
+@click.option("--content", is_flag=True, help="With bytes written and read, and environments; for root.")
 @json_option
 @click.pass_obj
 @command_errors

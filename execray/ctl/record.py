@@ -37,7 +37,7 @@ _PROGRESS_S: Final = 0.5
     metavar="NAME[,NAME]",
     help="Only these events.  [default: all but write]",
 )
-@click.option("--content", is_flag=True, help="With the first bytes of what is written; for root.")
+@click.option("--content", is_flag=True, help="With bytes written and read, and environments; for root.")
 @json_option
 @click.pass_obj
 @command_errors

@@ -16,7 +16,7 @@ from execray.schema.events_files import FILE_EVENTS
 from execray.schema.events_net import NET_EVENTS
 from execray.schema.events_process import PROCESS_EVENTS
 from execray.schema.events_system import SYSTEM_EVENTS
-from execray.schema.field import NO_FLAG, Field, Flag
+from execray.schema.field import NO_CONTENT, NO_FLAG, Content, Field, Flag
 from execray.schema.row import EventType
 
 __all__ = [
@@ -33,7 +33,9 @@ __all__ = [
     "HEAD_FIELD_BY_NAME",
     "LOST",
     "MAX_ADDED",
+    "NO_CONTENT",
     "NO_FLAG",
+    "Content",
     "EventType",
     "Field",
     "Flag",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from execray.schema.field import PATH_UNSURE, Field, Flag
+from execray.schema.field import PATH_UNSURE, Content, Field, Flag
 from execray.schema.kinds import Kind
 from execray.schema.row import FILE_ID, FILE_NAMES, FSPATH, RAWPATH, RET, EventType, named_path, path
 
@@ -71,6 +71,7 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
                 ("buf",),
                 cut_by=Flag.CONTENT_TRUNCATED,
                 spoofable=True,
+                taken=Content.WRITE,
             ),
             Field("len", Kind.INT, "Bytes asked to be written.", ("length",), unit="bytes"),
             FILE_ID,
@@ -304,6 +305,16 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
         (
             Field("fd", Kind.INT, "The descriptor."),
             path("What the descriptor refers to, as for write."),
+            Field(
+                "content",
+                Kind.BYTES,
+                "The first 256 bytes, as far as they were read, taken only where a policy names them. Another thread can change"
+                " them meanwhile.",
+                ("buf",),
+                cut_by=Flag.CONTENT_TRUNCATED,
+                spoofable=True,
+                taken=Content.READ,
+            ),
             Field(
                 "len",
                 Kind.INT,

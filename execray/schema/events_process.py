@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from execray.schema.field import Field, Flag
+from execray.schema.field import Content, Field, Flag
 from execray.schema.kinds import Kind
 from execray.schema.row import CALL, FILE_ID, FSPATH, RET, EventType
 
@@ -68,6 +68,16 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
                 " for other programs. A name of more than 255 bytes is cut.",
                 cut_by=Flag.RAWPATH_TRUNCATED,
                 optional=True,
+            ),
+            Field(
+                "env",
+                Kind.TEXTS,
+                "The new program's environment, each entry as `NAME=value`, taken only where a policy names it. It shares 16 KiB"
+                " with the arguments, which come first; 256 entries at most.",
+                ecs="process.env_vars",
+                cut_by=Flag.CONTENT_TRUNCATED,
+                spoofable=True,
+                taken=Content.ENV,
             ),
             RET,
             Field(

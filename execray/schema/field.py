@@ -31,6 +31,15 @@ class Flag(enum.IntFlag):
     KILLED = 1 << 15  # the kernel killed the process in this call; killer_of() says for which policy
 
 
+class Content(enum.IntFlag):
+    """Bytes that are taken along only where a policy names them. The numbers are `enum er_content` of event.h."""
+
+    WRITE = 1 << 0  # what is written
+    READ = 1 << 1
+    ENV = 1 << 2  # environments
+
+
+NO_CONTENT = Content(0)
 NO_FLAG = Flag(0)
 #: Above the flags of an event that KILLED stands the policy's number, as in execray.gate.inline.tag_of.
 KILLER_SHIFT = 16
@@ -53,4 +62,5 @@ class Field:
     cut_by: Flag = NO_FLAG  # an event with one of these flags holds only part of the value
     spoofable: bool = False  # the watched process can forge it
     words: tuple[str, ...] = ()  # of text: all that it may hold; empty: anything
+    taken: Content = NO_CONTENT  # it is there only where it was asked for
     optional: bool = False  # not every process (or event) has it, so that a missing one is known to be missing

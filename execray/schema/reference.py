@@ -11,7 +11,8 @@ from execray.schema.kinds import CONSTANTS
 _FLAGS = {
     Flag.PATH_TRUNCATED: "a path was longer than 4,095 bytes or deeper than 128 levels: it is cut in front",
     Flag.ARGV_TRUNCATED: "arguments past 16,384 bytes were left out",
-    Flag.CONTENT_TRUNCATED: "more than the first 256 bytes were written",
+    Flag.CONTENT_TRUNCATED: "more than the first 256 bytes were written or read; or of an environment there was more than there"
+    " is room for",
     Flag.RAWPATH_TRUNCATED: "the caller's spelling was longer than 4,095 bytes",
     Flag.UNREADABLE: "the caller's memory could not be read: the value is unknown, not absent",
     Flag.COMPAT_ABI: "the call came through the 32-bit entry point",

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from execray.schema.actor import ACTOR_FIELDS
 from execray.schema.calls import Call, parse_call
-from execray.schema.field import PATH_UNSURE, Field, Flag
+from execray.schema.field import PATH_UNSURE, Content, Field, Flag
 from execray.schema.kinds import Kind
 
 
@@ -61,6 +61,11 @@ class EventType:
     def by_name(self) -> dict[str, Field]:
         """Own and actor fields by name and alias. Own fields never reuse the name of an actor field."""
         return {name: field for field in (*self.fields, *ACTOR_FIELDS) for name in (field.name, *field.aliases)}
+
+    @cached_property
+    def taken(self) -> dict[str, Content]:
+        """The slots that are filled only where somebody asked for them, by name, each with what is to be asked for."""
+        return {field.name: field.taken for field in self.slots if field.taken}
 
     @cached_property
     def slot_of(self) -> dict[str, int]:

@@ -5,7 +5,7 @@ A frame is a 4-byte big-endian length and a msgpack array whose first element sa
 | frame | from | elements |
 |---|---|---|
 | HELLO | both | protocol, catalogue version, role, facts (map) |
-| SUBSCRIBE | policyd | event codes, wants write content, `syscall` numbers, plan (bin), paths to match by file, rules (bin) |
+| SUBSCRIBE | policyd | event codes, which bytes to take, `syscall` numbers, plan (bin), paths to match by file, rules (bin) |
 | BATCH | tracerd | seq, id of the first event, strings, actors, events |
 | ACK | policyd | the last seq whose events are done with |
 | HEARTBEAT | tracerd | time_ns, statistics (map) |
@@ -35,7 +35,7 @@ from execray.schema.catalog import ACTOR_SLOTS, CATALOG_VERSION, EVENT_BY_CODE, 
 from execray.schema.event import Actor, Event, Value
 from execray.schema.kinds import Kind
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 #: Paths that a subscriber may ask to be matched by file, and their bytes together.
 MAX_PATHS: Final = 1024
@@ -72,7 +72,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """What the subscriber needs: event codes, whether the bytes of writes are among it, and which calls are `syscall`.
+    """What the subscriber needs: event codes, which bytes (execray.schema.field.Content), and which calls are `syscall`.
 
     plan: by which of these events are worth sending (execray.gate.encoding); empty: all.
     paths: those that events shall name the files of (`file.names`), at most MAX_PATHS and MAX_PATH_BYTES together.
@@ -81,7 +81,7 @@ class Subscribe:
     """
 
     codes: tuple[int, ...]
-    content: bool
+    content: int
     numbers: tuple[int, ...] = ()
     plan: bytes = b""
     paths: tuple[bytes, ...] = ()
@@ -200,7 +200,7 @@ def encode(frame: Frame) -> bytes:
 #: What each frame's elements must be, after the tag.
 _SHAPES: dict[int, tuple[type, ...]] = {
     Tag.HELLO: (int, int, str, dict),
-    Tag.SUBSCRIBE: (tuple, bool, tuple, bytes, tuple, tuple, bytes),
+    Tag.SUBSCRIBE: (tuple, int, tuple, bytes, tuple, tuple, bytes),
     Tag.BATCH: (int, int, tuple, tuple, tuple),
     Tag.ACK: (int,),
     Tag.HEARTBEAT: (int, dict),

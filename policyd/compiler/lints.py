@@ -18,7 +18,7 @@ _FORGEABLE = frozenset(field.name for field in ACTOR_FIELDS if field.spoofable)
 # Of an exec that failed, these are still the caller's.
 _IMAGE = frozenset(("exe", "name", "argv", "argc", "cmdline", "file.id"))
 # Not paths, which are whole but for very few.
-_OFTEN_CUT = frozenset(("content", "argv", "cmdline"))
+_OFTEN_CUT = frozenset(("content", "argv", "cmdline", "env"))
 
 
 def lint(

@@ -15,7 +15,7 @@ from policyd.compiler.scope import Scope
 from policyd.compiler.source import Span
 from policyd.program import IT, FieldRef
 
-_FIELDS = "container entry env pgrp qname qtype session user"
+_FIELDS = "container entry pgrp qname qtype session user"
 #: Events of the language that no sensor of this version sees.
 PLANNED_EVENTS = frozenset(("dns",))
 #: Fields of the language, or their first parts, that no sensor of this version fills.

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from execray.errors import PeerError
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, EVENT_BY_CODE, EVENTS, EventType
+from execray.schema.catalog import (
+    ACTOR_FIELD_BY_NAME,
+    ACTOR_SLOT_OF,
+    EVENT_BY_CODE,
+    EVENTS,
+    NO_CONTENT,
+    Content,
+    EventType,
+)
 from execray.schema.kinds import Kind
 from execray.schema.row import FILE_NAMES_NAME
 from execray.wire.frames import Batch
@@ -59,7 +69,7 @@ class Needs(NamedTuple):
     """What the loaded policies need of the sensor."""
 
     codes: frozenset[int]
-    content: bool
+    content: Content
     numbers: frozenset[int] = frozenset()  # of the calls that are the event `syscall`
     paths: tuple[bytes, ...] = ()  # whose files events shall name
     left_out: int = 0  # paths past the bound, which are matched by name only
@@ -117,7 +127,7 @@ class Generation:
         self._needs = _needs(self.tables)
 
     def needs(self) -> Needs:
-        """Returns the events that some policy names, and whether some condition or `notify` reads the content of writes."""
+        """Returns the events that some policy names, and which bytes some condition or `notify` reads."""
         return self._needs
 
     def actor_row(self, batch: Batch, index: int) -> int:
@@ -240,7 +250,7 @@ def _mode(kind: Kind) -> int:
 def _needs(tables: list[PolicyTable]) -> Needs:
     return Needs(
         frozenset(code for table in tables for code in table.codes),
-        any(table.reads_content for table in tables),
+        functools.reduce(operator.or_, (table.content for table in tables), NO_CONTENT),
         frozenset(number for table in tables for number in table.numbers),
         *bounded_paths(table.paths_by_file for table in tables),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Final, NamedTuple, TypeAlias
 
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, HEAD_FIELD_BY_NAME, EventType
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EVENTS, HEAD_FIELD_BY_NAME, EventType
 from execray.schema.event import creator_field
 from policyd.engine.conditions import ANCESTOR, FALSE, TRUE, Condition, condition, conjuncts, fields_of, without
 from policyd.engine.rows import Demand, demand_of
@@ -14,7 +14,7 @@ from policyd.program import And, Expr, FieldRef, Not, Op, Or, Quantified, Test
 PARENT: Final = "parent."
 
 #: Slots whose values hardly ever come twice: tested only on bits that fire, and never cached.
-UNCACHED: Final = frozenset({"content"})
+UNCACHED: Final = frozenset(name for event in EVENTS for name in event.taken)
 
 #: Ways to meet a step that get bits of their own; an `or` past it is tested when a bit fires.
 MAX_WAYS: Final = 16

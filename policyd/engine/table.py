@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, EVENT_BY_CODE, NO_CONTENT, Content
 from execray.schema.event import Event, creator_field
 from policyd.engine.conditions import ANCESTOR, Bindings, fields_of
 from policyd.engine.doubt import Judged, is_unsure
@@ -45,6 +45,7 @@ _ATTRIBUTES: Final = (
     "before",
     "bits",
     "codes",
+    "content",
     "copies",
     "count_windows",
     "counting",
@@ -55,7 +56,6 @@ _ATTRIBUTES: Final = (
     "plain",
     "plans",
     "policy",
-    "reads_content",
     "refers",
     "reports_step",
     "states",
@@ -143,7 +143,7 @@ class PolicyTable:
         self.codes = policy.codes
         self.numbers = numbers_of(policy)
         self.paths_by_file = policy.paths_by_file
-        self.reads_content = _reads_content(policy)
+        self.content = _content(policy)
 
     def rank(self, state: int) -> int:
         """Orders the places from the last to the first; counts towards a first step stand at the start, in text order."""
@@ -269,16 +269,25 @@ def key_fields(step: Step) -> tuple[FieldRef, ...]:
     return step.key if distinct is None else (*step.key, distinct)
 
 
-def _reads_content(policy: CompiledPolicy) -> bool:
-    conditions: list[Expr] = [step.condition for step in policy.steps]
-    conditions += [handler.condition for handler in policy.handlers if handler.condition is not None]
+def _content(policy: CompiledPolicy) -> Content:
+    """Returns which bytes a policy reads: of its steps' events, where a field stands without an alias."""
+    aliased: dict[str | None, tuple[int, ...]] = {}
+    for step in policy.steps:
+        aliased[step.alias] = (*aliased.get(step.alias, ()), *step.codes)
+    conditions = [handler.condition for handler in policy.handlers if handler.condition is not None]
     conditions += [exemption.condition for exemption in policy.exemptions]
     refs = [ref for expr in conditions for ref in fields_of(expr)]
-    refs += [ref for step in policy.steps for ref in key_fields(step)]
     refs += policy.throttle_by or ()
     notices = [action for handler in policy.handlers for action in handler.actions if isinstance(action, Notify)]
     refs += [value for notice in notices for _, value in notice.arguments if isinstance(value, FieldRef)]
-    return any(ref.name in UNCACHED for ref in refs)
+    found = [(tuple(policy.codes), ref) for ref in refs]
+    found += [(step.codes, ref) for step in policy.steps for ref in (*fields_of(step.condition), *key_fields(step))]
+    taken = NO_CONTENT
+    for codes, ref in found:
+        if ref.name in UNCACHED:
+            for code in codes if ref.alias is None else aliased.get(ref.alias, ()):
+                taken |= EVENT_BY_CODE[code].taken.get(ref.name, NO_CONTENT)
+    return taken
 
 
 def _step_window(policy: CompiledPolicy, state: State) -> int | None:

@@ -10,8 +10,8 @@ from execray.wire.control import encode_line
 
 Alert: TypeAlias = Mapping[str, Any]  # the JSON object of docs/alerts.md
 
-#: What processes wrote, and their arguments, by every name that an alert has for it.
-SECRET: Final = frozenset({"content", "argv", "cmdline", "args", "command_line"})
+#: What processes wrote and read, their arguments and environments, by every name that an alert has for it.
+SECRET: Final = frozenset({"content", "argv", "cmdline", "args", "command_line", "env", "env_vars"})
 
 
 class Sink(Protocol):

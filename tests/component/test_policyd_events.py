@@ -17,7 +17,7 @@ from execray.config import Config
 from execray.control_client import ControlClient, OperationFailed
 from execray.ctl.main import main
 from execray.errors import OperatorError
-from execray.schema.catalog import EVENT_BY_NAME
+from execray.schema.catalog import EVENT_BY_NAME, Content
 from execray.service import Peer
 from execray.wire.control import Request
 from policyd.control_events import EventOps
@@ -107,7 +107,7 @@ async def test_the_sensor_is_asked_for_more_only_while_somebody_follows(policyd:
         )
         async with following(policyd, "--content", "-n", "1"):
             await until(lambda: len(subscriptions) == 3, "a third one")
-            assert subscriptions[2].content is True
+            assert subscriptions[2].content == Content.WRITE
             play = Play()
             some(play)
             await policyd.tracerd.send(play.batch())

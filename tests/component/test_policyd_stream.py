@@ -16,7 +16,7 @@ import pytest
 from execray.config import Config, TracerdConfig
 from execray.gate.encoding import decode_plan, digest_of
 from execray.process import boot_id
-from execray.schema.catalog import EVENT_BY_NAME
+from execray.schema.catalog import EVENT_BY_NAME, Content
 from execray.wire.frames import Batch, Error, Frame, Hello, Settle
 from tests.support.fake_tracerd import FakeTracerd, until
 from tests.support.playbook import Play
@@ -42,7 +42,7 @@ def codes(*names: str) -> set[int]:
 async def test_it_subscribes_to_what_the_policies_name(policyd: Policyd) -> None:
     (wanted,) = policyd.tracerd.subscriptions
     assert codes("open", "connect") <= set(wanted.codes)
-    assert not codes("ptrace", "write") & set(wanted.codes) and wanted.content is False
+    assert not codes("ptrace", "write") & set(wanted.codes) and not wanted.content
 
 
 async def test_it_subscribes_anew_after_a_reload(policyd: Policyd) -> None:
@@ -50,7 +50,7 @@ async def test_it_subscribes_anew_after_a_reload(policyd: Policyd) -> None:
     await policyd.ask("reload")
     await until(lambda: len(policyd.tracerd.subscriptions) == 2, "a second subscription")
     wanted = policyd.tracerd.subscriptions[-1]
-    assert codes("open", "connect", "write") <= set(wanted.codes) and wanted.content is True
+    assert codes("open", "connect", "write") <= set(wanted.codes) and wanted.content == Content.WRITE
     assert policyd.tracerd.connections == 1
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from execray.schema.catalog import Flag
 from execray.schema.event import Event
 from execray.schema.kinds import CONSTANTS
 from tests.support.live import Live, Run, sleeper
@@ -284,3 +285,38 @@ def test_a_container_is_privileged_by_what_is_within_its_reach(live: Live) -> No
         dropped.kill()
     assert process.bounding == int(status.split("CapBnd:")[1].split()[0], 16)
     assert not process.bounding & 1 << 21 and privileged(process) is False
+
+
+def test_an_environment_is_what_the_program_was_given(live: Live) -> None:
+    run = live.python("os.execve('/bin/cat', ['cat', '/proc/self/environ'], {'LD_PRELOAD': '', 'A': 'b c', 'E': '=x'})")
+    assert (
+        last_exec(run).get("env") == (b"LD_PRELOAD=", b"A=b c", b"E==x") == tuple(run.stdout.encode().split(b"\0")[:-1])
+    )
+    assert live.python("os.execve('/bin/true', ['true'], {})").of("exec")[-1].get("env") is None
+
+
+def test_arguments_come_first_and_an_environment_without_room_is_cut_and_says_so(live: Live) -> None:
+    code = "os.execve('/bin/true', ['true', 'x' * {argv}], dict([('LONG', 'y' * {env}), ('Z', '1')]))"
+    cases = {
+        (100, 20000): (True, False),
+        (16384 - 8, 5): (True, False),
+        (20000, 5): (True, True),
+        (9000, 100): (False, False),
+    }
+    for (argv, env), expected in cases.items():
+        event = last_exec(live.python(code.format(argv=argv, env=env)))
+        told = Flag.CONTENT_TRUNCATED in event.flags, Flag.ARGV_TRUNCATED in event.flags
+        assert told == expected, (argv, env)
+        found = event.get("env")
+        if not expected[0]:
+            assert found == (b"LONG=" + b"y" * env, b"Z=1")
+        elif argv == 100:
+            assert isinstance(found, tuple) and found[0] == b"LONG=" + b"y" * (16384 - len("true") - 102 - 5)
+    many = last_exec(live.python("os.execve('/bin/true', ['true'], {f'V{n}': '' for n in range(300)})"))
+    found = many.get("env")
+    assert isinstance(found, tuple) and len(found) == 256 and Flag.CONTENT_TRUNCATED in many.flags
+
+
+def test_an_environment_stays_where_it_was_not_asked_for(tmp_path: Path) -> None:
+    with Live(["exec"]) as live:
+        assert live.run(["/bin/true"]).one("exec").get("env") is None

@@ -102,7 +102,7 @@ class Subscriber:
         self.sock.sendall(encode(frame))
 
     def subscribe(self, *names: str, content: bool = False) -> None:
-        self.send(Subscribe(tuple(EVENT_BY_NAME[name].code for name in names), content))
+        self.send(Subscribe(tuple(EVENT_BY_NAME[name].code for name in names), int(content)))
 
     def next(self) -> Frame:
         while not self.waiting:
@@ -387,7 +387,7 @@ def test_files_of_watched_paths_are_named_and_the_others_counted(tracerd: Tracer
     link.hardlink_to(secret)
     subscriber, code = tracerd.connect(), EVENT_BY_NAME["open"].code
     paths = (os.fsencode(secret), b"/proc/1/status")
-    subscriber.send(Subscribe((code,), False, paths=paths))
+    subscriber.send(Subscribe((code,), 0, paths=paths))
     until(lambda: bool(tracerd.status()["paths"]["resolved"] == 1 and tracerd.status()["hooks"]["open"]["attached"]))
     touch(link)
 

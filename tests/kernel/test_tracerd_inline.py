@@ -45,7 +45,7 @@ def tracerd(mode: str = "enforce") -> Iterator[Tracerd]:
 def wanted() -> Subscribe:
     # nobody opens that
     rules = (Rule(0, 0, OPEN, (), (TextTest(Part.EXACT, b"/nowhere/" + os.urandom(8).hex().encode()),)),)
-    return Subscribe((), False, inline=encode_inline(InlinePlan((InlinePolicy(1, 1),), rules)))
+    return Subscribe((), 0, inline=encode_inline(InlinePlan((InlinePolicy(1, 1),), rules)))
 
 
 def me(uid: int = 0) -> Peer:

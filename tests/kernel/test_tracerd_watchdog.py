@@ -59,7 +59,7 @@ async def subscriber(folder: Path, *names: str) -> AsyncIterator[None]:
     """Somebody who wants events, and reads whatever comes."""
     reader, writer = await asyncio.open_unix_connection(folder / "tracerd" / "stream.sock")
     codes = tuple(EVENT_BY_NAME[name].code for name in names)
-    writer.write(encode(Hello("policyd", {})) + encode(Subscribe(codes, False)))
+    writer.write(encode(Hello("policyd", {})) + encode(Subscribe(codes, 0)))
 
     async def read() -> None:
         while await reader.read(1 << 16):

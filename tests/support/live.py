@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from execray.schema.catalog import EVENT_BY_NAME, LOST
+from execray.schema.catalog import EVENT_BY_NAME, LOST, NO_CONTENT
 from execray.schema.event import Event, value_to_json
 from execray.wire.frames import Decoder as FrameDecoder
 from execray.wire.frames import encode
@@ -96,7 +96,7 @@ class Live:
         self.decoder = Decoder(self.table, self.builder)
         self.lost = 0
         self._names = names
-        self._content = content
+        self._content = int(~NO_CONTENT) if content else 0
 
     def __enter__(self) -> Self:
         self.sensor.start(self.table)

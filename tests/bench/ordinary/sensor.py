@@ -30,7 +30,7 @@ class _Recorder:
         self._codes = tuple(sorted(codes))
 
     def subscription(self) -> Subscribe:
-        return Subscribe(self._codes, False)
+        return Subscribe(self._codes, 0)
 
     async def batch(self, batch: Batch, stream_id: str) -> None:
         self._file.write(encode(batch))

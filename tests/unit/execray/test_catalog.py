@@ -15,6 +15,7 @@ from execray.schema.catalog import (
     EVENT_BY_NAME,
     EVENTS,
     FIRST_ADDED_NUMBER,
+    Content,
     Flag,
     all_fields,
 )
@@ -41,6 +42,12 @@ def test_kernel_and_catalogue_number_the_same_events() -> None:
 
 def test_kernel_and_catalogue_name_the_same_flags() -> None:
     assert {name.removeprefix("ER_F_"): bit for name, bit in layout.ER_FLAG.items()} == {f.name: int(f) for f in Flag}
+
+
+def test_kernel_and_catalogue_number_the_same_bytes() -> None:
+    assert {name.removeprefix("ER_CONTENT_"): bit for name, bit in layout.ER_CONTENT.items()} == {
+        kind.name: int(kind) for kind in Content
+    }
 
 
 def test_every_event_has_a_decoder_a_hook_and_a_probe() -> None:

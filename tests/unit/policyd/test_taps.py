@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from execray.errors import OperatorError
 from execray.eventfile import EventReader
-from execray.schema.catalog import EVENT_BY_NAME
+from execray.schema.catalog import EVENT_BY_NAME, NO_CONTENT, Content
 from execray.wire.frames import Batch
 from policyd import taps as module
 from policyd.engine.generation import Needs
@@ -26,7 +26,7 @@ from tests.support.playbook import Play
 
 OPENS = Spec(codes=codes_of(["open"]))
 WRITES = Spec(codes=codes_of(["write"]))
-NOTHING = Needs(frozenset(), False)
+NOTHING = Needs(frozenset(), NO_CONTENT)
 SECOND = 1_000_000_000
 
 
@@ -47,7 +47,7 @@ class Rig:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.asked: list[tuple[frozenset[int], bool]] = []
+        self.asked: list[tuple[frozenset[int], Content]] = []
         self.taps = Taps(self._resubscribe, logging.getLogger("policyd"), self.clock)
         self.play = Play()
         self.proc = self.play.process(exe="/bin/cat")
@@ -110,7 +110,7 @@ async def test_the_sensor_is_asked_when_a_tail_begins_and_when_it_ends(rig: Rig)
     first, second = await rig.tail(OPENS), await rig.tail(WRITES, content=True)
     same = await rig.tail(OPENS)
     opens, writes = OPENS.codes, WRITES.codes
-    assert rig.asked == [(opens, False), (opens | writes, True)]
+    assert rig.asked == [(opens, NO_CONTENT), (opens | writes, Content.WRITE)]
     rig.taps.offer(rig.opens(1), NOTHING, losses=True)
     await take(first, 1)
     await first.aclose()
@@ -121,18 +121,31 @@ async def test_the_sensor_is_asked_when_a_tail_begins_and_when_it_ends(rig: Rig)
     await second.aclose()
     await take(same, 1)
     await same.aclose()
-    assert rig.asked[2:] == [(opens, False), (frozenset(), False)] and len(rig.taps) == 0
+    assert rig.asked[2:] == [(opens, NO_CONTENT), (frozenset(), NO_CONTENT)] and len(rig.taps) == 0
 
 
 async def test_content_goes_only_to_the_tail_that_asked_for_it(rig: Rig) -> None:
     with_content, without = await rig.tail(WRITES, content=True), await rig.tail(WRITES)
     rig.play.event("write", rig.proc, path="/x", content="root:secret", len=11, ret=11)
-    rig.taps.offer(rig.play.batch(), Needs(WRITES.codes, True), losses=True)
+    rig.taps.offer(rig.play.batch(), Needs(WRITES.codes, Content.WRITE), losses=True)
     (shown,), (hidden,) = await take(with_content, 1), await take(without, 1)
     assert shown["content"] == "root:secret" and "content" not in hidden
     assert {k: v for k, v in shown.items() if k != "content"} == hidden
     await with_content.aclose()
     await without.aclose()
+
+
+async def test_a_tail_asks_for_the_bytes_of_what_it_follows_and_for_no_others(rig: Rig) -> None:
+    spec = Spec(codes=codes_of(["read", "exec", "open"]))
+    tail, other = await rig.tail(spec, content=True), await rig.tail(WRITES)
+    assert rig.taps.content == Content.READ | Content.ENV
+    rig.play.event("exec", rig.proc, filename="/bin/x", env=["TOKEN=1"], ret=0)
+    rig.play.event("read", rig.proc, path="/x", content="root:secret", len=11, ret=11)
+    rig.taps.offer(rig.play.batch(), NOTHING, losses=True)
+    ran, read = await take(tail, 2)
+    assert (ran["env"], read["content"]) == (["TOKEN=1"], "root:secret")
+    await tail.aclose()
+    await other.aclose()
 
 
 async def test_past_the_rate_a_stretch_is_left_out_and_told_in_its_place(rig: Rig) -> None:
@@ -227,10 +240,10 @@ async def test_events_lost_for_there_were_too_many_end_the_tails_that_policies_d
     rig: Rig, where: str
 ) -> None:
     needed, greedy = await rig.tail(OPENS), await rig.tail(WRITES)
-    policies = Needs(OPENS.codes, False)
+    policies = Needs(OPENS.codes, NO_CONTENT)
     rig.play.lost(7, where)
     rig.taps.offer(rig.play.batch(), policies, losses=True)
-    assert rig.asked[-1] == (OPENS.codes, False) and len(rig.taps) == 1
+    assert rig.asked[-1] == (OPENS.codes, NO_CONTENT) and len(rig.taps) == 1
     assert (await take(greedy, 1))[0]["where"] == where
     with pytest.raises(OperatorError, match="detection comes first: events were lost"):
         await take(greedy, 1)
@@ -242,8 +255,8 @@ async def test_events_lost_for_there_were_too_many_end_the_tails_that_policies_d
 async def test_content_that_no_policy_needs_is_given_up_too(rig: Rig) -> None:
     stream = await rig.tail(WRITES, content=True)
     rig.play.lost(1, "ring")
-    rig.taps.offer(rig.play.batch(), Needs(WRITES.codes, False), losses=True)
-    assert len(rig.taps) == 0 and rig.asked[-1] == (frozenset(), False)
+    rig.taps.offer(rig.play.batch(), Needs(WRITES.codes, NO_CONTENT), losses=True)
+    assert len(rig.taps) == 0 and rig.asked[-1] == (frozenset(), NO_CONTENT)
     await stream.aclose()
 
 
@@ -338,7 +351,7 @@ def stats(refused: int, mode: str = "on", used: int = 0) -> dict[str, Any]:
 
 async def test_what_the_kernel_had_no_room_for_is_told_to_who_follows_such_events(rig: Rig) -> None:
     follows, execs = await rig.tail(OPENS), await rig.tail(Spec(codes=codes_of(["exec"])))
-    policies = Needs(OPENS.codes | codes_of(["exec"]), False)
+    policies = Needs(OPENS.codes | codes_of(["exec"]), NO_CONTENT)
     rig.taps.heartbeat(stats(40), policies)  # from before they came
     rig.taps.offer(rig.opens(3), policies, losses=False)
     rig.taps.heartbeat(stats(140), policies)
@@ -359,7 +372,7 @@ async def test_where_the_gate_is_on_who_follows_what_policies_want_needs_more_th
     rig: Rig, mode: str, ended: int
 ) -> None:
     follows, execs = await rig.tail(OPENS), await rig.tail(Spec(codes=codes_of(["exec"])))
-    policies = Needs(OPENS.codes | codes_of(["exec"]), False)
+    policies = Needs(OPENS.codes | codes_of(["exec"]), NO_CONTENT)
     rig.taps.heartbeat(stats(0, mode, used=26), policies)
     assert rig.taps.status()["withdrawn"] == ended
     assert len(rig.taps) == 2 - ended

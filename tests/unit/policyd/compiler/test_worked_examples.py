@@ -29,7 +29,6 @@ NOT_YET = {
     "3: a file's digest": ("exec {} as run on match { alert; hash run.exe }", "ER0110"),
     "5: refusing the call": ('open { path = "/etc/shadow" } on match { deny }', "ER0110"),
     "6: what must not happen between": ("open {} no exec {} exit {}", "ER0110"),
-    "7: the environment": ('exec { any env(it =~ "^LD_PRELOAD=") }', "ER0211"),
     "8: in any order": ("unordered { open {} exec {} } exit {}", "ER0110"),
     "8: entropy": ("open { entropy(path) > 7 }", "ER0110"),
     "8: stopping a tree": ("open {} on match { suspend tree }", "ER0110"),

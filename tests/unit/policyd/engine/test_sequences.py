@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from execray.schema.catalog import Flag
+from execray.schema.catalog import Content, Flag
 from policyd.engine.outputs import Match, SensorLoss, StepDone, handler_applies
 from policyd.engine.partials import Limits
-from policyd.program import Alert, And, Expr, Handler, Log, Not, Op, Or, State, Transition
+from policyd.program import Alert, And, Expr, Handler, Log, Not, Op, Or, Quantified, State, Step, Transition
 from tests.support.playbook import Play
-from tests.support.programs import chain, eq, policy, step, test
+from tests.support.programs import chain, eq, policy, ref, step, test
 from tests.support.stories import A, B, C, Story, machine, matches, trails
 
 
@@ -384,6 +384,21 @@ def test_needs_name_the_events_of_all_policies() -> None:
     engine = machine(policy("p", A, step("connect")), policy("q", step("chmod|open")))
     assert engine.needs().codes == {4, 6, 7}
     assert not engine.needs().content
+
+
+@pytest.mark.parametrize(
+    ("steps", "content"),
+    [
+        ((step("write", test("content", Op.CONTAINS, ("x",))), step("read")), Content.WRITE),
+        ((step("write"), step("read", test("content", Op.CONTAINS, ("x",)))), Content.READ),
+        ((step("read|write|open", test("content", Op.CONTAINS, ("x",))),), Content.WRITE | Content.READ),
+        ((step("exec", Quantified(ref("env"), Not(test("uid", Op.EQ, 0)))),), Content.ENV),
+        ((step("read", alias="r"), step("write", eq("path", "$r:content"))), Content.READ),
+    ],
+    ids=["write", "read", "both", "environment", "earlier"],
+)
+def test_only_the_bytes_that_a_condition_reads_are_needed(steps: tuple[Step, ...], content: Content) -> None:
+    assert machine(policy("p", *steps)).needs().content == content
 
 
 def test_handler_that_reads_content_asks_for_it() -> None:
