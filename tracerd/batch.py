@@ -44,6 +44,7 @@ class BatchBuilder:
         self._texts: dict[bytes, int] = {}  # in order of their indexes
         self._actors: list[Row] = []
         self._actor_of: dict[bytes, tuple[int, int]] = {}
+        self._user_of: dict[int | None, int | None] = {}  # the texts of users' names
         self._parent_of: dict[int, int] = {}  # by id(process): its row, for those that it made
         self._kept: list[Process] = []  # keeps the ids in _parent_of from being reused
         self._keys_of: dict[Process, list[bytes]] = {}  # in _actor_of
@@ -137,7 +138,8 @@ class BatchBuilder:
             return None, 0
         args = process.argv[:limit].removesuffix(b"\0").split(b"\0", MAX_ARGS) if process.argv else []
         cut = _ARGV_TRUNCATED if len(args) > MAX_ARGS else 0
-        return tuple(self.text(arg) for arg in args[:MAX_ARGS]), cut
+        text = self.text
+        return tuple([text(arg) for arg in args[:MAX_ARGS]]), cut
 
     def _add(self, row: Row) -> int:
         self._actors.append(row)
@@ -146,27 +148,30 @@ class BatchBuilder:
         return len(self._actors) - 1
 
     def _row(self, process: Process, parent: int | None, argv: tuple[int | None, ...] | None) -> Row:
-        text, entry = self.text, process.entered
+        text, entry, me = self.text, process.entered, (process.pid, process.start_ns)
         user = user_id(process.loginuid, process.ids[0])
+        if user not in self._user_of:
+            self._user_of[user] = text(self._users.name(user))
+        exe, leader, head = text(process.exe), process.session_leader, process.pgrp_leader
         return (
             parent,
-            (process.pid, process.start_ns),
+            me,
             *process.ids,
             process.cgroup_id,
             text(process.comm),
-            text(process.exe),
+            exe,
             argv,
             text(process.cwd),
             text(process.container),
-            process.privileged,
+            None if process.container is None else process.privileged,
             process.session,
-            text(process.session_exe),
+            exe if process.session == me else text(leader.exe) if leader else None,
             process.pgrp,
-            text(process.pgrp_exe),
+            exe if process.pgrp == me else text(head.exe) if head else None,
             *((None, None, None) if entry is None else (entry.leader.id, text(entry.leader.exe), text(entry.kind))),
             process.loginuid,
             user,
-            text(self._users.name(user)),
+            self._user_of[user],
             process.tty_nr,
             *process.namespaces,
             process.ns_nr,

@@ -84,7 +84,8 @@ _PROCMEM, _PROCREAD = (
     {call.number: call.name.encode() for call in EVENT_BY_NAME[name].system_calls} for name in ("procmem", "procread")
 )
 _NOWHERE: Final = (None, None)
-_NO_FILE: Final = (None,) * 5  # _program_file() of an exec that failed
+#: Of an exec's file: owner, mode, ages by its times, and whether it is in an overlay's upper layer.
+_NO_FILE: Final[Slots] = (None,) * 5
 _UPPER: Final = ER_FACT["ER_FACT_UPPER"]
 #: Events that say that a name is another file's from now on.
 _NAMING: Final = frozenset(
@@ -201,29 +202,47 @@ class Decoder:
         return self._builder.add_actor(key, process)
 
     def _exec(self, record: bytes, flags: int) -> Slots:
-        r = layout.Exec._make(EXEC.unpack_from(record))
-        texts = (r.path_len, r.below_len, r.filename_len, r.interp_len, r.cwd_len, r.cgroup_len, r.v1_len)
-        path, below, filename, interp, cwd, cgroup, v1, args, env = cut(
-            record, EXEC.size, *texts, r.argv_len, r.env_len
-        )
+        fields = EXEC.unpack_from(record)
+        # by place, without a named tuple and a call for each text: programs are started by the thousand
+        ino, parent_start_ns, ppid, dev, ret, argv_len, path_len, filename_len, cwd_len, cgroup_len, v1_len = fields[
+            :11
+        ]
+        i_mode, generation, owner, own_len, below_len, bounding, mtime_ns, ctime_ns, env_len = fields[11:20]
+        ns_nr, interp_len, facts = fields[20:]
+        below_at = EXEC.size + path_len
+        filename_at = below_at + below_len
+        interp_at = filename_at + filename_len
+        cwd_at = interp_at + interp_len
+        cgroup_at = cwd_at + cwd_len
+        v1_at = cgroup_at + cgroup_len
+        argv_at = v1_at + v1_len
+        if argv_at + argv_len + env_len > len(record):
+            raise BadRecord("tail longer than the record")
+        path, below = record[EXEC.size : below_at], record[below_at:filename_at]
         start_ns, cgroup_id, pid = _WHO.unpack_from(record, HEADER.size)
         process = self._table.get(pid, start_ns)
         text, previous = self._builder.text, process.exe
-        if r.ret == 0:
-            argv = None if flags & _UNREADABLE else args
-            self._table.executed(process, walked_path(path, r.i_mode, r.ino), argv, flags & _IMAGE, folder(cwd))
-            self._table.started(process, r)
-            self._table.contained(process, container(cgroup, v1), cgroup_id, by_id=not r.v1_len)
+        if ret == 0:
+            argv = None if flags & _UNREADABLE else record[argv_at : argv_at + argv_len]
+            cwd = folder(record[cwd_at:cgroup_at])
+            self._table.executed(process, walked_path(path, i_mode, ino), argv, flags & _IMAGE, cwd)
+            process.started(ns_nr, facts, bounding)
+            inside = container(record[cgroup_at:v1_at], record[v1_at:argv_at])
+            self._table.contained(process, inside, cgroup_id, by_id=not v1_len)
             if process.parent is None:
-                self._table.parent_seen(process, (r.ppid, r.parent_start_ns))
+                self._table.parent_seen(process, (ppid, parent_start_ns))
             self._builder.forget_actors(process)
-        ident, fspath = file_id(r.dev, r.ino, r.generation), path_in_filesystem(path, r.own_len, below)
+        ident, fspath = file_id(dev, ino, generation), path_in_filesystem(path, own_len, below)
+        file = _NO_FILE
+        if ino:
+            (time_ns,) = _TIME.unpack_from(record, _TIME_AT)
+            now_ns = time_ns + self._wall_offset_ns()
+            file = owner, i_mode & 0o7777, now_ns - mtime_ns, now_ns - ctime_ns, facts & _UPPER != 0
         return (
-            *(text(filename), text(ident), text(fspath), text(previous)),
-            *(self._program_file(r, record) if r.ino else _NO_FILE),
-            text(interp) if r.interp_len else None,
-            self._environment(env) if env else None,
-            result(r.ret),
+            *(text(record[filename_at:interp_at]), text(ident), text(fspath), text(previous), *file),
+            text(record[interp_at:cwd_at]) if interp_len else None,
+            self._environment(record[argv_at + argv_len : argv_at + argv_len + env_len]) if env_len else None,
+            result(ret),
         )
 
     def _environment(self, env: bytes) -> tuple[int | None, ...]:
@@ -232,13 +251,6 @@ class Decoder:
             self._more_flags = _CONTENT_TRUNCATED
         self._builder.bytes += 5 * len(found)
         return tuple(map(self._builder.text, found[:MAX_ARGS]))
-
-    def _program_file(self, r: layout.Exec, record: bytes) -> Slots:
-        """Owner, mode, ages by the times of the file, and whether it is in an overlay's upper layer."""
-        (time_ns,) = _TIME.unpack_from(record, _TIME_AT)
-        now_ns = time_ns + self._wall_offset_ns()
-        upper = bool(r.facts & _UPPER)
-        return (r.i_uid, r.i_mode & 0o7777, now_ns - r.mtime_ns, now_ns - r.ctime_ns, upper)
 
     def _fork(self, record: bytes, flags: int) -> Slots:
         child_start_ns, child_pid, _, clone_flags = FORK.unpack_from(record)

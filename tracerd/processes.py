@@ -14,7 +14,7 @@ from typing import Final
 from execray.process import NS_PER_TICK, stat_fields
 from execray.schema.catalog import Flag
 from execray.schema.event import ProcessId
-from execray.schema.layout import ER_FACT, Exec, Task
+from execray.schema.layout import ER_FACT, Task
 from tracerd import entries
 from tracerd.containers import container_in_proc
 from tracerd.entries import Entry, Leader
@@ -87,16 +87,6 @@ class Process:
         return self.bounding & _ALL_CAPABILITIES == _ALL_CAPABILITIES and self.namespaces[3] == _HOSTS_USER_NS
 
     @property
-    def session_exe(self) -> bytes | None:
-        """The program of its session's leader."""
-        return self.exe if self.session == self.id else self.session_leader.exe if self.session_leader else None
-
-    @property
-    def pgrp_exe(self) -> bytes | None:
-        """The program of its process group's leader."""
-        return self.exe if self.pgrp == self.id else self.pgrp_leader.exe if self.pgrp_leader else None
-
-    @property
     def id(self) -> ProcessId:
         """(pid, start_ns)."""
         return self.pid, self.start_ns
@@ -105,6 +95,10 @@ class Process:
     def entry(self) -> ProcessId | None:
         """The identity of the process below which it does its work."""
         return None if self.entered is None else self.entered.leader.id
+
+    def started(self, ns_nr: int, facts: int, bounding: int) -> None:
+        """A record of an exec, or of the scan, tells how its program was started."""
+        self.ns_nr, self.interactive, self.bounding = ns_nr, facts & _INTERACTIVE != 0, bounding
 
     def lead(self) -> Leader:
         """Returns itself as a leader of others."""
@@ -198,12 +192,6 @@ class ProcessTable:
         if process.leading is not None:
             process.leading.exe = exe
         self._account(process)
-
-    def started(self, process: Process, r: Exec) -> None:
-        """A record of an exec, or of the scan, tells how the process's program was started."""
-        process.ns_nr = r.ns_nr
-        process.interactive = bool(r.facts & _INTERACTIVE)
-        process.bounding = r.cap_bounding
 
     def contained(self, process: Process, container: bytes | None, cgroup_id: int, by_id: bool) -> None:
         """A record tells the process's container. by_id: its cgroup's id alone decides that (no v1 hierarchy has a say)."""

@@ -159,7 +159,7 @@ class Sensor:
                 process.flags |= flags
                 process.cwd = folder(cwd)
                 process.container = container(cgroup, v1)
-                table.started(process, r)
+                process.started(r.ns_nr, r.facts, r.cap_bounding)
                 found.append((process, task, (r.ppid, r.parent_start_ns)))
         # once all are there: a session's leader, and a parent, may have a larger pid than what belongs to it
         for process, task, parent in found:
