@@ -18,7 +18,7 @@ MACHINE: Final = ("-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,cx16=o
 #: No initial RAM disk: NVMe and ext4 are built into Debian's cloud kernels.
 #: Mitigations take half of a software processor's time, which leaks nothing.
 COMMAND_LINE: Final = "console=ttyS0 quiet panic=-1 mitigations=off root=/dev/nvme0n1 rootfstype=ext4 rootwait"
-INIT: Final = "ro init=/opt/execray/tests/vm/init.sh"
+INIT: Final = "rw init=/opt/execray/tests/vm/init.sh"
 _POLL_S: Final = 0.5
 
 

@@ -9,8 +9,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -t tmpfs tmpfs /tmp
-mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /run # and /tmp lies on the root, a file system that is mounted whole
 ip link set lo up
 modprobe -a loop overlay xfs # image.py puts them here
 cd /run || exit
