@@ -248,6 +248,15 @@ def test_bits_are_tested_as_they_are_asked_for(arena: Killing) -> None:
     assert arena.kills(f"os.open({str(arena.decoy)!r}, os.O_RDWR)")
 
 
+def test_permissions_that_are_given_are_tested(arena: Killing) -> None:
+    executable = NumberTest(Input.MODE, NumberKind.SAME, 0o111, 0, negate=True)
+    arena.load(plan_of(rule("chmod", text(b"inlinetest", Part.COMM), executable)))
+    name = "syscall(157, 15, buf(b'inlinetest'), 0, 0, 0)"
+    assert not arena.kills(f"{name}; os.chmod({str(arena.decoy)!r}, 0o644)")
+    assert arena.kills(f"{name}; f = {opens(arena.decoy)}; os.fchmod(f, 0o755)")
+    assert arena.kills(f"{name}; os.chmod({str(arena.decoy)!r}, 0o700)")
+
+
 def test_a_write_is_known_by_its_file(arena: Killing) -> None:
     arena.load(plan_of(rule("write", text(arena.decoy))))
     assert arena.kills(f"f = os.open({str(arena.decoy)!r}, os.O_WRONLY); os.write(f, b'y')")
