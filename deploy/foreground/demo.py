@@ -13,10 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -175,7 +175,7 @@ def one_round(stack: Stack, seen: set[str]) -> bool:
     """Attacks once and shows what ExecRay made of it. Returns whether the attacker was killed."""
     started = time.monotonic()
     status = attack()
-    click.echo(f"  the attacker {_ended(status)} after {time.monotonic() - started:.2f} s")
+    click.echo(f"  the attacker {how_it_ended(status)} after {time.monotonic() - started:.2f} s")
     alert = await_alert(stack, seen)
     if alert is None:
         click.echo("  no alert: this policy doesn't match the attack")
@@ -185,7 +185,28 @@ def one_round(stack: Stack, seen: set[str]) -> bool:
     return status == -signal.SIGKILL
 
 
-def _ended(status: int) -> str:
+def end_with(demo: Callable[[], bool], work: Path) -> NoReturn:
+    """Runs a demo, whose end is that of the process: status 0 where it did what it should, 1 where not.
+
+    work: the folder that it leaves behind.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        done = demo()
+    except OperatorError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted; everything is taken down", err=True)
+        sys.exit(130)
+    heading(f"everything is taken down; what was kept lies in {work}")
+    sys.exit(0 if done else 1)
+
+
+def how_it_ended(status: int) -> str:
+    """Returns in words how a process ended whose exit status this is, negative for a signal."""
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended by itself (status {status})"
 
 
@@ -211,7 +232,6 @@ def run(policy: Path) -> bool:
         heading("attack 2: the same, with the enforcer stopped")
         stack.stop("enforcer")
         second = one_round(stack, seen)
-    heading("everything is taken down; what was kept lies in " + str(WORK))
     return (first and second) or not may_kill
 
 
@@ -219,18 +239,7 @@ def run(policy: Path) -> bool:
 @click.option("--policy", type=click.Path(path_type=Path), default=HERE / "demo.policy", help="A policy of your own.")
 def main(policy: Path) -> None:
     """Catch a real multi-step attack on this machine, kill it, and show why."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        done = run(policy)
-    except OperatorError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        click.echo("\ninterrupted; everything is taken down", err=True)
-        sys.exit(130)
-    sys.exit(0 if done else 1)
+    end_with(lambda: run(policy), WORK)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Final
 
 import click
 
-from deploy.foreground.demo import HERE, await_alert, await_watching, heading
+from deploy.foreground.demo import HERE, await_alert, await_watching, end_with, heading, how_it_ended
 from deploy.foreground.stack import Stack
 from execray import timeline
 from execray.errors import OperatorError
@@ -124,9 +124,10 @@ def one_round(inline: str, port: int, brought: list[bytes], seen: set[str]) -> b
         alert = await_alert(stack, seen)
     if not _eventually(lambda: len(brought) > before):
         raise OperatorError("the shell did not connect", "is loopback up?")
-    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended by itself (status {status})"
     sent = b"".join(brought[before:])
-    click.echo(f"  the shell {how}; the other end got {len(sent)} bytes: {sent.decode(errors='replace')!r}")
+    click.echo(
+        f"  the shell {how_it_ended(status)}; the other end got {len(sent)} bytes: {sent.decode(errors='replace')!r}"
+    )
     if alert is None:
         return False
     click.echo()
@@ -134,26 +135,20 @@ def one_round(inline: str, port: int, brought: list[bytes], seen: set[str]) -> b
     return status == -signal.SIGKILL and not sent and alert["execray"].get("killed_by") == "kernel"
 
 
+def both_rounds() -> bool:
+    """Attacks with the kernel's own kills and without; returns whether the first round did what it should."""
+    with listener() as (port, brought):
+        prepare(port)
+        seen: set[str] = set()
+        done = one_round("on", port, brought, seen)
+        one_round("off", port, brought, seen)
+    return done
+
+
 @click.command()
 def main() -> None:
     """Let a reverse shell call out twice: killed in its connect by the kernel, and then, for comparison, by the enforcer."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        with listener() as (port, brought):
-            prepare(port)
-            seen: set[str] = set()
-            done = one_round("on", port, brought, seen)
-            one_round("off", port, brought, seen)
-    except OperatorError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        click.echo("\ninterrupted; everything is taken down", err=True)
-        sys.exit(130)
-    heading("everything is taken down; what was kept lies in " + str(WORK))
-    sys.exit(0 if done else 1)
+    end_with(both_rounds, WORK)
 
 
 if __name__ == "__main__":
