@@ -17,7 +17,7 @@ from tests.support.pace import patient
 from tracerd.rings import KEPT_NS, MAX_NAMES
 
 EVENTS = ["open", "write", "read", "connect", "accept", "sendto", "socket", "unlink", "rename", "mkdir", "truncate"]
-EVENTS += ["symlink", "link", "setxattr"]
+EVENTS += ["symlink", "link", "setxattr", "create"]
 UNSEEN = True
 pytestmark = pytest.mark.skipif(
     int(os.uname().release.split(".")[0]) < 6,
@@ -44,17 +44,21 @@ room = buf(bytes(4))
 assert ring.do(22, fd, 0, room, 4) == 4 and room.raw[:4] == b"0123"
 assert ring.do(23, fd, 0, buf(b"through a ring"), 14) == 14
 assert ring.do(18, -100, 0, buf(b"nothing"), 0, 0) == -2
-print(fd, os.getpid())
+made = ring.do(18, -100, 0, buf(b"made"), 0o600, os.O_CREAT | os.O_RDWR)
+print(fd, os.getpid(), made)
 """,
     )
-    fd, pid = map(int, run.stdout.split())
+    fd, pid, made = map(int, run.stdout.split())
     secret = os.fsencode(tmp_path / "secret")
     rings = [e for e in run.events if Flag.IO_URING in e.flags]
     opened = next(e for e in rings if e.type.name == "open" and e.get("ret") == fd)
     assert (opened.get("path"), opened.get("rawpath"), opened.get("access")) == (secret, b"link", 3)
     assert opened.get("pid") == pid
     read = next(e for e in rings if e.type.name == "read")
-    assert (read.get("path"), read.get("len"), read.get("ret")) == (secret, 4, 4)
+    assert (read.get("path"), read.get("len"), read.get("ret"), read.get("content")) == (secret, 4, 4, b"0123")
+    created = next(e for e in rings if e.type.name == "create")
+    assert (created.get("path"), created.get("rawpath")) == (os.fsencode(tmp_path / "made"), b"made")
+    assert (created.get("fd"), created.get("mode")) == (made, 0o600)
     written = next(e for e in rings if e.type.name == "write")
     assert (written.get("path"), written.get("content"), written.get("ret")) == (secret, b"through a ring", 14)
     failed = next(e for e in rings if e.type.name == "open" and e.get("ret") == -2)
