@@ -17,7 +17,7 @@ BPF_FLAGS := -O2 -g -target bpf -D__TARGET_ARCH_x86 -mcpu=v3 -Wall -Wextra -Werr
 PREFIX ?= /usr/local
 RUN_PACKAGES := python3-venv tcpdump libelf1
 VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs
-DEV_PACKAGES := clang-14 clang-format-14 llvm-14 libbpf-dev bpftool gcc libc6-dev systemd man-db zsh fish xfsprogs $(VM_PACKAGES)
+DEV_PACKAGES := python3-dev clang-14 clang-format-14 llvm-14 libbpf-dev bpftool gcc libc6-dev systemd man-db zsh fish xfsprogs $(VM_PACKAGES)
 CODE := execray tracerd policyd enforcer deploy tests bpf examples
 
 .DEFAULT_GOAL := help
@@ -50,9 +50,10 @@ test-system: dev ## the three units under a real systemd, in a virtual machine
 test-vm: dev ## the kernel tests and a kill on Debian's other kernels, in virtual machines; ARGS="6.1 5.10" picks some
 	$(Q)$(PY) -m tests.vm $(ARGS)
 
-install: ## the program, units, configuration, man page and completions; PREFIX=/usr/local, DESTDIR= to stage, PYTHON=
+install: ## the program, units, configuration, man page and completions; PREFIX=/usr/local, DESTDIR= to stage, PYTHON=, COMPILED=no
 	$(if $(DESTDIR),,$(call packages,$(RUN_PACKAGES)))
-	$(Q)$(PYTHON) -B -m deploy.install install --prefix '$(PREFIX)' $(if $(DESTDIR),--destdir '$(DESTDIR)')
+	$(Q)$(PYTHON) -B -m deploy.install install --prefix '$(PREFIX)' $(if $(DESTDIR),--destdir '$(DESTDIR)') \
+		$(if $(COMPILED),--compiled '$(COMPILED)')
 
 uninstall: ## the reverse; PURGE=1 removes configuration, state and accounts too
 	$(Q)$(PYTHON) -B -m deploy.install uninstall --prefix '$(PREFIX)' $(if $(DESTDIR),--destdir '$(DESTDIR)') $(if $(PURGE),--purge)
@@ -66,8 +67,15 @@ fuzz: dev ## the compiler and the protocols on long random input
 properties: dev ## the engine against a plain matcher, and behind the gate, 100,000 random cases; ARGS="--cases 5000 --seed 1"
 	$(Q)$(PY) -m tests.properties $(ARGS)
 
-bench: build ## throughput, kill latency, overhead: a table and bench.json; BENCH_PY=/usr/bin/python3: with another interpreter
-	$(Q)$(if $(BENCH_PY),PYTHONPATH=$(CURDIR):$(wildcard $(VENV)/lib/python3*/site-packages) $(BENCH_PY),$(PY)) -m tests.bench $(ARGS)
+compiled: dev ## .execray/compiled: the tree with the engine as machine code; ARGS="tests/unit/policyd/engine" runs tests there
+	$(Q)$(PY) -m deploy.compiled .execray/compiled
+	$(if $(ARGS),$(Q)cd .execray/compiled && $(abspath $(PY)) -m pytest -q $(ARGS))
+
+BENCH_TREE = $(CURDIR)$(if $(filter yes,$(COMPILED)),/.execray/compiled)
+bench: build ## throughput, kill latency, overhead: a table and bench.json; BENCH_PY=/usr/bin/python3: with another, COMPILED=yes
+	$(if $(filter yes,$(COMPILED)),$(Q)$(MAKE) -s compiled ARGS=)
+	$(Q)cd $(BENCH_TREE) && $(if $(BENCH_PY),PYTHONPATH=$(BENCH_TREE):$(abspath $(wildcard $(VENV)/lib/python3*/site-packages)) \
+		$(BENCH_PY),$(abspath $(PY))) -m tests.bench --json $(CURDIR)/bench.json $(ARGS)
 
 check: lint types bpf abi-check docs-check ## everything that CI checks beside the tests
 
@@ -144,5 +152,5 @@ docs-check: dev ## the same as a comparison
 clean: ## remove what was built, the venv included
 	$(Q)rm -rf $(OUT) $(VENV) .execray bench.json *.egg-info
 
-.PHONY: help demo demo-inline run test test-unit test-kernel test-system test-vm install uninstall evasion fuzz properties bench check lint types build dev ebpf bpf bpf-update abi \
+.PHONY: help demo demo-inline run test test-unit test-kernel test-system test-vm install uninstall evasion fuzz properties compiled bench check lint types build dev ebpf bpf bpf-update abi \
 	abi-check vmlinux golden docs docs-check clean

@@ -21,7 +21,7 @@ from policyd.control_alerts import AlertOps
 from policyd.control_events import EventOps
 from policyd.control_policies import PolicyOps
 from policyd.effective import Host
-from policyd.engine.machine import Machine
+from policyd.engine.machine import Machine, is_compiled
 from policyd.plugins import Plugins
 from policyd.privileges import may_kill
 from policyd.reloading import Reloader
@@ -105,7 +105,7 @@ class ControlOps:
             "events": parts.stream.stats.events,
             "lost": dict(losses.total),
             "stream": parts.stream.status(),
-            "engine": parts.machine.stats(),
+            "engine": parts.machine.stats() | {"compiled": is_compiled()},
             "alerts": {
                 "matches": stats.matches,
                 "excepted": stats.excepted,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deploy.install import host, tree
 from deploy.install.places import SERVICES, Places
+from deploy.install.program import Compiled
 from execray.errors import OperatorError
 
 
@@ -18,6 +19,12 @@ def main() -> int:
     parser.add_argument("action", choices=["install", "uninstall"])
     parser.add_argument("--prefix", type=Path, default=Path("/usr/local"))
     parser.add_argument("--destdir", type=Path, default=None, help="stage below this folder; the host is left alone")
+    parser.add_argument(
+        "--compiled",
+        choices=["auto", "yes", "no"],
+        default="auto",
+        help="the engine as machine code; auto: if it can be",
+    )
     parser.add_argument("--purge", action="store_true", help="also remove configuration, state and accounts")
     arguments = parser.parse_args()
     os.umask(0o022)
@@ -25,7 +32,7 @@ def main() -> int:
         places = _places(arguments.prefix, arguments.destdir)
         live = places.destdir == Path("/")
         if arguments.action == "install":
-            _install(places, live=live)
+            _install(places, arguments.compiled, live=live)
         else:
             _uninstall(places, live=live, purge=arguments.purge)
     except OperatorError as error:
@@ -44,12 +51,14 @@ def _places(prefix: Path, destdir: Path | None) -> Places:
     return Places(prefix, Path("/") if destdir is None else destdir.absolute())
 
 
-def _install(places: Places, *, live: bool) -> None:
+def _install(places: Places, compiled: Compiled, *, live: bool) -> None:
     if live and os.geteuid() != 0:
         raise OperatorError("only root can install on this host", "use sudo, or stage it: make install DESTDIR=folder")
-    kept = tree.install(places)
-    for path in kept:
+    installed = tree.install(places, compiled)
+    for path in installed.kept:
         print(f"kept {path}; the one of this version is {places.shipped / path.relative_to(places.etc)}")
+    if installed.as_python is not None:
+        print(f"the engine is not compiled ({installed.as_python}): its events take policyd about half as long again")
     print(f"ExecRay is installed in {places.on_disk(places.program)}. Next:")
     running = host.prepare(places) if live else []
     steps = [] if live else ["systemd-sysusers", "systemd-tmpfiles --create execray.conf", "systemctl daemon-reload"]

@@ -10,10 +10,14 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
+from deploy.compiled.modules import TOOLS, compile_in, obstacle
 from deploy.install.places import CTL, DAEMONS, TREE
 from execray.errors import OperatorError
+
+#: Whether the engine is compiled: where this machine can do it, or not at all, or else nothing is installed.
+Compiled: TypeAlias = Literal["auto", "yes", "no"]
 
 PIP_TIMEOUT_S: Final = 900.0
 MIN_PYTHON: Final = (3, 11)
@@ -47,9 +51,15 @@ def check_python() -> Path:
     return python
 
 
-def build(target: Path, final: Path) -> None:
-    """Makes the venv in `target`, to be moved to `final` on the host. Raises OperatorError."""
+def build(target: Path, final: Path, compiled: Compiled) -> str | None:
+    """Makes the venv in `target`, to be moved to `final` on the host.
+
+    Returns why the engine isn't compiled, None where it is. Raises OperatorError.
+    """
     python = check_python()
+    lacking = "COMPILED=no" if compiled == "no" else obstacle()
+    if lacking is not None and compiled == "yes":
+        raise OperatorError(f"the engine can't be compiled here: {lacking}", "or install it as it is: COMPILED=no")
     if len(f"#!{final}/bin/python3 ") > _SHEBANG_MAX - 16:
         raise OperatorError(f"{final} is too long a path for a program's first line", "choose a shorter PREFIX")
     with tempfile.TemporaryDirectory(prefix="execray-build-") as name:
@@ -62,7 +72,25 @@ def build(target: Path, final: Path) -> None:
         pip = (tools / "bin" / "python3", "-m", "pip", "--python", own, "install", "-q", "--no-compile")
         # --no-build-isolation is not given: what has no wheel is built in a venv of its own
         _run("installing the Python packages", *pip, f"{wheel}[tracerd,policyd]", cwd=scratch)
+        if lacking is None:
+            lacking = _compile(scratch, target, compiled)
     _finish(target, final)
+    return lacking
+
+
+def _compile(scratch: Path, target: Path, compiled: Compiled) -> str | None:
+    """Compiles the engine into the venv. Returns why not, where that is allowed, and raises OperatorError where it isn't."""
+    tools, source = scratch / "tools" / "bin" / "python3", scratch / "source"
+    (packages,) = target.glob("lib/*/site-packages")
+    try:
+        _run("installing the compiler of Python", tools, "-m", "pip", "install", "-q", *TOOLS)
+        for library in compile_in(source, tools, target / "bin" / "python3"):
+            shutil.copy(source / library, packages / library)
+    except OperatorError as error:
+        if compiled == "yes":
+            raise
+        return error.message
+    return None
 
 
 def _wheel(scratch: Path, python: Path) -> Path:

@@ -7,14 +7,22 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from deploy.install import program
 from deploy.install.places import TREE, Places
 from execray.errors import OperatorError
 
 
-def install(places: Places) -> list[Path]:
-    """Installs everything; returns the configuration files that were there and differ from ours. Raises OperatorError.
+class Installed(NamedTuple):
+    """kept: the configuration files that were there and differ from ours. as_python: why the engine isn't compiled."""
+
+    kept: list[Path]
+    as_python: str | None
+
+
+def install(places: Places, compiled: program.Compiled) -> Installed:
+    """Installs everything. Raises OperatorError.
 
     The program is complete beside the old one before it takes its place: what fails until then has changed nothing.
     """
@@ -28,7 +36,7 @@ def install(places: Places) -> list[Path]:
         record.folder(final.parent)
         shutil.rmtree(fresh, ignore_errors=True)
         try:
-            program.build(fresh, places.program)
+            as_python = program.build(fresh, places.program, compiled)
             generated = _generate(fresh)
             _replace(final, fresh)
         finally:
@@ -45,7 +53,7 @@ def install(places: Places) -> list[Path]:
         record.save()
     except OSError as error:
         raise OperatorError(f"can't install: {error.filename}: {error.strerror}", "use sudo, or DESTDIR=") from error
-    return kept
+    return Installed(kept, as_python)
 
 
 def uninstall(places: Places, *, purge: bool) -> None:

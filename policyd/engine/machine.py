@@ -365,5 +365,10 @@ class Machine:
         return SensorLoss("stream", 1, time_ns, time_ns, loss_id("stream", 1, time_ns, row_id))
 
 
+def is_compiled() -> bool:
+    """Whether the engine runs as machine code (deploy/compiled) and not as Python."""
+    return not __file__.endswith(".py")
+
+
 def _identity(policy: CompiledPolicy) -> tuple[str, str]:
     return policy.name, policy.hash

@@ -14,7 +14,7 @@ from typing import Any
 
 from execray.service import settle_memory
 from execray.wire.frames import Batch, Decoder, encode
-from policyd.engine.machine import Machine
+from policyd.engine.machine import Machine, is_compiled
 from tests.bench.engine.policies import policies
 from tests.bench.engine.stream import Scene
 
@@ -74,7 +74,7 @@ def run(rounds: int = SMALLER_ROUNDS, events: int = SMALLER_EVENTS) -> dict[str,
             count, seconds = one.take(chunks)
             one.rates.append(count / seconds)
             assert one.engine.stats()["malformed"] == 0
-    return {"sets": {name: _figures(one) for name, one in runs.items()}}
+    return {"compiled": is_compiled(), "sets": {name: _figures(one) for name, one in runs.items()}}
 
 
 def _figures(one: _Run) -> dict[str, Any]:
@@ -95,7 +95,8 @@ def _figures(one: _Run) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """Returns the result for people."""
     lines = [
-        "policies           events/s  ns/event   best/worst  each event: fired  started  advanced  evicted  partials"
+        f"the engine {'is compiled' if result['compiled'] else 'runs as Python'}",
+        "policies           events/s  ns/event   best/worst  each event: fired  started  advanced  evicted  partials",
     ]
     sets = result["sets"]
     for name, f in sets.items():

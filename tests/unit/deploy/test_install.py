@@ -23,7 +23,17 @@ pytestmark = pytest.mark.timeout(INSTALL_TIMEOUT_S)
 
 
 def make(target: str, destdir: Path, *variables: str) -> subprocess.CompletedProcess[str]:
-    command = ["make", "-s", "-C", str(TREE), target, f"DESTDIR={destdir}", f"PYTHON={PYTHON}", *variables]
+    command = [
+        "make",
+        "-s",
+        "-C",
+        str(TREE),
+        target,
+        f"DESTDIR={destdir}",
+        f"PYTHON={PYTHON}",
+        "COMPILED=no",
+        *variables,
+    ]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MAKEFLAGS")}
     return subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT_S, env=environment
@@ -45,6 +55,9 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     done = make("install", destdir)
     assert done.returncode == 0, done.stderr
     assert "systemctl enable --now execray-tracerd.service" in done.stdout
+    assert (
+        "the engine is not compiled (COMPILED=no)" in done.stdout
+    )  # tests/compiled, and the machine of tests/system, have it
     yield destdir
     shutil.rmtree(destdir)
 
