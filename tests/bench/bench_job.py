@@ -195,7 +195,7 @@ def _ratio(found: dict[str, list[float]]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """Returns the result for people."""
     lines = [
-        f"{'job':8}{'without s':>22}{'with s':>22}{'ratio':>8}{'half of them':>16}{'of its CPU':>12}   (medians; bound {BOUND})"
+        f"{'job':8}{'without s':>22}{'with s':>22}{'ratio':>8}{'half of them':>18}{'of its CPU':>12}   (medians; bound {BOUND})"
     ]
     for job in (name for name in ("build", "install", "web") if name in result):
         found = result[job]
@@ -205,7 +205,7 @@ def table(result: dict[str, Any]) -> str:
         ]
         low, _, high = statistics.quantiles(found["ratios"], n=4)
         half = f"{low:.3f} to {high:.3f}"
-        lines.append(f"{job:8}{cells[0]:>22}{cells[1]:>22}{found['ratio']:8.3f}{half:>16}{found['cpu_ratio']:12.3f}")
+        lines.append(f"{job:8}{cells[0]:>22}{cells[1]:>22}{found['ratio']:8.3f}{half:>18}{found['cpu_ratio']:12.3f}")
     gate = result["gate"]
     lines.append(f"gate, last run: {gate['dropped']:,} events dropped, {gate['passed']:,} passed, {gate['lost']} lost")
     return "\n".join([*lines, *result["skipped"]])
