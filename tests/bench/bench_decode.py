@@ -55,7 +55,8 @@ BOUNDED = [name for name, (wanted, _) in WORK.items() if len(wanted) == 1]
 def _capture(wanted: list[str], script: str) -> list[bytes]:
     """Returns the records that a shell's work leaves in the ring."""
     records: list[bytes] = []
-    with Live(wanted, content=True, ring_bytes=1 << 24) as live:
+    content = "write" in wanted  # else no policy asks for any: environments of programs would come with it
+    with Live(wanted, content=content, ring_bytes=1 << 24) as live:
         subprocess.run(["/bin/sh", "-c", script], check=True, stdout=subprocess.DEVNULL)
         ring = live.sensor.ring
         while (record := ring.next()) is not None:
