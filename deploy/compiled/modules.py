@@ -13,8 +13,8 @@ from execray.errors import OperatorError
 #: All that an event passes through on its way to a match. What is made of a match only stays as it is.
 FOLDER: Final = Path("policyd", "engine")
 _LEFT_OUT: Final = frozenset({"__init__.py", "outputs.py"})
-#: What compiling needs beside a C compiler and Python's headers.
-TOOLS: Final = ("mypy>=1.10", "setuptools>=68")
+#: What compiling needs beside a C compiler and Python's headers; exactly these, since they make what policyd runs.
+TOOLS: Final = ("mypy==2.4.1", "setuptools==80.9.0")
 _TIMEOUT_S: Final = 1800.0
 _COMPILERS: Final = ("cc", "gcc", "clang")
 _SCRIPT: Final = Path(__file__).with_name("build.py")

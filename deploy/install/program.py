@@ -12,7 +12,7 @@ import venv
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from deploy.compiled.modules import TOOLS, compile_in, obstacle
+from deploy.compiled.modules import FOLDER, TOOLS, compile_in, obstacle
 from deploy.install.places import CTL, DAEMONS, TREE
 from execray.errors import OperatorError
 
@@ -33,6 +33,7 @@ from {module} import main
 
 sys.exit(main())
 """
+_TRIAL: Final = "from policyd.engine.machine import Machine, is_compiled; Machine().load((), 1); assert is_compiled()"
 #: 170 MB that nothing loads: pylibbpf imports llvmlite.ir, which is Python.
 _LEFT_OUT: Final = ("llvmlite/binding/libllvmlite.so",)
 
@@ -86,9 +87,12 @@ def _compile(scratch: Path, target: Path, compiled: Compiled) -> str | None:
         _run("installing the compiler of Python", tools, "-m", "pip", "install", "-q", *TOOLS)
         for library in compile_in(source, tools, target / "bin" / "python3"):
             shutil.copy(source / library, packages / library)
+        _run("trying the compiled engine", target / "bin" / "python3", "-I", "-B", "-c", _TRIAL)
     except OperatorError as error:
         if compiled == "yes":
             raise
+        for library in (*packages.glob("execray_engine__mypyc.*.so"), *(packages / FOLDER).glob("*.so")):
+            library.unlink()
         return error.message
     return None
 
