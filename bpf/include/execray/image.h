@@ -15,7 +15,8 @@ struct inode___private {
 	struct timespec64 __i_mtime, __i_ctime;
 } __attribute__((preserve_access_index));
 
-#define ER_TIME_NS(time) ((time).tv_sec * 1000000000LL + (time).tv_nsec)
+/* Since Linux 6.13 (4e40eff0b573) the topmost bit of the nanoseconds says that somebody has asked for the time. */
+#define ER_TIME_NS(time) ((time).tv_sec * 1000000000LL + ((time).tv_nsec & 0x7fffffff))
 #define ER_INODE_TIME(out, inode, which)                                                    \
 	do {                                                                                \
 		struct inode___plain *er_plain = (void *)(inode);                           \
