@@ -43,11 +43,12 @@ class GateFiles:
     def expect(self, plan: GatePlan, half: int) -> None:
         """Says for each file which bits of a plan ask for it. To be called before the kernel reads the plan. Raises OSError."""
         with self._writing:
-            was = {key: self._value(names) for key, names in self._known.items()}
-            self._plans[half - 1] = plan
+            plans = self._plans.copy()
+            plans[half - 1] = plan
             for key, names in self._known.items():
-                if (value := self._value(names)) != was[key]:
-                    self.map.update(key, value)
+                # also what seems to be there: an error may have come between
+                self.map.update(key, _value(plans, names))
+            self._plans = plans
 
     def publish(self, names: Names, take: Callable[[Names], None]) -> None:
         """Hands names on to who matches by them, and in such an order that the kernel drops none of their files meanwhile.
@@ -69,22 +70,23 @@ class GateFiles:
             self.map.update(key, bytes(_ROWS.size))  # all bits, until nobody matches by the old names
         take({ident: of for ident, of in names.items() if ident not in refused})
         for key in changed:
-            self.map.update(key, self._value(found[key]))
+            self.map.update(key, _value(self._plans, found[key]))
         for key in self._known.keys() - found.keys():
             self.map.delete(key)
         self._known = found
 
-    def _value(self, names: tuple[bytes, ...]) -> bytes:
-        return _ROWS.pack(*(0 if plan is None else ER_GATE_FILE_ROW | named_row(plan, names) for plan in self._plans))
-
     def _add(self, key: bytes, names: tuple[bytes, ...]) -> bool:
         try:
-            self.map.update(key, self._value(names))
+            self.map.update(key, _value(self._plans, names))
         except OSError as error:
             if error.errno not in (errno.E2BIG, errno.ENOMEM):
                 raise
             return False
         return True
+
+
+def _value(plans: list[GatePlan | None], names: tuple[bytes, ...]) -> bytes:
+    return _ROWS.pack(*(0 if plan is None else ER_GATE_FILE_ROW | named_row(plan, names) for plan in plans))
 
 
 def _file_key(ident: bytes) -> bytes:
