@@ -263,8 +263,12 @@ class Machine:
                 fire = bits & awaited
                 if fire and plan is not None:
                     for field in plan.late_fields:
-                        text = row[field.at]
-                        fire &= field.rows.row(None if text is None else strings[text])
+                        value = row[field.at]
+                        if field.mode == TEXT and value is not None:
+                            value = strings[value]
+                        elif field.mode == TEXTS and value is not None:
+                            value = tuple([strings[item] for item in value])
+                        fire &= field.rows.row(value)
                 if not fire:
                     continue
                 sighting = resolver.sight(position)

@@ -133,3 +133,38 @@ def test_shipped_escalation_policy_is_not_fooled_by_a_forged_comm() -> None:
     assert len(names(engine, play)) == 1
     play.event("setuid", play.process(comm="exploit", exe="/tmp/exploit"), call="setuid", **ids)
     assert len(names(engine, play)) == 2
+
+
+ENV = ["HOME=/root", "LD_PRELOAD=/tmp/x.so"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "env", "holds"),
+    [
+        ('env contains "LD_PRELOAD="', ENV, True),
+        ('env contains "LD_AUDIT="', ENV, False),
+        ('env = "HOME=/root"', ENV, True),
+        ('env = "HOME=/"', ENV, False),
+        ('env != "HOME=/"', ENV, True),
+        ('env in ["HOME=/", "HOME=/root"]', ENV, True),
+        ('env =~ "^LD_PRELOAD="', ENV, True),
+        ('env startswith "LD_PRELOAD="', ENV, True),
+        ('env endswith ".so"', ENV, True),
+        ('env[0] startswith "HOME="', ENV, True),
+        ('env[1] startswith "HOME="', ENV, False),
+        ("env exists", ENV, True),
+        ("env exists", None, False),
+        ('not env = "HOME=/root"', ENV, False),
+        ('not env = "HOME=/"', ENV, True),
+        ('any env(it =~ "^LD_PRELOAD=")', ENV, True),
+    ],
+)
+def test_environment_is_tested_and_keeps_no_other_policy_from_the_exec(
+    condition: str, env: list[str] | None, holds: bool
+) -> None:
+    engine = machine(
+        f'policy "by_env" {{ exec {{ {condition} }} }}\npolicy "other" {{ exec {{ filename = "/bin/sh" }} }}'
+    )
+    play = Play()
+    play.event("exec", play.process(), filename="/bin/sh", env=env, ret=0)
+    assert sorted(names(engine, play)) == ["by_env"] * holds + ["other"]
