@@ -344,7 +344,9 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
         57,
         "create",
         "A file was made by opening it: with O_CREAT where there was none of that name, or with O_TMPFILE. Each is an `open`,"
-        " too. Other ways to a new name are `mkdir`, `mknod`, `symlink`, `link`, `rename`, and `bind` for a socket's.",
+        " too. Where another thread has closed the descriptor at once, or it went into a ring's own table, any open with O_CREAT"
+        " is one, without `path`. Where a thread put another file there, none is: only `open { flags has O_CREAT }` misses"
+        " nothing. Other ways to a new name are `mkdir`, `mknod`, `symlink`, `link`, `rename`, and `bind` for a socket's.",
         (
             path("The path that the kernel used, from the mount namespace's root."),
             *_OPENED,

@@ -264,6 +264,62 @@ def test_what_is_made_is_told_also_where_opens_are_not_wanted(tmp_path: Path) ->
     assert not run.of("open")
 
 
+RACE = """
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <unistd.h>
+static volatile int done, next, began;
+static void on(int cpu) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    sched_setaffinity(0, sizeof(set), &set);
+}
+static void *closer(void *unused) {
+    on(1);
+    began = 1;
+    while (!done) close(next);
+    return unused;
+}
+int main(int argc, char **argv) {
+    pthread_t thread;
+    char name[16];
+    if (argc != 2 || chdir(argv[1])) return 1;
+    next = dup(0);
+    close(next);
+    on(0);
+    pthread_create(&thread, 0, closer, 0);
+    while (!began) sched_yield();
+    for (int i = 0; i < 2000; i++) {
+        sprintf(name, "%d", i);
+        int fd = open(name, O_CREAT | O_WRONLY, 0600);
+        if (fd < 0) return 2;
+        close(fd);
+    }
+    done = 1;
+    return pthread_join(thread, 0);
+}
+"""
+
+
+def test_what_is_made_is_told_also_where_another_thread_closes_it_at_once(tmp_path: Path) -> None:
+    """Between the call and the hook at its end the descriptor is anyone's of the process."""
+    source, program = tmp_path / "race.c", tmp_path / "race"
+    source.write_text(RACE)
+    subprocess.run(["cc", "-O1", "-pthread", "-o", program, source], check=True, timeout=30)
+    (tmp_path / "d").mkdir()
+    with Live(["create"]) as live:
+        made = live.run([program, tmp_path / "d"]).of("create")
+    names = {event.get("rawpath") for event in made}
+    assert names == {b"%d" % number for number in range(2000)}
+    closed = [event for event in made if event.get("path") is None]
+    assert all(Flag.UNREADABLE in event.flags for event in closed)
+    assert {event.get("flags") for event in made if event not in closed} <= {os.O_CREAT | os.O_WRONLY}
+
+
 def privileged(process: Process) -> bool | None:
     return process.privileged
 

@@ -184,7 +184,7 @@ ring = Ring()
 assert syscall(427, ring.fd, 2, buf(struct.pack("i", -1)), 1) == 0
 name = buf(b"secret")
 tail, = struct.unpack_from("I", ring.sq, ring.tail)
-struct.pack_into("BBHiQQIIQHHI16x", ring.sqes, tail % 8 * 64, 18, 0, 0, -100, 0, ctypes.addressof(name), 0, 0, 7, 0, 0, 1)
+struct.pack_into("BBHiQQIIQHHI16x", ring.sqes, tail % 8 * 64, 18, 0, 0, -100, 0, ctypes.addressof(name), 0, 0o100, 7, 0, 0, 1)
 struct.pack_into("I", ring.sq, ring.array + tail % 8 * 4, tail % 8)
 struct.pack_into("I", ring.sq, ring.tail, tail + 1)
 syscall(426, ring.fd, 1, 1, 1, 0, 0)
@@ -194,7 +194,9 @@ print(struct.unpack_from("Qi", ring.cq, ring.cqes)[1], os.readlink("/proc/self/f
     assert run.stdout.split()[0] == "0"
     (opened,) = [e for e in run.of("open") if Flag.IO_URING in e.flags]
     assert (opened.get("path"), opened.get("rawpath"), opened.get("file.id")) == (None, b"secret", None)
-    assert Flag.UNREADABLE in opened.flags
+    made = run.one("create", rawpath=b"secret")  # or not: nobody knows which file it was
+    assert (made.get("path"), made.get("file.id")) == (None, None)
+    assert Flag.UNREADABLE in opened.flags and Flag.UNREADABLE in made.flags
 
 
 #: One more form of a request: with flags, a priority, and credentials that were registered before. Nobody waits for it.

@@ -25,7 +25,7 @@ __noinline int er_record(void)
 	if ((call->event == ER_EVENT_PROCMEM || call->event == ER_EVENT_PROCREAD) && call->nr != NR_PROCESS_VM_WRITEV &&
 	    call->nr != NR_PROCESS_VM_READV && !er_is_proc_mem(call->file))
 		return 0;
-	if (call->event == ER_EVENT_CREATE && !er_has_made(call->file) &&
+	if (call->event == ER_EVENT_CREATE && !(call->file ? er_has_made(call->file) : er_may_have_made(call)) &&
 	    !er_is_heartbeat(config, bpf_get_current_pid_tgid()))
 		return 0;
 	if (!er_gate_is_late(scratch) && er_gate_is_idle(call->event))

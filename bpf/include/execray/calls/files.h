@@ -6,6 +6,7 @@
 #include "execray/calls/record.h"
 
 #define O_CREAT_CREAT 01101 /* creat(2) is open with O_CREAT | O_WRONLY | O_TRUNC */
+#define ER_O_CREAT    0100
 #define O_LARGEFILE   00100000
 #define O_OPEN_ONLY   02001700 /* O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC, O_CLOEXEC: not kept in f_flags */
 #define ER_MAX_IOV    8
@@ -65,6 +66,26 @@ static __always_inline bool er_has_made(struct file *file)
 			BPF_CORE_READ(file, f_flags) & ER_O_TMPFILE);
 }
 
+/* Whether an open that has succeeded, and whose descriptor another thread has closed since, may have made a file. */
+static __always_inline bool er_may_have_made(const struct er_call *call)
+{
+	__u64 flags = call->arg[2], held;
+
+	if (call->ret < 0)
+		return false;
+	switch (call->nr) {
+	case NR_CREAT: return true;
+	case NR_OPEN: flags = call->arg[1]; break;
+	case NR_OPENAT2: /* the first word of struct open_how: what can't be read any more may have been any */
+		if (call->uring)
+			break;
+		if (bpf_probe_read_user(&held, sizeof(held), (void *)call->arg[2]))
+			return true;
+		flags = held;
+	}
+	return flags & (ER_O_CREAT | ER_O_TMPFILE);
+}
+
 /* By which ids a file was opened, where they may be others than the thread's. */
 static __always_inline void er_opened_by(struct er_task *out, struct file *file)
 {
@@ -114,7 +135,8 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 	e->open_flags = how.flags;
 	e->mode = how.mode & 07777;
 	e->fd = call->ret >= 0 ? call->ret : -1;
-	if (call->uring && !call->file && call->ret >= 0) /* into the ring's own table: nobody knows which file */
+	/* into the ring's own table, or closed by another thread since: nobody knows which file */
+	if (!call->file && call->ret >= 0 && (call->uring || call->event == ER_EVENT_CREATE))
 		e->hdr.flags |= ER_F_UNREADABLE;
 	if (call->file) {
 		file = ER_AS(struct file, call->file);
