@@ -15,6 +15,7 @@ MAX_BYTES: Final = 4 * 1024 * 1024
 FRESH_S: Final = 1.0
 _FIELDS: Final = 7
 _UID: Final = 2
+_UID_DIGITS: Final = 10  # of 2**32; int() raises for thousands of them
 
 
 class Users:
@@ -50,6 +51,6 @@ def users_of(passwd: bytes) -> dict[int, bytes]:
     names: dict[int, bytes] = {}
     for line in passwd.split(b"\n"):
         fields = line.split(b":")
-        if len(fields) == _FIELDS and fields[0] and fields[_UID].isdigit():
+        if len(fields) == _FIELDS and fields[0] and fields[_UID].isdigit() and len(fields[_UID]) <= _UID_DIGITS:
             names.setdefault(int(fields[_UID]), fields[0])
     return names

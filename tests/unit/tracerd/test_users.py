@@ -57,3 +57,8 @@ def test_a_list_that_cannot_be_read_leaves_what_was_known(tmp_path: Path, gone: 
         path.mkdir()
     now_s += FRESH_S
     assert users.name(0) == b"root"
+
+
+def test_a_uid_that_is_too_long_is_no_users_line() -> None:
+    listed = b"a:x:%s:0::/:/bin/sh\nb:x:%s:0::/:/bin/sh\nc:x:4294967294:0::/:/bin/sh\n" % (b"9" * 5000, b"0" * 11)
+    assert users_of(listed) == {4294967294: b"c"}
