@@ -11,10 +11,12 @@ from functools import cache
 from typing import Any, Final, TypeAlias
 
 from execray.schema.catalog import ACTOR_FIELDS, Field
-from execray.schema.event import Actor, Value, actor_get, text, value_to_json
+from execray.schema.event import Actor, Event, Value, actor_get, text, value_to_json
+from execray.schema.field import Content
 from execray.schema.kinds import Kind
 from execray.schema.row import FILE_NAMES_NAME
 from policyd.engine.outputs import Finding, Match, StepEvidence
+from policyd.engine.table import content_of
 from policyd.program import CompiledPolicy, KeyKind, Place, Severity, paths_in
 from policyd.throttle import LossSum
 
@@ -62,7 +64,9 @@ def finding_alert(
     out["rule"] = _rule(policy)
     if policy.meta.attack:
         out["threat"] = _threat(policy.meta.attack)
-    _put_fields(out, ((field, event.get(field.name)) for field in event.type.fields))
+    taken = content_of(policy)
+    hidden = _hidden(event, taken)
+    _put_fields(out, ((field, event.get(field.name)) for field in event.type.fields if field.name not in hidden))
     out |= _process(finding.actor)
     out["execray"] = {
         "alert_id": number,
@@ -80,7 +84,7 @@ def finding_alert(
         "key": {"by": policy.key_text, "values": _key(finding)},
         "started_ns": finding.started_ns,
         "time_ns": finding.time_ns,
-        "trail": [_evidence(step) for step in finding.trail],
+        "trail": [_evidence(step, taken) for step in finding.trail],
         "tainted": finding.tainted,
         "degraded": finding.degraded,
         "partial_evidence": finding.partial_evidence,
@@ -208,14 +212,24 @@ def _key(finding: Finding) -> list[object]:
     return [value_to_json(Field("", kind, ""), value) for kind, value in zip(kinds, values, strict=True)]
 
 
-def _evidence(step: StepEvidence) -> Json:
+def _hidden(event: Event, taken: Content) -> set[str]:
+    """Returns the fields that are there for some other policy only: environments hold passwords."""
+    return {name for name, content in event.type.taken.items() if not content & taken}
+
+
+def _event_json(event: Event, taken: Content) -> Json:
+    hidden = _hidden(event, taken)
+    return {name: value for name, value in event.to_json().items() if name not in hidden}
+
+
+def _evidence(step: StepEvidence, taken: Content) -> Json:
     out: Json = {
         "step": step.step.text,
         "place": place_text(step.step.place),
         "labels": list(step.step.labels),
         "alias": step.step.alias,
         "count": step.count,
-        "events": [event.to_json() for event in step.events],
+        "events": [_event_json(event, taken) for event in step.events],
     }
     if by_file := _by_file(step):
         out["by_file"] = by_file

@@ -241,11 +241,14 @@ class Decoder:
         return (
             *(text(record[filename_at:interp_at]), text(ident), text(fspath), text(previous), *file),
             text(record[interp_at:cwd_at]) if interp_len else None,
-            self._environment(record[argv_at + argv_len : argv_at + argv_len + env_len]) if env_len else None,
+            self._environment(record[argv_at + argv_len : argv_at + argv_len + env_len], flags),
             result(ret),
         )
 
-    def _environment(self, env: bytes) -> tuple[int | None, ...]:
+    def _environment(self, env: bytes, flags: int) -> tuple[int | None, ...] | None:
+        if not env:
+            # Arguments that fill all the room: a list that was cut, to nothing, and that is known.
+            return () if flags & (_CONTENT_TRUNCATED | _UNREADABLE) == _CONTENT_TRUNCATED else None
         found = env.removesuffix(b"\0").split(b"\0", MAX_ARGS)
         if len(found) > MAX_ARGS:
             self._more_flags = _CONTENT_TRUNCATED

@@ -143,7 +143,7 @@ class PolicyTable:
         self.codes = policy.codes
         self.numbers = numbers_of(policy)
         self.paths_by_file = policy.paths_by_file
-        self.content = _content(policy)
+        self.content = content_of(policy)
 
     def rank(self, state: int) -> int:
         """Orders the places from the last to the first; counts towards a first step stand at the start, in text order."""
@@ -269,7 +269,7 @@ def key_fields(step: Step) -> tuple[FieldRef, ...]:
     return step.key if distinct is None else (*step.key, distinct)
 
 
-def _content(policy: CompiledPolicy) -> Content:
+def content_of(policy: CompiledPolicy) -> Content:
     """Returns which bytes a policy reads: of its steps' events, where a field stands without an alias."""
     aliased: dict[str | None, tuple[int, ...]] = {}
     for step in policy.steps:
