@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Final
 
 from execray.gate.inline import tag_of
 from execray.schema.catalog import LOST, Flag
@@ -15,6 +17,8 @@ from policyd.gate.exact import InlineBuilt
 from policyd.program import CompiledPolicy
 
 _KILLED = int(Flag.KILLED)
+#: Processes that were killed, kept in mind: another of their threads may have made the last call at the same moment.
+_MAX_ENDED: Final = 1024
 
 
 def killed_in_kernel(event: Event, policy: CompiledPolicy) -> bool:
@@ -32,6 +36,7 @@ class KernelKills:
         self._log = log
         self._loaded: dict[int, CompiledPolicy] = {}  # by tag
         self._former: dict[int, CompiledPolicy] = {}
+        self._ended: OrderedDict[tuple[int, int, int], None] = OrderedDict()  # pid, start_ns, tag; the oldest first
 
     def loaded(self, policies: Iterable[CompiledPolicy]) -> None:
         """Takes those of the loaded policies that the kernel finishes. What is under way may still be of those before them."""
@@ -53,16 +58,24 @@ class KernelKills:
         found = {(output.event.id, tag_of(output.policy.hash)) for output in outputs if isinstance(output, Match)}
         made = []
         for number, (at, tag) in marked.items():
-            if (number, tag) in found:
-                continue
-            self.unexplained += 1
             event, policy = batch.event(at), self._loaded.get(tag) or self._former.get(tag)
             pid, start_ns = event.actor.id
+            if self._is_known(pid, start_ns, tag) or (number, tag) in found:
+                continue
+            self.unexplained += 1
             kv = {"policy": policy.name if policy else f"{tag:08x}", "pid": pid, "start_ns": start_ns}
             self._log.error("killed in the kernel, and no match", extra={"kv": kv})
             if policy is not None:
                 made.append(_match(policy, event, generation))
         return made
+
+    def _is_known(self, pid: int, start_ns: int, tag: int) -> bool:
+        """Whether a kill of this process for this policy was looked at before; it is from now on."""
+        known = (pid, start_ns, tag) in self._ended
+        self._ended[pid, start_ns, tag] = None
+        if len(self._ended) > _MAX_ENDED:
+            self._ended.popitem(last=False)
+        return known
 
     def status(self, built: InlineBuilt) -> dict[str, object]:
         """Returns what `status` shows; built: the rules of the loaded policies."""

@@ -248,7 +248,7 @@ def test_what_is_made_by_an_open_is_told_once_and_what_was_there_is_not(live: Li
     words = run.stdout.split()
     assert [event.get("fd") for event in made] == [int(words[at]) for at in (0, 4, 6, 8)]
     truth = [int(words[at]) for at in (1, 5, 7)]
-    assert [int(bytes(event.get("file.id") or b"").split(b":")[2]) for event in made[:3]] == truth  # type: ignore[arg-type]
+    assert [int(bytes(event.get("file.id") or b"").split(b":")[2]) for event in made[:3]] == truth  # type: ignore[arg-type]  # a file's id is text
     opened = [event for event in run.of("open") if event.get("created")]
     assert [(e.get("rawpath"), e.get("file.id"), e.get("ret")) for e in opened] == [
         (e.get("rawpath"), e.get("file.id"), e.get("fd")) for e in made

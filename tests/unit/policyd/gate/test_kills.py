@@ -45,6 +45,21 @@ def test_a_kill_must_be_of_a_policy_that_matches(
     assert [record.message for record in caplog.records] == ["killed in the kernel, and no match"] * unexplained
 
 
+def test_threads_that_make_the_last_call_together_are_one_kill() -> None:
+    (policy,) = compile_set([("a.policy", SEQUENCE)]).policies
+    killed = Flag.KILLED | Flag(tag_of(policy.hash) << KILLER_SHIFT)
+    play = Play()
+    both, other = play.process(), play.process()
+    for actor in (both, both, other):
+        play.event("connect", actor, ret=0, cut=killed)
+    kills = KernelKills(logging.getLogger("test"))
+    kills.loaded([policy])
+    batch = play.batch()
+    assert [match.actor.id for match in kills.look(batch, [], 1)] == [both.id, other.id]
+    assert kills.look(batch, [], 1) == []  # nor in a later batch
+    assert kills.unexplained == 2
+
+
 def test_a_match_is_made_of_the_last_call_where_none_was_found() -> None:
     policy, other = compile_set([("a.policy", SEQUENCE), ("b.policy", POLICY)]).policies
     tag = tag_of(policy.hash)
