@@ -75,9 +75,10 @@ ACTOR_FIELDS: tuple[Field, ...] = (
     Field(
         "container.privileged",
         Kind.BOOL,
-        "The program was started with every capability of the host within its reach, in the host's user namespace: what"
-        " `--privileged` and `--cap-add=ALL` give. Told by the capability bounding set, which nobody can widen again, so of an"
-        " unprivileged user in such a container, too. Missing outside containers.",
+        "The program was started with CAP_SYS_ADMIN, CAP_SYS_MODULE and CAP_SYS_RAWIO all within its reach, in the host's user"
+        " namespace: what `--privileged` and `--cap-add=ALL` give, also with other capabilities dropped. Told by the capability"
+        " bounding set, which nobody can widen again, so of an unprivileged user in such a container, too. Missing outside"
+        " containers.",
         optional=True,
     ),
     Field(

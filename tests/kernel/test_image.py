@@ -324,23 +324,43 @@ def privileged(process: Process) -> bool | None:
     return process.privileged
 
 
+HOSTS_KEYS = 1 << 16 | 1 << 17 | 1 << 21  # CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_ADMIN
+
+
+def bounded_without(live: Live, dropped: int) -> Process:
+    """Runs a program after PR_CAPBSET_DROP of one capability; returns it, whose set is what /proc says, in a container."""
+    code = (
+        f"import ctypes, os; ctypes.CDLL(None).prctl(24, {dropped}, 0, 0, 0); os.execv('/bin/sleep', ['sleep', '30'])"
+    )
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", code]) as child:
+        live.await_exec(child.pid)
+        process = live.await_exec(child.pid)
+        process.container = b"c" * 64
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        child.kill()
+    assert process.bounding == int(status.split("CapBnd:")[1].split()[0], 16)
+    assert not process.bounding & 1 << dropped
+    return process
+
+
 def test_a_container_is_privileged_by_what_is_within_its_reach(live: Live) -> None:
-    full = int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1
     with sleeper() as child:
         process = live.await_exec(child.pid)
         assert privileged(process) is None
         process.container = b"c" * 64
         assert process.bounding is not None
-        assert privileged(process) is (process.bounding == (1 << full) - 1)
-    code = "import ctypes, os; ctypes.CDLL(None).prctl(24, 21, 0, 0, 0); os.execv('/bin/sleep', ['sleep', '30'])"
-    with subprocess.Popen([sys.executable, "-I", "-S", "-c", code]) as dropped:  # PR_CAPBSET_DROP of CAP_SYS_ADMIN
-        live.await_exec(dropped.pid)
-        process = live.await_exec(dropped.pid)
-        process.container = b"c" * 64
-        status = Path(f"/proc/{dropped.pid}/status").read_text()
-        dropped.kill()
-    assert process.bounding == int(status.split("CapBnd:")[1].split()[0], 16)
-    assert not process.bounding & 1 << 21 and privileged(process) is False
+        assert privileged(process) is (process.bounding & HOSTS_KEYS == HOSTS_KEYS)
+
+
+@pytest.mark.parametrize("dropped", [16, 17, 21], ids=["CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_ADMIN"])
+def test_a_container_denied_one_of_the_hosts_keys_is_not_privileged(live: Live, dropped: int) -> None:
+    assert privileged(bounded_without(live, dropped)) is False
+
+
+def test_a_container_denied_a_harmless_capability_is_privileged_all_the_same(live: Live) -> None:
+    process = bounded_without(live, 28)  # CAP_LEASE
+    assert process.bounding is not None
+    assert privileged(process) is (process.bounding & HOSTS_KEYS == HOSTS_KEYS)
 
 
 def test_an_environment_is_what_the_program_was_given(live: Live) -> None:

@@ -72,3 +72,31 @@ def test_many_short_lived_processes_leave_nothing_but_the_bound(exits: bool) -> 
     assert len(table) == (1 if exits else 500)
     # at most the 500 that are known, with what they hold
     assert grown < (64 * 1024 if exits else 500 * 8192)
+
+
+KEYS = 1 << 16 | 1 << 17 | 1 << 21  # CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_ADMIN
+HOSTS_USER_NS = 0xEFFFFFFD
+
+
+@pytest.mark.parametrize(
+    ("bounding", "user_ns", "expected"),
+    [
+        pytest.param((1 << 41) - 1, HOSTS_USER_NS, True, id="all"),
+        pytest.param(((1 << 41) - 1) & ~(1 << 28), HOSTS_USER_NS, True, id="all but CAP_LEASE"),
+        pytest.param(((1 << 41) - 1) & ~(1 << 21), HOSTS_USER_NS, False, id="all but CAP_SYS_ADMIN"),
+        pytest.param(((1 << 41) - 1) & ~(1 << 16), HOSTS_USER_NS, False, id="all but CAP_SYS_MODULE"),
+        pytest.param(((1 << 41) - 1) & ~(1 << 17), HOSTS_USER_NS, False, id="all but CAP_SYS_RAWIO"),
+        pytest.param(KEYS, HOSTS_USER_NS, True, id="the three alone"),
+        pytest.param(0xA80425FB, HOSTS_USER_NS, False, id="what Docker gives"),
+        pytest.param((1 << 41) - 1, 4026532000, False, id="all, in a user namespace of its own"),
+        pytest.param(None, HOSTS_USER_NS, None, id="not known"),
+    ],
+)
+def test_privileged_is_a_container_with_the_keys_of_the_host(
+    bounding: int | None, user_ns: int, expected: bool | None
+) -> None:
+    process = ProcessTable(16, Path("/nonexistent")).scanned(42, 1, b"/bin/true")
+    process.bounding, process.namespaces = bounding, (1, 1, 1, user_ns)
+    assert process.privileged is None
+    process.container = b"c" * 64
+    assert process.privileged is expected
