@@ -33,6 +33,7 @@ struct er_inline_text er_keep_inline_text;
 struct er_inline_state er_keep_inline_state;
 struct er_inline_cell_key er_keep_inline_cell_key;
 struct er_inline_cell er_keep_inline_cell;
+struct er_inline_claim_key er_keep_inline_claim_key;
 enum er_inline_kind er_keep_inline_kind;
 enum er_inline_part er_keep_inline_part;
 enum er_gate_input er_keep_gate_input;

@@ -20,6 +20,7 @@ from execray.gate.inline import InlinePlan, NumberTest, Rule, TextTest, listing
 from execray.guard import BUDGET_WINDOW_NS, COMM_CHARS
 from execray.schema.layout import (
     ER_INLINE_CELLS,
+    ER_INLINE_CLAIMS,
     ER_INLINE_CODES,
     ER_INLINE_HALVES,
     ER_INLINE_HOST,
@@ -31,6 +32,7 @@ from execray.schema.layout import (
     ER_INLINE_TOKENS,
     INLINE_CELL,
     INLINE_CELL_KEY,
+    INLINE_CLAIM_KEY,
     INLINE_NUMBER,
     INLINE_PLAN_AT,
     INLINE_PLAN_BYTES,
@@ -129,6 +131,9 @@ class Inline:
             ),
             "er_inline_cells": Map.create(
                 MapType.LRU_HASH, "er_inline_cells", INLINE_CELL_KEY.size, INLINE_CELL.size, ER_INLINE_CELLS
+            ),
+            "er_inline_claims": Map.create(
+                MapType.LRU_HASH, "er_inline_claim", INLINE_CLAIM_KEY.size, 4, ER_INLINE_CLAIMS
             ),
         }
         self._plans = self.maps["er_inline_plan"].view()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 19
+ER_ABI_VERSION: Final = 20
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -53,6 +53,7 @@ ER_INLINE_SPARED: Final = 1024
 ER_INLINE_TOKENS: Final = 64
 ER_INLINE_HOST: Final = 64
 ER_INLINE_CELLS: Final = 16384
+ER_INLINE_CLAIMS: Final = 1024
 ER_INLINE_HALVES: Final = 2
 ER_INLINE_SLACK_NS: Final = 100000000
 
@@ -543,6 +544,16 @@ class InlineCellKey(NamedTuple):
 
 
 INLINE_CELL_KEY: Final = Struct("<II")
+
+
+class InlineClaimKey(NamedTuple):
+    """struct er_inline_claim_key, 16 bytes without its tail."""
+
+    start_ns: int
+    tgid: int
+
+
+INLINE_CLAIM_KEY: Final = Struct("<QI4x")
 
 
 class InlineNumber(NamedTuple):

@@ -6,8 +6,6 @@ The twin's own, and the compiler's, are in tests/properties/test_gate.py.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -18,9 +16,11 @@ from execray.gate.hashes import comm_key, exact_key
 from execray.gate.memory import Memory
 from execray.gate.plan import ALL_BITS, ROW_ALL, ROW_NONE, CodeTest, GatePlan
 from execray.schema.catalog import EVENT_BY_NAME
+from tests.kernel.test_inline import LIMITS
+from tests.kernel.test_inline_threads import ROUNDS, Race
 from tests.support.gates import KernelGate, random_facts, random_plan
 from tests.support.live import Live
-from tests.support.native_gate import CELLS, ROOT, ask, build, planted, question
+from tests.support.native_gate import CELLS, ROOT, ask, build, objects, planted, question
 from tracerd.gate_table import table_of
 from tracerd.objects import OBJECT_DIR
 
@@ -81,17 +81,6 @@ def drops_what_the_twin_sends(native: Path, folder: Path, random: Random) -> boo
 
 
 # --- what only the kernel can tell ------------------------------------------------------------------------------------
-
-
-def objects(folder: Path, name: str, file: str, right: str, wrong: str) -> Path:
-    """Returns a folder with the shipped objects, but for one that has a mistake."""
-    sources, out = planted(folder, file, right, wrong), folder / "objects"
-    shutil.copytree(OBJECT_DIR, out)
-    arch = os.uname().machine
-    flags = ["-O2", "-g", "-target", "bpf", "-D__TARGET_ARCH_x86", "-mcpu=v3", f"-I{sources / 'include'}"]
-    source, built = sources / f"{name}.bpf.c", out / f"{name}.bpf.o"
-    subprocess.run(["clang-14", *flags, f"-I{ROOT / 'vmlinux' / arch}", "-c", source, "-o", built], check=True)
-    return out
 
 
 @as_root
@@ -155,3 +144,21 @@ def test_a_cell_that_goes_with_any_thread_is_seen(tmp_path: Path, file: Path) ->
     assert not passes_behind_a_thread(
         objects(tmp_path, "proc", "proc.bpf.c", right, f"{right}\n\ter_gate_forget(pid);"), file
     )
+
+
+@as_root
+def test_a_kill_that_two_threads_pay_for_is_seen(tmp_path: Path) -> None:
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one processor: no two threads are in the hook at once")
+    out = objects(tmp_path, "sys", "include/execray/inline_victims.h", "BPF_NOEXIST", "BPF_ANY")
+    assert any(is_paid_twice(out, tmp_path) for _ in range(5))
+
+
+def is_paid_twice(out: Path, folder: Path) -> bool:
+    with Live([], kills=LIMITS, objects=out) as live:
+        race = Race(live, folder)
+        for number in range(1, ROUNDS // 2):
+            race.run()
+            if race.left(0) < 64 - number:
+                return True
+    return False

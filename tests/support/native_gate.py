@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -12,6 +13,7 @@ from execray.gate.plan import GatePlan
 from execray.gate.verdict import Facts
 from execray.schema.layout import GATE_BYTES, GATE_CASE_BYTES
 from tests.support.gates import case_of
+from tracerd.objects import OBJECT_DIR
 
 ROOT: Final = Path(__file__).parents[2]
 CELLS: Final = 16  # gate_native.c
@@ -26,6 +28,17 @@ def planted(folder: Path, file: str, right: str, wrong: str) -> Path:
     assert text.count(right) == 1, f"{text.count(right)} times in {file}: {right}"
     path.write_text(text.replace(right, wrong), encoding="utf-8")
     return copy
+
+
+def objects(folder: Path, name: str, file: str, right: str, wrong: str) -> Path:
+    """Returns a folder with the shipped objects, but for one that has a mistake in it (`planted`)."""
+    sources, out = planted(folder, file, right, wrong), folder / "objects"
+    shutil.copytree(OBJECT_DIR, out)
+    arch = os.uname().machine
+    flags = ["-O2", "-g", "-target", "bpf", "-D__TARGET_ARCH_x86", "-mcpu=v3", f"-I{sources / 'include'}"]
+    source, built = sources / f"{name}.bpf.c", out / f"{name}.bpf.o"
+    subprocess.run(["clang-14", *flags, f"-I{ROOT / 'vmlinux' / arch}", "-c", source, "-o", built], check=True)
+    return out
 
 
 def build(folder: Path, sources: Path = ROOT / "bpf") -> Path:

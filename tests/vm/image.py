@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from tests.kernel.test_compat import INT80
 from tests.kernel.test_gate_state import RACE
+from tests.kernel.test_inline_threads import TOGETHER
 from tests.support import built
 from tests.vm.kernels import Image, NotFetched, source_list
 
@@ -73,7 +74,7 @@ def build(
     (home / ONLY).write_text("".join(f"{argument}\n" for argument in only), encoding="utf-8")
     _venv(home / ".venv")
     (home / BUILT).mkdir()
-    for code in (INT80, RACE):
+    for code in (INT80, RACE, TOGETHER):
         _compile(code, home / BUILT / built.name(code))
     if prepare is not None:
         prepare(root)

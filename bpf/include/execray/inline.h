@@ -70,6 +70,10 @@ __noinline int er_inline_charge(__u32 index)
 
 	if (!work || !plan || work->met[at] != ER_INLINE_FINISHES)
 		return 0;
+	if (work->joined) {
+		work->found = plan->rule[at].policy == work->joined ? at + 1 : 0;
+		return work->found;
+	}
 	slot = plan->rule[at].slot;
 	if (work->refused == slot + 1)
 		return 0;
@@ -134,21 +138,30 @@ __noinline int er_inline_each(__u32 what)
 /*
  * Sends the record of an event that completes a policy, and kills: in this order, and not without evidence. Returns
  * false where no kill is left for this minute, and nothing was sent.
+ *
+ * Of threads that come here at once the first pays. Another's record says the same if that is so by then: user space
+ * takes what comes first for the end of the sequence. What it says is true even if the first finds no room for its own
+ * record: the signal is sent by both.
  */
 static __always_inline bool er_inline_strike(struct er_scratch *scratch, struct er_inline_state *state,
 					     struct er_inline_work *work, __u32 total)
 {
 	const struct er_inline_plan *plan = er_inline_plan(work);
 	struct er_header *hdr = &scratch->record.exec.hdr;
-	int all = er_inline_take(ER_INLINE_HOST);
+	bool first = er_inline_claim();
+	int all = first ? er_inline_take(ER_INLINE_HOST) : -1;
 	const struct er_inline_rule *rule;
 	__u32 policy;
 
 	work->found = work->refused = 0;
-	if (all >= 0)
+	work->token = -1;
+	if (all >= 0 || work->joined)
 		er_inline_each(ER_INLINE_CHARGE);
 	if (!work->found || !plan) {
+		if (!first)
+			return false;
 		er_inline_give(ER_INLINE_HOST, all);
+		er_inline_release(work);
 		__sync_fetch_and_add(&state->budget, 1);
 		return false;
 	}
@@ -157,6 +170,8 @@ static __always_inline bool er_inline_strike(struct er_scratch *scratch, struct 
 	barrier_var(total);
 	if (total > ER_RECORD_MAX - sizeof(policy)) /* can't be */
 		return false;
+	if (first)
+		er_inline_pay(work, policy);
 	__builtin_memcpy(&scratch->record.bytes[total], &policy, sizeof(policy));
 	total += sizeof(policy);
 	hdr->len = total;
@@ -164,13 +179,17 @@ static __always_inline bool er_inline_strike(struct er_scratch *scratch, struct 
 	if (!er_inline_output(scratch, total)) {
 		er_inline_give(rule->slot, work->token);
 		er_inline_give(ER_INLINE_HOST, all);
+		if (first)
+			er_inline_release(work);
 		__sync_fetch_and_add(&state->unsent, 1);
 		return true;
 	}
-	if (bpf_send_signal(ER_SIGKILL))
+	if (bpf_send_signal(ER_SIGKILL)) {
 		__sync_fetch_and_add(&state->failed, 1);
-	else
+		er_inline_release(work);
+	} else if (first) {
 		__sync_fetch_and_add(&state->killed, 1);
+	}
 	return true;
 }
 

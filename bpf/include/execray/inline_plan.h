@@ -19,6 +19,7 @@
 #define ER_INLINE_TOKENS   64 /* kills in a minute, of one policy and of all */
 #define ER_INLINE_HOST	   64 /* instead of a policy's slot: the tokens of all */
 #define ER_INLINE_CELLS	   16384
+#define ER_INLINE_CLAIMS   1024
 #define ER_INLINE_HALVES   2
 #define ER_INLINE_SLACK_NS 100000000 /* a sequence so near its end is left to user space */
 
@@ -96,6 +97,14 @@ struct er_inline_cell {
 	__u64 since[ER_INLINE_STEPS]; /* when the latest sequence that has come so far began; 0: none has */
 };
 
+/* A process that is being killed, claimed by the first of its threads. The value is the policy that has paid for it, as
+ * er_inline_rule has it; 0: none has yet. */
+struct er_inline_claim_key {
+	__u64 start_ns; /* of the process */
+	__u32 tgid;
+	__u32 _pad;
+};
+
 /* Whether an event meets a rule. */
 enum er_inline_met {
 	ER_INLINE_NOT = 0,
@@ -116,9 +125,12 @@ struct er_inline_work {
 	char name[ER_INLINE_NAME];
 	__u64 half; /* of the plan by which the record at hand is judged, 1 or 2 */
 	struct er_inline_cell cell;
+	struct er_inline_claim_key claim; /* of the process at hand, and its value */
+	__u32 payer;
 	__u32 ends;		   /* how many rules end their policies */
 	__u32 found;		   /* 1 + the rule that kills */
 	__s32 token;		   /* its kill */
+	__u32 joined;		   /* the policy that has paid where another thread was first; 0: none has */
 	__u32 refused;		   /* 1 + the place of the policy that was found last to have no kill left */
 	__u8 met[ER_INLINE_RULES]; /* enum er_inline_met */
 };

@@ -72,4 +72,48 @@ static __always_inline void er_inline_give(__u32 slot, int taken)
 		bpf_map_update_elem(tokens, &key, &nothing, BPF_ANY);
 }
 
+/*
+ * Of the threads of a process that are to be killed at once the first claims it. Returns whether this one has; if it
+ * hasn't, work->joined is who has paid for the other. Not static: its caller has no stack to spare on Linux 5.10.
+ */
+__noinline int er_inline_claim(void)
+{
+	void *claims = er_slot(&er_inline_claims_slot);
+	struct er_scratch *scratch = er_get_scratch();
+	struct er_inline_work *work = er_inline_work();
+	__u32 *payer;
+
+	if (!scratch || !work)
+		return false;
+	work->claim.start_ns = scratch->record.exec.task.start_ns;
+	work->claim.tgid = scratch->record.exec.task.pid;
+	work->claim._pad = 0;
+	work->payer = work->joined = 0;
+	if (!claims || !bpf_map_update_elem(claims, &work->claim, &work->payer, BPF_NOEXIST))
+		return true;
+	payer = bpf_map_lookup_elem(claims, &work->claim);
+	if (payer)
+		work->joined = *payer;
+	return false;
+}
+
+/* Who pays for the process that was claimed. */
+static __always_inline void er_inline_pay(struct er_inline_work *work, __u32 policy)
+{
+	void *claims = er_slot(&er_inline_claims_slot);
+
+	work->payer = policy;
+	if (claims)
+		bpf_map_update_elem(claims, &work->claim, &work->payer, BPF_ANY);
+}
+
+/* The process lives on, so another of its calls may end it. */
+static __always_inline void er_inline_release(struct er_inline_work *work)
+{
+	void *claims = er_slot(&er_inline_claims_slot);
+
+	if (claims)
+		bpf_map_delete_elem(claims, &work->claim);
+}
+
 #endif
