@@ -248,7 +248,7 @@ def command(tcpdump: str, interface: str, spec: CaptureSpec) -> list[str]:
 
 
 def _leash(max_bytes: int) -> list[str]:
-    """Returns the prlimit(1) and setpriv(1) commands that bind tcpdump to a size and to our life. Raises CaptureError.
+    """Returns the nice(1), prlimit(1) and setpriv(1) commands that bind tcpdump to a size and to our life. Raises CaptureError.
 
     The kernel forgets a death signal when a process changes its user, which tcpdump does when root starts it. So setpriv
     changes the user before, and sets the signal last.
@@ -259,7 +259,8 @@ def _leash(max_bytes: int) -> list[str]:
         raise CaptureError(Reason.TCPDUMP_FAILED, "prlimit and setpriv (of util-linux) are not installed")
     caps = ",".join(["-all", *(f"+{name}" for bit, name in sorted(_NET_CAPS.items()) if _effective_caps() >> bit & 1)])
     # A core limit of 1, not 0: only that keeps a kernel that pipes core files from doing it for SIGXFSZ.
-    leash = [prlimit, f"--fsize={max_bytes}", "--core=1", setpriv, "--pdeathsig", "KILL", "--no-new-privs"]
+    leash = [*_unhurried(), prlimit, f"--fsize={max_bytes}", "--core=1"]
+    leash += [setpriv, "--pdeathsig", "KILL", "--no-new-privs"]
     leash += [f"--inh-caps={caps}", f"--ambient-caps={caps}"]
     if os.geteuid() == 0:
         try:
@@ -269,6 +270,13 @@ def _leash(max_bytes: int) -> list[str]:
             uid = gid = 65534
         leash += [f"--bounding-set={caps}", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
     return leash
+
+
+def _unhurried() -> list[str]:
+    """Returns the nice(1) command that takes back the priority which the enforcer has for kills: recording is no hurry."""
+    ahead = -os.getpriority(os.PRIO_PROCESS, 0)
+    nice = shutil.which("nice", path=_TOOL_PATH) if ahead > 0 else None
+    return [nice, "-n", str(ahead)] if nice is not None else []
 
 
 def _effective_caps() -> int:

@@ -93,6 +93,28 @@ async def test_capture_holds_the_packets_sent_after_it_said_it_records(run_dir: 
     assert [line["what"] for line in audit_lines(config)] == ["order", "outcome", "outcome"]
 
 
+async def test_tcpdump_has_none_of_the_priority_that_the_enforcer_has_for_kills(run_dir: Path, tmp_path: Path) -> None:
+    config = config_in(run_dir)
+    with enforcer_process(config, tmp_path) as enforcer, victim() as child:
+        assert enforcer.process is not None
+        for thread in Path(f"/proc/{enforcer.process.pid}/task").iterdir():  # noqa: ASYNC240
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), -10)
+        async with connection(config) as orders:
+            begun = await orders.ask(make_order(key_of(child.pid), capture=CaptureSpec(30.0, 1 << 20)))
+            assert begun.result is Result.CAPTURING
+            (recorder,) = children_of(enforcer.process.pid)
+            assert Path(f"/proc/{recorder}/comm").read_text() == "tcpdump\n"  # noqa: ASYNC240
+            assert os.getpriority(os.PRIO_PROCESS, enforcer.process.pid) == -10
+            assert os.getpriority(os.PRIO_PROCESS, recorder) == 0
+            child.kill()
+            assert (await orders.outcome()).result is Result.CAPTURED
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
 async def test_packets_of_other_flows_are_not_recorded(run_dir: Path, receiver: socket.socket) -> None:
     config = config_in(run_dir)
     async with enforcer_here(config), connection(config) as orders:

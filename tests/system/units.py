@@ -110,6 +110,15 @@ def captures() -> list[str]:
     return [str(outcome["result"]) for outcome in outcomes if str(outcome.get("order_id")).endswith("-capture")]
 
 
+def recorders() -> list[int]:
+    """Returns the processes that the enforcer has made."""
+    tasks = Path(f"/proc/{pid('enforcer')}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+niceness_of = partial(os.getpriority, os.PRIO_PROCESS)
+
+
 def step(attacker: subprocess.Popen[bytes], count: int = 1) -> None:
     assert attacker.stdin is not None
     attacker.stdin.write(b"\n" * count)
@@ -237,6 +246,7 @@ def test_an_attack_is_killed_by_the_enforcer_and_an_operator_sees_it() -> None:
             eventually(partial(more_captures_than, tries))
             if captures()[-1] != "capturing":  # a slow processor: tcpdump has two seconds to begin
                 continue
+            assert min(map(niceness_of, recorders())) >= 0 > niceness_of(pid("enforcer"))
             step(attacker)
             assert attacker.wait(60) == -signal.SIGKILL
             break
