@@ -67,7 +67,7 @@ fuzz: dev ## the compiler and the protocols on long random input
 properties: dev ## the engine against a plain matcher, and behind the gate, 100,000 random cases; ARGS="--cases 5000 --seed 1"
 	$(Q)$(PY) -m tests.properties $(ARGS)
 
-compiled: dev ## .execray/compiled: the tree with the engine as machine code; ARGS="tests/unit/policyd/engine" runs tests there
+compiled: dev ## .execray/compiled: the tree with engine and decoder as machine code; ARGS="tests/unit/policyd/engine" runs tests there
 	$(Q)$(PY) -m deploy.compiled .execray/compiled
 	$(if $(ARGS),$(Q)cd .execray/compiled && $(abspath $(PY)) -m pytest -q $(ARGS))
 

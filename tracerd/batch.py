@@ -12,7 +12,8 @@ from tracerd.processes import Process
 from tracerd.users import Users
 
 #: Where a record's er_task stands but for its end (the thread's id): equal bytes, equal actor.
-ACTOR_BYTES: Final = slice(HEADER.size, HEADER.size + TASK.size - 4)
+ACTOR_AT: Final = HEADER.size
+ACTOR_END: Final = HEADER.size + TASK.size - 4
 _ARGV_TRUNCATED: Final = int(Flag.ARGV_TRUNCATED)
 _ARGV: Final = 1 + ACTOR_SLOT_OF["argv"]
 #: The order in which _row() writes them.
@@ -48,7 +49,7 @@ class BatchBuilder:
         self._parent_of: dict[int, int] = {}  # by id(process): its row, for those that it made
         self._kept: list[Process] = []  # keeps the ids in _parent_of from being reused
         self._keys_of: dict[Process, list[bytes]] = {}  # in _actor_of
-        #: Returns (index, flags) of an actor that this batch has already, by the bytes ACTOR_BYTES of its record.
+        #: Returns (index, flags) of an actor that this batch has already, by the bytes of its record from ACTOR_AT to ACTOR_END.
         self.known_actor = self._actor_of.get
         #: The texts of files that this batch has already, by the bytes of their records that say all of them.
         self.files: dict[bytes, tuple[int | None, int | None, int | None, bytes | None]] = {}

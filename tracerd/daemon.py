@@ -26,7 +26,7 @@ from execray.watchdog import Watchdog, sign_interval_s
 from execray.wire.control import Request
 from execray.wire.frames import Settle, Subscribe
 from tracerd.batch import BatchBuilder
-from tracerd.decode import Decoder
+from tracerd.decode import Decoder, is_compiled
 from tracerd.heartbeat import PROBED, HeartbeatThread, Liveness, Pulse
 from tracerd.inline import LEASE_NS, Limits
 from tracerd.names import Names
@@ -375,6 +375,7 @@ class Tracerd:
             "hidden": self._sensor.hidden(),
             "refused_peers": self._stream.refused_peers,
             "bad_peers": self._stream.bad_peers,
+            "decoder": {"compiled": is_compiled()},
             "rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             **self._statistics(),
         }

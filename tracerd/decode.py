@@ -30,7 +30,7 @@ from execray.schema.layout import (
     SETUID,
     TASK,
 )
-from tracerd.batch import ACTOR_BYTES, MAX_ARGS, BatchBuilder
+from tracerd.batch import ACTOR_AT, ACTOR_END, MAX_ARGS, BatchBuilder
 from tracerd.names import Names
 from tracerd.plain import check, plain_decoders
 from tracerd.processes import ProcessTable
@@ -55,11 +55,12 @@ _OLD_CREDS_UNKNOWN: Final = int(Flag.OLD_CREDS_UNKNOWN)
 _FORK: Final = ER_EVENT["ER_EVENT_FORK"]
 _EXIT: Final = ER_EVENT["ER_EVENT_EXIT"]
 #: The header, and the thread's id at the end of er_task.
-_HEAD: Final = Struct(f"{HEADER.format}{ACTOR_BYTES.stop - HEADER.size}xI")
+_HEAD: Final = Struct(f"{HEADER.format}{ACTOR_END - ACTOR_AT}xI")
 #: Whose record it is, in er_task: start_ns, cgroup_id, pid.
 _WHO: Final = Struct("<QQ32xI")
 assert TASK.format.startswith("<QQQQ16sI") and layout.Task._fields[:2] == ("start_ns", "cgroup_id")
-assert layout.Task._fields[5] == "pid"
+_TASK_PID: Final = 5
+assert layout.Task._fields[_TASK_PID] == "pid"
 #: er_header::time_ns
 _TIME: Final = Struct("<Q")
 _TIME_AT: Final = 8
@@ -75,9 +76,11 @@ Slots: TypeAlias = tuple[object, ...]
 FileSlots: TypeAlias = tuple[int | None, int | None, int | None, bytes | None]
 
 #: The end of er_file, which with the path behind it says all of a file.
-_FILE_FIELDS: Final = slice(layout.File._fields.index("ino"), None)
+_FILE_FIELDS: Final = layout.File._fields.index("ino")
 _FILE_AT: Final = FILE.size - struct.calcsize("<QIII4xHHHH")
-assert " ".join(layout.File._fields[_FILE_FIELDS]) == "ino dev generation i_uid i_mode path_len own_len below_len"
+assert (
+    " ".join(list(layout.File._fields)[_FILE_FIELDS:]) == "ino dev generation i_uid i_mode path_len own_len below_len"
+)
 
 #: er_ptrace.nr -> the call's name
 _PROCMEM, _PROCREAD = (
@@ -182,7 +185,7 @@ class Decoder:
         if self._more_flags:
             flags |= self._more_flags
             self._more_flags = 0
-        key = record[ACTOR_BYTES]
+        key = record[ACTOR_AT:ACTOR_END]
         actor, actor_flags = self._builder.known_actor(key) or self._new_actor(key, record)
         self._builder.event((code, time_ns, actor, tid, flags | actor_flags, *slots))
         self.decoded += 1
@@ -196,8 +199,8 @@ class Decoder:
             self._table.exited(pid, start_ns)
 
     def _new_actor(self, key: bytes, record: bytes) -> tuple[int, int]:
-        task = layout.Task._make(TASK.unpack_from(record, HEADER.size))
-        process = self._table.get(task.pid, task.start_ns)
+        task = TASK.unpack_from(record, HEADER.size)
+        process = self._table.get(task[_TASK_PID], task[0])
         self._table.acted(process, task)
         return self._builder.add_actor(key, process)
 
@@ -265,7 +268,7 @@ class Decoder:
 
     def _new_file(self, record: bytes, key: bytes) -> FileSlots:
         """Adds a file to the batch; returns `path`, `file.id` and `fspath`, nothing where the call had no file."""
-        ino, dev, generation, _, i_mode, path_len, own_len, below_len = FILE.unpack_from(record)[_FILE_FIELDS]
+        ino, dev, generation, _, i_mode, path_len, own_len, below_len = FILE.unpack_from(record)[_FILE_FIELDS:]
         slots: FileSlots = (None, None, None, None)
         if ino:
             path, below = cut(record, FILE.size, path_len, below_len)
@@ -329,7 +332,7 @@ class Decoder:
 
     def _syscall(self, record: bytes, flags: int) -> Slots:
         r = layout.Plain._make(PLAIN.unpack_from(record))
-        arguments = (value - (value >> 63 << 64) for value in r[:6])
+        arguments = [value - (value >> 63 << 64) for value in (r.arg0, r.arg1, r.arg2, r.arg3, r.arg4, r.arg5)]
         return (r.nr, *arguments, result(r.ret))
 
     def _ends(self, record: bytes) -> _Ends:
@@ -418,3 +421,8 @@ class Decoder:
         groups = now.gid, now.egid, r.old_gid, r.old_egid
         caps = now.cap_effective, now.cap_permitted, r.old_cap_effective, r.old_cap_permitted
         return (self._builder.text(call), *users, *groups, *caps)
+
+
+def is_compiled() -> bool:
+    """Whether records are decoded by machine code (deploy/compiled) and not by Python."""
+    return not __file__.endswith(".py")

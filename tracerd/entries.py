@@ -5,7 +5,6 @@ Told apart by what can't be had without the host's init, a daemon of the system,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -32,21 +31,25 @@ _INIT: Final = 1
 _SETS_LOGIN: Final = frozenset({SSH, TELNET, CRON, INETD})
 
 
-@dataclass(slots=True, eq=False)
 class Leader:
     """Who leads a session, a process group or an entry. Not the process itself: its members must not keep its line alive."""
 
-    id: ProcessId
-    exe: bytes | None  # what it runs, or ran at its end
+    __slots__ = ("exe", "id")
+
+    def __init__(self, ident: ProcessId, exe: bytes | None) -> None:
+        self.id = ident
+        self.exe = exe  # what it runs, or ran at its end
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """One entry, shared by all that are in it."""
 
-    leader: Leader
-    kind: bytes
-    by: bytes | None  # the program whose child began it
+    __slots__ = ("by", "kind", "leader")
+
+    def __init__(self, leader: Leader, kind: bytes, by: bytes | None) -> None:
+        self.leader: Final = leader
+        self.kind: Final = kind
+        self.by: Final = by  # the program whose child began it
 
 
 def kind_of_child(creator: Process) -> bytes | None:

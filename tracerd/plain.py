@@ -136,32 +136,70 @@ _FORMS: Final[dict[str, Callable[[Plain, int], int | None]]] = {
 }
 
 
+# Functions of their own, no lambdas in lambdas: these the compiler (deploy/compiled) doesn't take.
+
+
 def _path(call: Call) -> Getter:
     """The descriptor's path, or the name put behind where it begins; an empty name is the descriptor itself."""
     if call.dirs[0] == RESULT:
         return lambda r, t: t[0] if r.ret == 0 else None
     if not call.names[0]:
-        return lambda r, t: walked_path(t[0], r.i_mode, r.ino) if r.ino else None
+        return _descriptor
     follows = call.follows
-    return lambda r, t: (
-        joined(t[0], t[1], follows)[0] if t[1] else walked_path(t[0], r.i_mode, r.ino) if r.ino else None
-    )
+    return lambda r, t: joined(t[0], t[1], follows)[0] if t[1] else _descriptor(r, t)
+
+
+def _descriptor(r: Plain, t: Texts) -> bytes | None:
+    return walked_path(t[0], r.i_mode, r.ino) if r.ino else None
 
 
 def _newpath(call: Call) -> Getter:
     return lambda r, t: joined(t[2], t[3], False)[0] if t[3] else None
 
 
+def _rawpath(call: Call) -> Getter:
+    return (lambda r, t: t[1]) if call.names[0] else _nothing
+
+
+def _nothing(r: Plain, t: Texts) -> None:
+    """The call has no such thing; or, of the names that policies have for a file, the decoder knows them."""
+
+
+def _rawnewpath(call: Call) -> Getter:
+    return lambda r, t: t[3]
+
+
+def _old_kind(call: Call) -> Getter:
+    return lambda r, t: kind_of_file(r.i_mode, t[0]) if r.ino else None
+
+
+def _file_id(call: Call) -> Getter:
+    return lambda r, t: file_id(r.dev, r.ino, r.generation)
+
+
+def _names(call: Call) -> Getter:
+    return _nothing
+
+
+def _call(call: Call) -> Getter:
+    name = call.name.encode("ascii")
+    return lambda r, t: name
+
+
+def _ret(call: Call) -> Getter:
+    return lambda r, t: result(r.ret)
+
+
 _PATHS: Final[dict[str, Callable[[Call], Getter]]] = {
     "path": _path,
     "newpath": _newpath,
-    "rawpath": lambda call: (lambda r, t: t[1]) if call.names[0] else (lambda r, t: None),
-    "rawnewpath": lambda call: lambda r, t: t[3],
-    "old.kind": lambda call: lambda r, t: kind_of_file(r.i_mode, t[0]) if r.ino else None,
-    "file.id": lambda call: lambda r, t: file_id(r.dev, r.ino, r.generation),
-    FILE_NAMES_NAME: lambda call: lambda r, t: None,  # the decoder knows them
-    "call": lambda call: lambda r, t: call.name.encode("ascii"),
-    "ret": lambda call: lambda r, t: result(r.ret),
+    "rawpath": _rawpath,
+    "rawnewpath": _rawnewpath,
+    "old.kind": _old_kind,
+    "file.id": _file_id,
+    FILE_NAMES_NAME: _names,
+    "call": _call,
+    "ret": _ret,
 }
 
 

@@ -7,14 +7,13 @@ from before, and for a process that a lost record left unknown.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from execray.process import NS_PER_TICK, stat_fields
 from execray.schema.catalog import Flag
 from execray.schema.event import ProcessId
-from execray.schema.layout import ER_FACT, Task
+from execray.schema.layout import ER_FACT
 from tracerd import entries
 from tracerd.containers import container_in_proc
 from tracerd.entries import Entry, Leader
@@ -34,42 +33,59 @@ _HOSTS_USER_NS: Final = 0xEFFFFFFD  # PROC_USER_INIT_INO
 #: CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_ADMIN: no runtime leaves them to a container unless told to, and with them the host is
 #: open. Not every capability there is: one that is dropped besides, or that a kernel has newly got, keeps nobody in.
 _HOSTS_KEYS: Final = 1 << 16 | 1 << 17 | 1 << 21
-_IDS: Final = slice(Task._fields.index("uid"), Task._fields.index("fsgid") + 1)
-assert " ".join(Task._fields[_IDS]) == "uid euid suid fsuid gid egid sgid fsgid"
+_NOBODY: Final = (0,) * 10
+_NOWHERE: Final = (None,) * 4
 
 
-@dataclass(slots=True, eq=False)
 class Process:
     """One process as last seen."""
 
-    pid: int
-    start_ns: int
-    parent: Process | None
-    exe: bytes | None
-    argv: bytes | None  # each argument ended by a NUL, as the kernel has them; split only where they are sent
-    comm: bytes = b""
-    #: uid, euid, suid, fsuid, gid, egid, sgid, fsgid, and capabilities, effective and permitted
-    ids: tuple[int, ...] = (0,) * 10
-    cgroup_id: int = 0
-    depth: int = 0
-    flags: int = 0  # execray.schema.catalog.Flag of exe, argv and cwd: how far they are whole
-    cwd: bytes | None = None  # when it began to run exe
-    container: bytes | None = None
-    own_image: bool = False  # it executed exe itself; False: a copy of its creator, by fork
-    loginuid: int | None = None
-    tty_nr: int = 0
-    session: ProcessId | None = None
-    session_leader: Leader | None = None  # another process, which may be gone; None where it was before ExecRay came
-    pgrp: ProcessId | None = None
-    pgrp_leader: Leader | None = None
-    namespaces: tuple[int | None, ...] = (None, None, None, None)  # pid, mnt, net, user
-    entered: Entry | None = None  # what it was born in, or began
-    leading: Leader | None = None  # itself, as those whom it leads know it
-    shown_by_others: bool = False  # it has made, or leads, others: what they are told of has its program
-    ns_nr: int | None = None  # in its own pid namespace
-    interactive: bool | None = None  # when it began to run exe
-    bounding: int | None = None  # capabilities within its reach; when it began to run exe
-    told: bool = False  # a record, or a copy of its creator's, has told what it is; False: nothing but /proc has
+    __slots__ = (
+        *("pid", "start_ns", "parent", "exe", "argv", "comm", "ids", "cgroup_id", "depth", "flags", "cwd", "container"),
+        *(
+            "own_image",
+            "loginuid",
+            "tty_nr",
+            "session",
+            "session_leader",
+            "pgrp",
+            "pgrp_leader",
+            "namespaces",
+            "entered",
+        ),
+        *("leading", "shown_by_others", "ns_nr", "interactive", "bounding", "told"),
+    )
+
+    def __init__(self, pid: int, start_ns: int, exe: bytes | None, argv: bytes | None, flags: int = 0) -> None:
+        """argv: each argument ended by a NUL, as the kernel has them; split only where they are sent."""
+        self.pid = pid
+        self.start_ns = start_ns
+        self.parent: Process | None = None
+        self.exe = exe
+        self.argv = argv
+        self.comm = b""
+        #: uid, euid, suid, fsuid, gid, egid, sgid, fsgid, and capabilities, effective and permitted
+        self.ids: tuple[int, ...] = _NOBODY
+        self.cgroup_id = 0
+        self.depth = 0
+        self.flags = flags  # execray.schema.catalog.Flag of exe, argv and cwd: how far they are whole
+        self.cwd: bytes | None = None  # when it began to run exe
+        self.container: bytes | None = None
+        self.own_image = False  # it executed exe itself; False: a copy of its creator, by fork
+        self.loginuid: int | None = None
+        self.tty_nr = 0
+        self.session: ProcessId | None = None
+        self.session_leader: Leader | None = None  # another process, which may be gone; None: was before ExecRay came
+        self.pgrp: ProcessId | None = None
+        self.pgrp_leader: Leader | None = None
+        self.namespaces: tuple[int | None, ...] = _NOWHERE  # pid, mnt, net, user
+        self.entered: Entry | None = None  # what it was born in, or began
+        self.leading: Leader | None = None  # itself, as those whom it leads know it
+        self.shown_by_others = False  # it has made, or leads, others: what they are told of has its program
+        self.ns_nr: int | None = None  # in its own pid namespace
+        self.interactive: bool | None = None  # when it began to run exe
+        self.bounding: int | None = None  # capabilities within its reach; when it began to run exe
+        self.told = False  # a record, or a copy of its creator's, has told what it is; False: nothing but /proc has
 
     @property
     def privileged(self) -> bool | None:
@@ -133,7 +149,7 @@ class ProcessTable:
         if known is not None and known.start_ns == start_ns:
             return known
         argv, flags = self._cmdline(pid)
-        return self._add(Process(pid, start_ns, None, exe, argv, flags=flags))
+        return self._add(Process(pid, start_ns, exe, argv, flags))
 
     def link(self, pid: int, parent: tuple[int, int]) -> None:
         """Sets the parent of a scanned process, once all are known: a child may have a smaller pid than its parent."""
@@ -152,24 +168,19 @@ class ProcessTable:
     def forked(self, parent: Process, pid: int, start_ns: int, ns_nr: int | None = None) -> Process:
         """Adds a child: it runs its creator's program until it executes another. ns_nr: its pid in its own pid namespace."""
         me = parent.id
-        # one call, and no default set that is replaced at once: forks are as frequent as execs and exits
-        child = Process(
-            *(pid, start_ns, None, parent.exe, parent.argv, parent.comm, parent.ids, parent.cgroup_id),
-            flags=parent.flags,
-            cwd=parent.cwd,
-            container=parent.container,
-            loginuid=parent.loginuid,
-            tty_nr=parent.tty_nr,
-            session=parent.session,
-            session_leader=parent.lead() if parent.session == me else parent.session_leader,
-            pgrp=parent.pgrp,
-            pgrp_leader=parent.lead() if parent.pgrp == me else parent.pgrp_leader,
-            namespaces=parent.namespaces,
-            ns_nr=ns_nr,
-            interactive=parent.interactive,
-            bounding=parent.bounding,
-            told=parent.told,
+        child = Process(pid, start_ns, parent.exe, parent.argv, parent.flags)
+        child.comm, child.ids, child.cgroup_id = parent.comm, parent.ids, parent.cgroup_id
+        child.cwd, child.container, child.loginuid, child.tty_nr = (
+            parent.cwd,
+            parent.container,
+            parent.loginuid,
+            parent.tty_nr,
         )
+        child.session, child.pgrp = parent.session, parent.pgrp
+        child.session_leader = parent.lead() if parent.session == me else parent.session_leader
+        child.pgrp_leader = parent.lead() if parent.pgrp == me else parent.pgrp_leader
+        child.namespaces, child.ns_nr, child.told = parent.namespaces, ns_nr, parent.told
+        child.interactive, child.bounding = parent.interactive, parent.bounding
         self._adopt(child, parent)
         entries.inherit(child)
         return self._add(child)
@@ -194,26 +205,51 @@ class ProcessTable:
         process.cgroup_id = cgroup_id
         self._enter(process, container)
 
-    def acted(self, process: Process, task: Task) -> None:
-        """A record tells what the process is at this moment."""
-        process.comm = task.comm.rstrip(b"\0")
-        ids: tuple[int, ...] = task[_IDS]  # type: ignore[assignment]  # none of these is the name
-        process.ids = (*ids, task.cap_effective, task.cap_permitted)
-        process.tty_nr = task.tty_nr
-        process.session, process.session_leader = self._leader(process, task.session, process.session_leader)
-        process.pgrp, process.pgrp_leader = self._leader(process, task.pgrp, process.pgrp_leader)
-        process.namespaces = (task.ns_pid or None, task.ns_mnt or None, task.ns_net or None, task.ns_user or None)
-        loginuid = None if task.loginuid == _UNSET else task.loginuid
+    def acted(self, process: Process, task: tuple[Any, ...]) -> None:
+        """A record tells what the process is at this moment. task: the fields of layout.Task."""
+        # by place: of a named tuple each field is a look-up
+        (
+            _,
+            cgroup_id,
+            cap_effective,
+            cap_permitted,
+            comm,
+            _,
+            uid,
+            euid,
+            suid,
+            fsuid,
+            gid,
+            egid,
+            sgid,
+            fsgid,
+            loginuid,
+            tty_nr,
+            session,
+            pgrp,
+            ns_pid,
+            ns_mnt,
+            ns_net,
+            ns_user,
+            _,
+        ) = task
+        process.comm = comm.rstrip(b"\0")
+        process.ids = (uid, euid, suid, fsuid, gid, egid, sgid, fsgid, cap_effective, cap_permitted)
+        process.tty_nr = tty_nr
+        process.session, process.session_leader = self._leader(process, session, process.session_leader)
+        process.pgrp, process.pgrp_leader = self._leader(process, pgrp, process.pgrp_leader)
+        process.namespaces = (ns_pid or None, ns_mnt or None, ns_net or None, ns_user or None)
+        login = None if loginuid == _UNSET else loginuid
         if not process.told:
-            process.told, process.loginuid, process.cgroup_id = True, loginuid, task.cgroup_id
+            process.told, process.loginuid, process.cgroup_id = True, login, cgroup_id
             entries.inherit(process)
             return
-        if process.loginuid != loginuid:
-            process.loginuid = loginuid
-            if loginuid is not None:
+        if process.loginuid != login:
+            process.loginuid = login
+            if login is not None:
                 entries.log_in(process)
-        if process.cgroup_id != task.cgroup_id:
-            self._moved(process, task.cgroup_id)
+        if process.cgroup_id != cgroup_id:
+            self._moved(process, cgroup_id)
 
     def _leader(self, process: Process, pid: int, known: Leader | None) -> tuple[ProcessId | None, Leader | None]:
         """Returns the identity of a session's or group's leader, and who that is if it is another.
@@ -307,13 +343,13 @@ class ProcessTable:
     def _from_proc(self, pid: int, start_ns: int) -> Process:
         """Asks /proc, and believes it only where the start time (in ticks, all that it gives) is that of the record."""
         self.asked_proc += 1
-        process = unknown = Process(pid, start_ns, None, None, None)
+        process = unknown = Process(pid, start_ns, None, None)
         try:
             parent_pid = int(stat_fields(pid, self._proc)[1])
         except (OSError, ValueError):
             return unknown
         argv, flags = self._cmdline(pid)
-        process = Process(pid, start_ns, None, self._link(pid, "exe"), argv, flags=flags)
+        process = Process(pid, start_ns, self._link(pid, "exe"), argv, flags)
         process.cwd, process.container = self._link(pid, "cwd"), self._proc_container(pid) or None
         process.ns_nr, process.bounding = self._status(pid)
         # what was read while the process lived is its own: its start time is still there

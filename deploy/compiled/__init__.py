@@ -1,1 +1,1 @@
-"""The engine as machine code: mypyc compiles its Python, as it stands, for hosts where policyd's processor time matters."""
+"""What every event passes through as machine code: mypyc compiles the Python, as it stands, where processor time matters."""

@@ -1,4 +1,4 @@
-"""`python -m deploy.compiled FOLDER`: a copy of the tree with the engine compiled, to test and to measure (`make compiled`)."""
+"""`python -m deploy.compiled FOLDER`: a copy of the tree, compiled, to test and to measure (`make compiled`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from deploy.compiled.modules import compile_in, modules, obstacle
+from deploy.compiled.modules import compile_in, made, modules, obstacle
 from execray.errors import OperatorError
 
 _TREE: Final = Path(__file__).parents[2]
@@ -35,10 +35,9 @@ def renew(folder: Path) -> None:
     """Copies the tree, and compiles where what is compiled, or what its types are of, has changed. Raises OperatorError."""
     lacking = obstacle()
     if lacking is not None:
-        raise OperatorError(f"the engine can't be compiled here: {lacking}")
+        raise OperatorError(f"the program can't be compiled here: {lacking}")
     stamp, now = folder / ".compiled", _digest()
-    made = [file.relative_to(folder) for file in folder.glob("**/*.so")] if _read(stamp) == now else []
-    kept = {file: (folder / file).read_bytes() for file in made}
+    kept = {file.relative_to(folder): file.read_bytes() for file in made(folder)} if _read(stamp) == now else {}
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in _COPIED:
@@ -51,7 +50,7 @@ def renew(folder: Path) -> None:
         for file, content in kept.items():
             (folder / file).write_bytes(content)
     else:
-        print("compiling the engine, about a minute", flush=True)
+        print("compiling, about a minute", flush=True)
         compile_in(folder, Path(sys.executable), Path(sys.executable))
         shutil.rmtree(folder / "build")
     stamp.write_text(now)
@@ -59,7 +58,8 @@ def renew(folder: Path) -> None:
 
 def _digest() -> str:
     found = hashlib.sha256(sys.version.encode())
-    for file in (*modules(_TREE), *sorted(map(str, (_TREE / "execray").glob("schema/*.py"))), "policyd/program.py"):
+    types = (*_TREE.glob("execray/schema/*.py"), *_TREE.glob("tracerd/*.py"))
+    for file in (*modules(_TREE), *sorted(map(str, types)), "policyd/program.py", "execray/process.py"):
         found.update((_TREE / file).read_bytes())
     return found.hexdigest()
 

@@ -23,7 +23,7 @@ def main() -> int:
         "--compiled",
         choices=["auto", "yes", "no"],
         default="auto",
-        help="the engine as machine code; auto: if it can be",
+        help="policyd's engine and tracerd's decoder as machine code; auto: if it can be",
     )
     parser.add_argument("--purge", action="store_true", help="also remove configuration, state and accounts")
     arguments = parser.parse_args()
@@ -58,7 +58,9 @@ def _install(places: Places, compiled: Compiled, *, live: bool) -> None:
     for path in installed.kept:
         print(f"kept {path}; the one of this version is {places.shipped / path.relative_to(places.etc)}")
     if installed.as_python is not None:
-        print(f"the engine is not compiled ({installed.as_python}): its events take policyd about half as long again")
+        print(
+            f"nothing is compiled ({installed.as_python}): each event takes policyd and tracerd about half as long again"
+        )
     print(f"ExecRay is installed in {places.on_disk(places.program)}. Next:")
     running = host.prepare(places) if live else []
     steps = [] if live else ["systemd-sysusers", "systemd-tmpfiles --create execray.conf", "systemctl daemon-reload"]

@@ -12,11 +12,11 @@ import venv
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from deploy.compiled.modules import FOLDER, TOOLS, compile_in, obstacle
+from deploy.compiled.modules import TOOLS, compile_in, made, obstacle
 from deploy.install.places import CTL, DAEMONS, TREE
 from execray.errors import OperatorError
 
-#: Whether the engine is compiled: where this machine can do it, or not at all, or else nothing is installed.
+#: Whether engine and decoder are compiled: where this machine can do it, or not at all, or else nothing is installed.
 Compiled: TypeAlias = Literal["auto", "yes", "no"]
 
 PIP_TIMEOUT_S: Final = 900.0
@@ -33,7 +33,20 @@ from {module} import main
 
 sys.exit(main())
 """
-_TRIAL: Final = "from policyd.engine.machine import Machine, is_compiled; Machine().load((), 1); assert is_compiled()"
+#: Each is loaded and does something: what is of another kind than its types say would fail here, and not at the first event.
+_TRIAL: Final = """\
+from policyd.engine import machine
+machine.Machine().load((), 1)
+from execray.schema.layout import ER_EVENT, FORK, HEADER
+from tracerd import batch, decode, processes
+record = bytearray(FORK.size)
+HEADER.pack_into(record, 0, len(record), ER_EVENT["ER_EVENT_FORK"], 0, 1)
+builder = batch.BatchBuilder()
+decoder = decode.Decoder(processes.ProcessTable(16), builder)
+decoder.decode(memoryview(record), 0, len(record))
+assert decoder.decoded == 1 and len(builder.take().events) == 1
+assert machine.is_compiled() and decode.is_compiled()
+"""
 #: 170 MB that nothing loads: pylibbpf imports llvmlite.ir, which is Python.
 _LEFT_OUT: Final = ("llvmlite/binding/libllvmlite.so",)
 
@@ -55,12 +68,12 @@ def check_python() -> Path:
 def build(target: Path, final: Path, compiled: Compiled) -> str | None:
     """Makes the venv in `target`, to be moved to `final` on the host.
 
-    Returns why the engine isn't compiled, None where it is. Raises OperatorError.
+    Returns why nothing is compiled, None where it is. Raises OperatorError.
     """
     python = check_python()
     lacking = "COMPILED=no" if compiled == "no" else obstacle()
     if lacking is not None and compiled == "yes":
-        raise OperatorError(f"the engine can't be compiled here: {lacking}", "or install it as it is: COMPILED=no")
+        raise OperatorError(f"the program can't be compiled here: {lacking}", "or install it as it is: COMPILED=no")
     if len(f"#!{final}/bin/python3 ") > _SHEBANG_MAX - 16:
         raise OperatorError(f"{final} is too long a path for a program's first line", "choose a shorter PREFIX")
     with tempfile.TemporaryDirectory(prefix="execray-build-") as name:
@@ -80,18 +93,18 @@ def build(target: Path, final: Path, compiled: Compiled) -> str | None:
 
 
 def _compile(scratch: Path, target: Path, compiled: Compiled) -> str | None:
-    """Compiles the engine into the venv. Returns why not, where that is allowed, and raises OperatorError where it isn't."""
+    """Compiles into the venv. Returns why not, where that is allowed, and raises OperatorError where it isn't."""
     tools, source = scratch / "tools" / "bin" / "python3", scratch / "source"
     (packages,) = target.glob("lib/*/site-packages")
     try:
         _run("installing the compiler of Python", tools, "-m", "pip", "install", "-q", *TOOLS)
         for library in compile_in(source, tools, target / "bin" / "python3"):
             shutil.copy(source / library, packages / library)
-        _run("trying the compiled engine", target / "bin" / "python3", "-I", "-B", "-c", _TRIAL)
+        _run("trying what was compiled", target / "bin" / "python3", "-I", "-B", "-c", _TRIAL)
     except OperatorError as error:
         if compiled == "yes":
             raise
-        for library in (*packages.glob("execray_engine__mypyc.*.so"), *(packages / FOLDER).glob("*.so")):
+        for library in made(packages):
             library.unlink()
         return error.message
     return None

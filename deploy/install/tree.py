@@ -15,7 +15,7 @@ from execray.errors import OperatorError
 
 
 class Installed(NamedTuple):
-    """kept: the configuration files that were there and differ from ours. as_python: why the engine isn't compiled."""
+    """kept: the configuration files that were there and differ from ours. as_python: why nothing is compiled."""
 
     kept: list[Path]
     as_python: str | None

@@ -56,9 +56,9 @@ class _File:
     below: bytes
 
 
-def records() -> list[bytes]:
+def records(most: int = MOST) -> list[bytes]:
     """Returns the first records of the hour, in order."""
-    return list(islice(_records(), MOST))
+    return list(islice(_records(), most))
 
 
 def _records() -> Iterator[bytes]:

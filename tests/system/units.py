@@ -155,6 +155,7 @@ def test_the_shipped_policies_are_loaded_and_one_by_one_they_can_go() -> None:
     shipped = [path.name for path in (TREE / "policies").glob("*.policy")]
     assert status("policyd")["policies"] > len(shipped)  # a file may hold several; and that of these tests
     assert status("policyd")["engine"]["compiled"] is True
+    assert status("tracerd")["decoder"]["compiled"] is True
     for name in shipped:
         (POLICY.parent / name).unlink()
     systemctl("reload", unit("policyd"))
