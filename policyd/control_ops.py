@@ -17,6 +17,7 @@ from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME
 from execray.service import Peer
 from execray.version import VERSION
 from execray.wire.control import Request
+from policyd.confirmation import Confirmed
 from policyd.control_alerts import AlertOps
 from policyd.control_events import EventOps
 from policyd.control_policies import PolicyOps
@@ -33,6 +34,7 @@ from policyd.taps import Taps
 from policyd.writer import Followers
 
 ENFORCER_TIMEOUT_S: Final = 0.5  # for its mode
+CONFIRM_S: Final = 3.0  # until tracerd has taken what it was asked for; usually some milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class ControlOps:
         """rate: events in a second, lately."""
         self._parts = parts
         self._config = config
-        self._policies = PolicyOps(parts.store, reloader, self._host, log)
+        self._policies = PolicyOps(parts.store, reloader, self._host, self._confirmed, log)
         self._alerts = AlertOps(config, parts.followers)
         self._events = EventOps(parts.taps, log)
         self._rate = rate
@@ -87,7 +89,10 @@ class ControlOps:
         mode = asked_mode(request, peer, self._log)
         self._parts.responder.host_mode = mode
         self._parts.stream.resubscribe()  # by which rules the kernel kills depends on it
-        return {"mode": mode}
+        return {"mode": mode, "sensor": (await self._confirmed()).value}
+
+    async def _confirmed(self) -> Confirmed:
+        return await self._parts.stream.confirmation.wait(CONFIRM_S)
 
     async def _status(self, _request: Request, _peer: Peer) -> object:
         parts = self._parts

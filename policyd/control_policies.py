@@ -11,6 +11,7 @@ from execray.errors import OperatorError
 from execray.service import Peer
 from execray.wire.control import Request
 from policyd.alerts import place_text
+from policyd.confirmation import Confirmed
 from policyd.effective import Host, effective
 from policyd.program import CompiledPolicy, State, span_text
 from policyd.reloading import Reloader
@@ -25,12 +26,14 @@ class PolicyOps:
         store: PolicyStore,
         reloader: Reloader,
         host: Callable[[], Awaitable[Host]],
+        confirmed: Callable[[], Awaitable[Confirmed]],
         log: logging.Logger,
     ) -> None:
-        """host: what decides beside the policies, as it is now."""
+        """host: what decides beside the policies, as it is now. confirmed: whether the sensor has taken them, as it is soon."""
         self._store = store
         self._reloader = reloader
         self._host = host
+        self._confirmed = confirmed
         self._log = log
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -68,7 +71,8 @@ class PolicyOps:
         if argument(request, "dry_run", bool, False):
             return await self._reloader.preview()
         self._log.info("reload asked for", extra={"kv": {"uid": peer.uid, "peer": peer.pid}})
-        return await self._reloader.reload()
+        report = await self._reloader.reload()
+        return report | {"sensor": (await self._confirmed()).value} if report["ok"] else report
 
     async def _disabled(self, request: Request, peer: Peer) -> object:
         """Runs all policies but these. A policy that is switched off detects nothing: that is root's to decide."""
@@ -78,7 +82,8 @@ class PolicyOps:
         require_root(peer, request.op)
         kv = {"names": ",".join(names), "uid": peer.uid, "peer": peer.pid}
         self._log.warning("policies disabled", extra={"kv": kv})
-        return await self._reloader.disable(frozenset(names))
+        report = await self._reloader.disable(frozenset(names))
+        return report | {"sensor": (await self._confirmed()).value}
 
 
 def _summary(policy: CompiledPolicy) -> dict[str, Any]:

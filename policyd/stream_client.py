@@ -29,9 +29,11 @@ from execray.wire.frames import (
     Hello,
     Settle,
     Subscribe,
+    Taken,
     check_hello,
     encode,
 )
+from policyd.confirmation import Confirmation
 
 RETRY_S: Final = 0.2
 RETRY_REFUSED_S: Final = 0.5
@@ -108,6 +110,7 @@ class StreamClient:
         self.stats = StreamStats()
         self.link = Link()
         self.position = Position()
+        self.confirmation = Confirmation()
         self._path = path
         self._receiver = receiver
         self._heartbeat_s = heartbeat_s
@@ -157,7 +160,8 @@ class StreamClient:
 
     def resubscribe(self) -> None:
         """Tells tracerd what is wanted now; without a connection, the next one begins with it."""
-        self._send(self._receiver.subscription())
+        if self._send(self._receiver.subscription()):
+            self.confirmation.asked()
 
     def settle(self, generation: int, ends: Mapping[int, int]) -> None:
         """Tells tracerd until when, in ns, what had begun before its plan of that generation counts, by the plan's slots."""
@@ -176,13 +180,14 @@ class StreamClient:
         self.link.connected = False
         self.link.error = reason
 
-    def _send(self, frame: Frame) -> None:
+    def _send(self, frame: Frame) -> bool:
         writer = self._writer
         if writer is None or writer.is_closing():
-            return
+            return False
         writer.write(encode(frame))
         if writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             writer.transport.abort()  # it has stopped reading; the reader sees the end and reconnects
+        return True
 
     async def _connection(self) -> None:
         async with asyncio.timeout(HELLO_TIMEOUT_S):
@@ -195,11 +200,13 @@ class StreamClient:
             writer.write(encode(Hello("policyd", self._facts())))
             frames = await self._greet(reader, decoder)
             self._writer = writer
+            self.confirmation.begin()
             self.resubscribe()
             await self._read(reader, decoder, frames)
         finally:
             self.link.connected = False
             self._writer = None
+            self.confirmation.end()
             await close_writer(writer)
 
     def _facts(self) -> dict[str, Any]:
@@ -276,6 +283,8 @@ class StreamClient:
                 self.link.stats = stats
                 self.position.time_ns = max(self.position.time_ns, time_ns)
                 await self._receiver.heartbeat(frame)
+            case Taken(count):
+                self.confirmation.taken(count)
             case Error(message):
                 raise PeerError(f"tracerd closed the stream: {message[:200]}")
             case _:

@@ -33,6 +33,7 @@ from execray.wire.frames import (
     Hello,
     Settle,
     Subscribe,
+    Taken,
     check_hello,
     encode,
 )
@@ -236,6 +237,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.paused = False
         self._hello: Hello | None = None
+        self._taken = 0  # subscriptions
+        self._told = 0  # and of how many it knows
         self._peer = Peer(0, 0, 0)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -289,6 +292,7 @@ class _Connection(asyncio.Protocol):
             if self._timer is not None:
                 self._timer.cancel()
             server.on_subscribe(frame, self._peer)
+            self._taken += 1
             self.pump()
         elif isinstance(frame, Ack) and server.subscriber is self:
             if frame.seq > server.retention.sent:
@@ -307,6 +311,9 @@ class _Connection(asyncio.Protocol):
 
     def pump(self) -> None:
         """Sends what is due, until the socket's buffer is full."""
+        if not self.paused and self._told != self._taken:
+            self._told = self._taken
+            self.send(Taken(self._taken))
         while not self.paused and self._transport is not None and (data := self._server.retention.next()) is not None:
             self._transport.write(data)
 

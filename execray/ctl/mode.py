@@ -22,6 +22,7 @@ from execray.ctl.context import (
     print_json,
 )
 from execray.ctl.dropin import check_root, write_drop_in
+from execray.ctl.reload import UNCONFIRMED
 from execray.errors import OperatorError
 from execray.terminal import safe
 
@@ -134,9 +135,11 @@ def _tell(context: Context, daemon: str, op: str, **args: object) -> OperatorErr
     """Returns why a daemon did not take it, None where it did."""
     try:
         with context.client(daemon, timeout_s=30.0) as client:
-            client.call(op, **args)
+            answer = as_map(client.call(op, **args))
     except OperatorError as error:
         return error
+    if answer.get("sensor") == "late":
+        return OperatorError(UNCONFIRMED["late"])
     return None
 
 

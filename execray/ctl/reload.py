@@ -8,10 +8,24 @@ from typing import Any, Final
 
 import click
 
-from execray.ctl.context import EXIT_FAILED, Context, as_map, command_errors, json_option, paint, print_json
+from execray.ctl.context import (
+    EXIT_FAILED,
+    EXIT_UNREACHABLE,
+    Context,
+    as_map,
+    command_errors,
+    json_option,
+    paint,
+    print_json,
+)
 from execray.terminal import safe
 
 TIMEOUT_S: Final = 150.0  # above policyd's own bound
+#: By what policyd says of the sensor.
+UNCONFIRMED: Final = {
+    "late": "tracerd has not confirmed yet: the kernel may go by the policies of before",
+    "away": "tracerd is not running: it gets them when it starts",
+}
 _SHOWN: Final = 20  # names of one kind
 
 
@@ -23,7 +37,8 @@ _SHOWN: Final = 20  # names of one kind
 def reload(context: Context, dry_run: bool, as_json: bool) -> None:
     """Make policyd read its policies again: all of them, or on any mistake none.
 
-    Sequences that are under way in unchanged policies go on. Comments and layout are no change.
+    Sequences that are under way in unchanged policies go on. Comments and layout are no change. Ends once tracerd goes by
+    the new ones too; with exit code 3 where they are loaded and it doesn't.
 
     \b
     Examples:
@@ -39,6 +54,8 @@ def reload(context: Context, dry_run: bool, as_json: bool) -> None:
         _show(result)
     if not result.get("ok"):
         sys.exit(EXIT_FAILED)
+    if result.get("sensor", "taken") != "taken":
+        sys.exit(EXIT_UNREACHABLE)
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -56,6 +73,8 @@ def _show(result: dict[str, Any]) -> None:
         click.echo(f"nothing was changed: generation {generation} with {policies} policies still runs")
     else:
         click.echo(f"{policies} policies in {took} ms, generation {generation}")
+        if (sensor := result.get("sensor")) in UNCONFIRMED:
+            click.echo(f"warning: loaded; {UNCONFIRMED[sensor]}", err=True)
 
 
 def _changes(result: dict[str, Any]) -> Iterator[str]:

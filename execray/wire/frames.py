@@ -10,6 +10,7 @@ A frame is a 4-byte big-endian length and a msgpack array whose first element sa
 | ACK | policyd | the last seq whose events are done with |
 | HEARTBEAT | tracerd | time_ns, statistics (map) |
 | SETTLE | policyd | generation of the plan that a HEARTBEAT named; pairs of a slot, and the end of what had begun in it, in ns |
+| TAKEN | tracerd | how many SUBSCRIBEs of this connection it has taken: what the last of them says is in force |
 | ERROR | both | message; the sender closes after it |
 
 Text from the kernel is always msgpack `bin`: a file name need not be UTF-8. In a batch, texts are indexes into `strings`; an
@@ -35,7 +36,7 @@ from execray.schema.catalog import ACTOR_SLOTS, CATALOG_VERSION, EVENT_BY_CODE, 
 from execray.schema.event import Actor, Event, Value
 from execray.schema.kinds import Kind
 
-PROTOCOL_VERSION: Final = 4
+PROTOCOL_VERSION: Final = 5
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 #: Paths that a subscriber may ask to be matched by file, and their bytes together.
 MAX_PATHS: Final = 1024
@@ -55,6 +56,7 @@ class Tag(enum.IntEnum):
     HEARTBEAT = 5
     ERROR = 6
     SETTLE = 7
+    TAKEN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +167,20 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """So many subscriptions of this connection have been taken: the kernel goes by the last of them."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Error:
     """Why the sender closes the connection."""
 
     message: str
 
 
-Frame: TypeAlias = Hello | Subscribe | Batch | Ack | Heartbeat | Error | Settle
+Frame: TypeAlias = Hello | Subscribe | Batch | Ack | Heartbeat | Error | Settle | Taken
 
 
 def encode(frame: Frame) -> bytes:
@@ -191,6 +200,8 @@ def encode(frame: Frame) -> bytes:
             body = [Tag.ERROR, message]
         case Settle(generation, ends):
             body = [Tag.SETTLE, generation, ends]
+        case Taken(count):
+            body = [Tag.TAKEN, count]
     raw: bytes = msgpack.packb(body, use_bin_type=True)
     if len(raw) > MAX_FRAME_BYTES:
         raise ValueError(f"a frame of {len(raw)} bytes is over {MAX_FRAME_BYTES}")
@@ -206,6 +217,7 @@ _SHAPES: dict[int, tuple[type, ...]] = {
     Tag.HEARTBEAT: (int, dict),
     Tag.ERROR: (str,),
     Tag.SETTLE: (int, tuple),
+    Tag.TAKEN: (int,),
 }
 
 
@@ -231,6 +243,7 @@ _AS_THEY_ARE: Final[dict[Tag, Callable[..., Frame]]] = {
     Tag.ACK: Ack,
     Tag.HEARTBEAT: Heartbeat,
     Tag.ERROR: Error,
+    Tag.TAKEN: Taken,
 }
 
 
@@ -246,7 +259,7 @@ def _build(tag: Tag, fields: Row) -> Frame:
         case Tag.BATCH:
             _check_batch(*fields)
             return Batch(*fields)
-        case Tag.ACK | Tag.HEARTBEAT | Tag.ERROR:
+        case Tag.ACK | Tag.HEARTBEAT | Tag.ERROR | Tag.TAKEN:
             return _AS_THEY_ARE[tag](*fields)
         case Tag.SETTLE:
             if not _are(int, fields[1]) or len(fields[1]) % 2:

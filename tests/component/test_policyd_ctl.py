@@ -19,6 +19,7 @@ from execray.control_client import ControlClient
 from execray.ctl.main import main
 from execray.service import Peer
 from execray.wire.control import Request
+from policyd import control_ops
 from tests.support.fake_tracerd import DEADLINE_S, until
 from tests.support.playbook import Play
 from tests.support.policyds import THEFT, TOUCH, Policyd, policyd_here, private_config, theft, write_policy
@@ -182,6 +183,23 @@ async def test_reload_says_what_runs_now_or_why_nothing_changed(policyd: Policyd
     as_json = await ctl(config, "reload", "--json")
     found = json.loads(as_json.stdout)["diagnostics"]
     assert as_json.exit_code == 1 and [d["code"] for d in found if d["severity"] == "error"] == ["ER0202"]
+
+
+async def test_reload_says_and_ends_with_3_where_the_policies_are_loaded_and_tracerd_does_not_go_by_them(
+    policyd: Policyd, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_ops, "CONFIRM_S", 0.1)
+    policyd.tracerd.takes = False
+    late = await ctl(config, "reload")
+    assert late.exit_code == 3 and "generation 2" in late.stdout
+    assert late.stderr.startswith("warning: loaded; tracerd has not confirmed yet")
+    as_json = await ctl(config, "reload", "--json")
+    assert as_json.exit_code == 3 and json.loads(as_json.stdout)["sensor"] == "late"
+    policyd.tracerd.takes = True
+    assert (await ctl(config, "reload")).exit_code == 0
+    await policyd.tracerd.stop()
+    away = await ctl(config, "reload")
+    assert away.exit_code == 3 and "tracerd is not running" in away.stderr
 
 
 async def test_alerts_list_is_in_order_and_bounded(policyd: Policyd, config: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
 import struct
@@ -17,7 +18,8 @@ from execray.config import Config, TracerdConfig
 from execray.gate.encoding import decode_plan, digest_of
 from execray.process import boot_id
 from execray.schema.catalog import EVENT_BY_NAME, Content
-from execray.wire.frames import Batch, Error, Frame, Hello, Settle
+from execray.wire.frames import Batch, Error, Frame, Hello, Settle, Taken
+from policyd import control_ops
 from tests.support.fake_tracerd import FakeTracerd, until
 from tests.support.playbook import Play
 from tests.support.policyds import THEFT, Policyd, policyd_here, private_config, theft, write_policy
@@ -52,6 +54,53 @@ async def test_it_subscribes_anew_after_a_reload(policyd: Policyd) -> None:
     wanted = policyd.tracerd.subscriptions[-1]
     assert codes("open", "connect", "write") <= set(wanted.codes) and wanted.content == Content.WRITE
     assert policyd.tracerd.connections == 1
+
+
+async def test_a_reload_is_answered_once_tracerd_has_taken_it(policyd: Policyd) -> None:
+    policyd.tracerd.takes = False
+    asked = asyncio.create_task(policyd.ask("reload"))
+    await until(lambda: len(policyd.tracerd.subscriptions) == 2, "a second subscription")
+    assert not (await asyncio.wait({asked}, timeout=0.2))[0]
+    await policyd.tracerd.send(Taken(1))  # the first one, which it had not told of
+    assert not (await asyncio.wait({asked}, timeout=0.2))[0]
+    await policyd.tracerd.send(Taken(2))
+    assert (await asked)["sensor"] == "taken"
+
+
+async def test_a_reload_says_within_its_bound_that_tracerd_has_not_taken_it(
+    policyd: Policyd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_ops, "CONFIRM_S", 0.1)
+    policyd.tracerd.takes = False
+    report = await policyd.ask("reload")
+    assert (report["ok"], report["generation"], report["sensor"]) == (True, 2, "late")
+    assert (await policyd.ask("disabled", names=["theft"]))["sensor"] == "late"
+    assert (await policyd.ask("mode", mode="audit"))["sensor"] == "late"
+    policyd.tracerd.takes = True
+    assert (await policyd.ask("reload"))["sensor"] == "taken"
+
+
+async def test_a_reload_waits_for_no_tracerd_that_is_away_and_the_next_one_takes_it(policyd: Policyd) -> None:
+    await policyd.tracerd.stop()
+    await until(lambda: not policyd.daemon.live, "the end of the connection")
+    assert (await policyd.ask("reload"))["sensor"] == "away"
+    await policyd.tracerd.start()
+    await until(lambda: policyd.tracerd.subscribed, "a subscription")
+    assert (await policyd.ask("reload"))["sensor"] == "taken"
+
+
+async def test_a_reload_while_tracerd_comes_back_is_taken_by_the_next_one(policyd: Policyd) -> None:
+    policyd.tracerd.takes = False
+    asked = asyncio.create_task(policyd.ask("reload"))
+    await until(lambda: len(policyd.tracerd.subscriptions) == 2, "a second subscription")
+    policyd.tracerd.cut()
+    assert (await asked)["sensor"] == "away"
+
+
+async def test_a_tracerd_that_takes_what_nobody_asked_for_is_given_up(policyd: Policyd) -> None:
+    await policyd.tracerd.send(Taken(2))
+    await until(lambda: policyd.tracerd.connections == 2, "a new connection")
+    assert (await policyd.ask("status"))["stream"]["peer_errors"] == 1
 
 
 async def test_it_says_once_a_plan_has_come_what_had_begun_before(policyd: Policyd) -> None:

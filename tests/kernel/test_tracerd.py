@@ -20,7 +20,19 @@ import yaml
 
 from execray.control_client import ControlClient, Unreachable
 from execray.schema.catalog import EVENT_BY_NAME, LOST
-from execray.wire.frames import MAX_FRAME_BYTES, Ack, Batch, Decoder, Error, Frame, Heartbeat, Hello, Subscribe, encode
+from execray.wire.frames import (
+    MAX_FRAME_BYTES,
+    Ack,
+    Batch,
+    Decoder,
+    Error,
+    Frame,
+    Heartbeat,
+    Hello,
+    Subscribe,
+    Taken,
+    encode,
+)
 from tests.support.live import Live
 
 
@@ -191,6 +203,37 @@ def test_every_hook_shows_signs_of_life(tracerd: Tracerd) -> None:
     assert set(frame.stats["lost"]) == {"ring", "skipped", "malformed", "stream"}
     for batch in subscriber.batches(0.5):
         assert not any(row[4] & 64 for row in batch.events if row[0] != LOST), "a heartbeat left tracerd"
+
+
+def test_a_subscription_is_taken_when_it_says_so_and_the_very_next_call_counts(
+    tracerd: Tracerd, tmp_path: Path
+) -> None:
+    subscriber = tracerd.connect()
+    for number in range(1, 6):  # from none to one, and from one to the other
+        subscriber.subscribe("open" if number % 2 else "chmod")
+        while (frame := subscriber.next()) != Taken(number):
+            assert isinstance(frame, Batch | Heartbeat)
+        mark = tmp_path / f"mark{number}"
+        mark.touch()
+        mark.chmod(0o600)
+        assert subscriber.until(has(os.fsencode(mark)))
+
+
+def test_a_subscriber_that_does_not_read_is_told_later_how_many_were_taken(tracerd: Tracerd, tmp_path: Path) -> None:
+    subscriber = tracerd.connect()
+    subscriber.subscribe("open")
+    assert subscriber.next() == Taken(1)
+    flood = f"for n in range(30000):\n try: open({str(tmp_path)!r} + '/' + 'x' * 200 + str(n))\n except OSError: pass"
+    subprocess.run([sys.executable, "-c", flood], check=True)
+    until(lambda: tracerd.status()["buffer"]["bytes"] > 4 << 20)
+    for _ in range(3):
+        subscriber.subscribe("open")
+    frames: list[Frame] = []
+    while not frames or not isinstance(frames[-1], Taken) or frames[-1].count < 4:
+        frames.append(subscriber.next())
+    told = [frame.count for frame in frames if isinstance(frame, Taken)]
+    assert told in ([2, 3, 4], [3, 4], [2, 4], [4])
+    assert len([frame for frame in frames if isinstance(frame, Batch)]) > 1
 
 
 def test_only_what_is_subscribed_is_attached(tracerd: Tracerd) -> None:

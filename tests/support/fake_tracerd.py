@@ -12,7 +12,7 @@ from typing import Any
 from execray.errors import PeerError
 from execray.process import boot_id
 from execray.service import close_writer
-from execray.wire.frames import Ack, Batch, Decoder, Frame, Heartbeat, Hello, Settle, Subscribe, encode
+from execray.wire.frames import Ack, Batch, Decoder, Frame, Heartbeat, Hello, Settle, Subscribe, Taken, encode
 
 DEADLINE_S = 10.0
 
@@ -41,6 +41,8 @@ class FakeTracerd:
         self._server: asyncio.Server | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self.takes = True  # whether it says that it has taken a subscription
+        self._taken = 0
         self._subscribed = False
 
     def hello(self) -> Frame:
@@ -101,6 +103,7 @@ class FakeTracerd:
         self.connections += 1
         self._writer = writer
         self._subscribed = False
+        self._taken = 0
         decoder = Decoder()
         try:
             writer.write(encode(self.hello()))
@@ -124,6 +127,9 @@ class FakeTracerd:
             case Subscribe():
                 self.subscriptions.append(frame)
                 self._subscribed = True
+                self._taken += 1
+                if self.takes and self._writer is not None:
+                    self._writer.write(encode(Taken(self._taken)))
             case Ack(seq):
                 self.acks.append(seq)
             case Settle():

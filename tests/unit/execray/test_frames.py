@@ -25,6 +25,7 @@ from execray.wire.frames import (
     Hello,
     Settle,
     Subscribe,
+    Taken,
     check_hello,
     decode_body,
     encode,
@@ -60,6 +61,7 @@ FRAMES: list[Frame] = [
     Heartbeat(12, {"lost": {"ring": 0}, "rate": 1.5}),
     Error("no"),
     Settle(7, (1, 2**64 - 1, 64, 0)),
+    Taken(2),
 ]
 
 
@@ -207,7 +209,7 @@ def test_hello_of_another_role_or_version_is_refused_in_words() -> None:
     assert check_hello(good, "tracerd") is good
     for frame, words in (
         (Ack(1), "expected a hello, got Ack"),
-        (Hello("tracerd", {}, protocol=2), "stream protocol 2, and this is 4"),
+        (Hello("tracerd", {}, protocol=2), "stream protocol 2, and this is 5"),
         (Hello("tracerd", {}, catalog=99), f"event catalogue 99, and this is {CATALOG_VERSION}"),
         (Hello("x" * 99, {}), "expected tracerd, got"),
     ):
