@@ -17,6 +17,7 @@ from execray.config import Config, uids_of
 from execray.control import ControlServer, asked_mode, no_answer
 from execray.guard import Budget, OwnProcesses, settings_of
 from execray.killer import Killer
+from execray.scheduling import take_short_turns
 from execray.selfreg import Registration
 from execray.service import Peer, notify, prepare_dir, prepare_runtime, settle_memory
 from execray.version import VERSION
@@ -142,4 +143,5 @@ def run(config: Config, log: logging.Logger) -> None:
     if sys.version_info < (3, 12):
         # Later ones do so by themselves: reap children in the loop, not in a thread that races with stop_child.
         asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+    take_short_turns()
     asyncio.run(Enforcer(config, log).run())

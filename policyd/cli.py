@@ -17,6 +17,7 @@ from execray.errors import OperatorError
 from execray.extensions import extend_catalogue, log_outcomes
 from execray.guard import OwnProcesses
 from execray.logs import give_up, setup_logging
+from execray.scheduling import take_short_turns
 from execray.version import VERSION
 from execray.wire.orders import Outcome
 from policyd.privileges import account
@@ -85,6 +86,7 @@ def _run(config: Config) -> None:
     from policyd.reloading import SWITCH_S  # noqa: PLC0415
 
     sys.setswitchinterval(SWITCH_S)
+    take_short_turns()
 
     log = setup_logging("policyd", config.log_level)
     log_outcomes(extend_catalogue(config.policyd.plugin_dir), log)

@@ -13,6 +13,7 @@ from execray import config as configuration
 from execray.errors import OperatorError
 from execray.extensions import extend_catalogue, log_outcomes
 from execray.logs import give_up, setup_logging
+from execray.scheduling import take_short_turns
 from execray.version import VERSION
 from tracerd.objects import OBJECT_DIR
 
@@ -45,6 +46,7 @@ def main(config_path: Path | None, runtime_dir: Path | None, object_dir: Path) -
 
         extensions = extend_catalogue(config.policyd.plugin_dir)
         log_outcomes(extensions, log)
+        take_short_turns()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it would hand that on
         asyncio.run(Tracerd(config, log, object_dir, extensions).run())
     except OperatorError as error:
