@@ -8,36 +8,47 @@
 #include "execray/syscalls.h"
 #include "execray/calls/dispatch.h"
 
+/* ctx: the registers, and what the call returns. Read where they are needed: the stack has no room for more. */
 SEC("tp_btf/sys_exit")
-int BPF_PROG(er_sys_exit, struct pt_regs *regs, long ret)
+int er_sys_exit(__u64 *ctx)
 {
 	struct er_shapes *shapes = er_get_shapes();
+	struct task_struct *task = NULL;
 	struct er_shape *shape;
 	struct er_scratch *scratch;
 	struct er_call *call;
+	struct pt_regs *regs;
 	bool compat = false;
-	__u8 skip = 0;
+	__u8 skip;
 
 	if (!shapes)
 		return 0;
-	shape = er_shape_of(shapes, regs->orig_ax, &compat, &skip);
-	if (!shape)
+	regs = (void *)ctx[0];
+	shape = er_shape_of(shapes, regs->orig_ax, &task, &compat);
+	if (!shape || (!compat && er_gate_sleeps(shape, task)))
+		return 0;
+	skip = er_skipped(shape, task);
+	if (skip & ER_ARMED_WHOLE)
 		return 0;
 	scratch = er_get_scratch();
 	if (!scratch)
 		return 0;
+	regs = (void *)ctx[0];
 	call = &scratch->call;
 	call->compat = compat;
 	call->skip = skip;
 	call->uring = false;
 	call->none = -1;
-	call->ret = ret;
+	call->ret = ctx[1];
 	er_fill_call(call, regs);
-	if (compat && regs->orig_ax == NR_I386_SOCKETCALL) {
-		shape = er_socketcall(call, shapes);
-		if (!shape)
+	if (call->compat && regs->orig_ax == NR_I386_SOCKETCALL) {
+		shapes = er_get_shapes();
+		if (!shapes)
 			return 0;
-		call->skip = er_skipped(shapes, shape, er_this_task());
+		shape = &shapes->shape[ER_SHAPES_SOCKETCALL + (er_socketcall() & (ER_SOCKETCALLS - 1))];
+		if (!shape->event) /* nor has the first one of the table */
+			return 0;
+		call->skip = er_skipped(shape, task);
 		if (call->skip & ER_ARMED_WHOLE)
 			return 0;
 	}

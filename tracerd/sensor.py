@@ -37,6 +37,7 @@ from tracerd.shapes import table_of, write_table
 RING_BYTES: Final = 16 * 1024 * 1024
 _SELF_MAX: Final = 1024
 _CREDS_MAX: Final = 65536
+_LAPSED: Final = (CONFIG.size - 8) // 8  # er_config::lapsed_ns, the last word
 
 #: Events that need another program than that of system calls. exec needs both: failed calls are seen at sys_exit.
 _HOOKS: Final = {"exec": ("er_exec", "er_sys_exit"), "fork": ("er_fork",), "exit": ("er_exit",)}
@@ -260,7 +261,7 @@ class Sensor:
         )
         waiting = self.gate.waiting & ~followed  # each of what somebody follows is looked at
         self._config[: CONFIG.size] = CONFIG.pack(
-            wanted, self._content, *self._heartbeat, self.gate.value, followed, waiting
+            wanted, self._content, *self._heartbeat, self.gate.value, followed, waiting, _now_ns()
         )
 
     def hide(self, pid: int, start_ns: int, *, children: bool = False) -> None:
@@ -281,11 +282,14 @@ class Sensor:
         return self._own.pids()
 
     def sweep(self) -> None:
-        """Takes away what ended processes and operations have left: now and then, or it costs a look-up, and room."""
+        """Takes away what ended processes, operations and windows have left: now and then, or it costs a look-up, and room."""
+        now_ns = _now_ns()
+        with memoryview(self._config).cast("Q") as words:
+            words[_LAPSED] = now_ns  # in one store, as programs read it
         for marks in (self._own, self.armed.filter):
             marks.sweep()
         self.gate.sweep()
-        self._rings.sweep(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        self._rings.sweep(now_ns)
 
     def counter(self, name: str) -> int:
         """Returns one of `enum er_counter`, by its name without ER_COUNT_."""
@@ -381,6 +385,10 @@ class Sensor:
 def hooks_of(event: EventType) -> tuple[str, ...]:
     """Returns which of our programs an event needs; none for one that a package has an object for."""
     return () if event.handler else _HOOKS.get(event.name, ("er_sys_exit",))
+
+
+def _now_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def own_identity() -> dict[str, Any]:

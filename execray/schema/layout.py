@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 20
+ER_ABI_VERSION: Final = 21
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -236,7 +236,7 @@ ER_SETUID_CALL: Final = {
 
 
 class Config(NamedTuple):
-    """struct er_config, 40 bytes without its tail."""
+    """struct er_config, 48 bytes without its tail."""
 
     wanted: int
     content: int
@@ -245,9 +245,10 @@ class Config(NamedTuple):
     gate: int
     followed: int
     waiting: int
+    lapsed_ns: int
 
 
-CONFIG: Final = Struct("<QIIIIQQ")
+CONFIG: Final = Struct("<QIIIIQQQ")
 
 
 class Connect(NamedTuple):

@@ -16,6 +16,7 @@ from execray.gate.hashes import comm_key, exact_key
 from execray.gate.memory import Memory
 from execray.gate.plan import ALL_BITS, ROW_ALL, ROW_NONE, CodeTest, GatePlan
 from execray.schema.catalog import EVENT_BY_NAME
+from execray.schema.layout import ER_GATE_OWN
 from tests.kernel.test_inline import LIMITS
 from tests.kernel.test_inline_threads import ROUNDS, Race
 from tests.support.gates import KernelGate, random_facts, random_plan
@@ -110,19 +111,24 @@ def file(tmp_path: Path) -> Iterator[Path]:
     yield found
 
 
-def passes_behind_a_thread(out: Path, file: Path) -> bool:
-    """Whether a step passes that waits for one which another thread of its process has made, and which is gone by now."""
+def passes_behind_a_thread(out: Path, file: Path, slot: int = 1, *, first: bool = True) -> bool:
+    """Whether a step passes that waits for one which another thread of its process has made, and which is gone by now.
+
+    slot: where that is kept. first: whether it is made; if not, it may have been before the plan came.
+    """
     opened, kill = (EVENT_BY_NAME[name].code for name in ("open", "kill"))
     codes = (CodeTest(opened, 0, 1, 2, 0, 0, 0, ROW_NONE), CodeTest(kill, 1, 2, 3, 3, 3, 3, ROW_ALL))
     keys = {exact_key(os.fsencode(file)): 2, comm_key(b"planted"): 2}
     rows = (0, ALL_BITS, 1, 1 << 64)
-    plan = GatePlan(codes, frozenset(), rows, keys, first=2, slots={0: 1, 64: 1}, windows={1: 60_000_000_000})
+    plan = GatePlan(codes, frozenset(), rows, keys, first=2, slots={0: slot, 64: slot}, windows={slot: 60_000_000_000})
     # the thread is gone for the kernel a moment after it is for Python
     alone = "while len(os.listdir('/proc/self/task')) > 1: time.sleep(0.01)"
     with Live([], objects=out) as live:
         assert not live.sensor.want([opened, kill], False, plan=plan)
-        assert live.sensor.gate.settle(live.sensor.gate.generation, {})
-        run = live.python(f"{BEGIN}\nthread.start()\nthread.join()\n{alone}\nos.kill(os.getpid(), 0)", file)
+        assert not first or live.sensor.gate.settle(live.sensor.gate.generation, {})
+        live.sensor.sweep()  # what ends later has not ended
+        begin = f"{BEGIN}\nthread.start()\nthread.join()\n{alone}" if first else ""
+        run = live.python(f"{begin}\nos.kill(os.getpid(), 0)", file)
     return bool(run.of("kill"))
 
 
@@ -136,6 +142,30 @@ def test_a_cell_of_the_thread_in_place_of_the_process_is_seen(tmp_path: Path, fi
     """So that an exec by another thread than the first, which becomes the first, would have left it behind as well."""
     right, wrong = "work->tgid = ER_READ(er_can_load(), task, tgid);", "work->tgid = ER_READ(er_can_load(), task, pid);"
     assert not passes_behind_a_thread(objects(tmp_path, "sys", "include/execray/gate.h", right, wrong), file)
+
+
+#: What the quick look at the beginning of the hook asks, and where it is kept whether the step was made.
+QUICK = {
+    "cells": ("if (plan->celled[tgid & (ER_PID_SLOTS - 1)])", ER_GATE_OWN - 1, True),
+    "host": ("until && until >= lapsed_ns", ER_GATE_OWN + 1, True),
+    "settled": ("settled && settled >= lapsed_ns", ER_GATE_OWN + 1, False),
+}
+
+
+@as_root
+@pytest.mark.parametrize(("slot", "first"), [asked[1:] for asked in QUICK.values()], ids=QUICK)
+def test_a_step_passes_wherever_it_is_kept_that_it_is_awaited(file: Path, slot: int, first: bool) -> None:
+    assert passes_behind_a_thread(OBJECT_DIR, file, slot, first=first)
+
+
+@as_root
+@pytest.mark.parametrize(("right", "slot", "first"), QUICK.values(), ids=QUICK)
+def test_a_quick_look_that_forgets_one_of_them_is_seen(
+    tmp_path: Path, file: Path, right: str, slot: int, first: bool
+) -> None:
+    wrong = right.replace("plan->celled", "0 && plan->celled").replace(" && ", " && 0 && ")
+    out = objects(tmp_path, "sys", "include/execray/gate.h", right, wrong)
+    assert not passes_behind_a_thread(out, file, slot, first=first)
 
 
 @as_root
@@ -157,8 +187,8 @@ def test_a_kill_that_two_threads_pay_for_is_seen(tmp_path: Path) -> None:
 def is_paid_twice(out: Path, folder: Path) -> bool:
     with Live([], kills=LIMITS, objects=out) as live:
         race = Race(live, folder)
-        for number in range(1, ROUNDS // 2):
-            race.run()
+        for number in range(1, ROUNDS):
+            race.ends()
             if race.left(0) < 64 - number:
                 return True
     return False

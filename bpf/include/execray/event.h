@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 20
+#define ER_ABI_VERSION 21
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -388,6 +388,7 @@ struct er_config {
 	__u32 gate;	      /* the plan in use, 1 or 2; 0: everything passes. Or ER_GATE_SHADOW besides */
 	__u64 followed;	      /* bit 1 << er_event: somebody follows all of these, also what no policy wants */
 	__u64 waiting;	      /* bit 1 << er_event: the plan may have er_gate_code::waits */
+	__u64 lapsed_ns;      /* CLOCK_BOOTTIME as tracerd last looked: what had ended by then has ended */
 };
 
 enum er_content {

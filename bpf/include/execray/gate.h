@@ -18,7 +18,9 @@
 #define ER_S_IFIFO     0010000
 #define ER_S_IFSOCK    0140000
 #define ER_PF_EXITING  0x00000004
-#define ER_RESTARTS    (-516) /* -516 to -512: the kernel's own "restart this call", which the caller never sees */
+/* Of these there is none in many of the calls that could be one. */
+#define ER_GATE_PARTIAL (1ULL << ER_EVENT_PROCMEM | 1ULL << ER_EVENT_PROCREAD | 1ULL << ER_EVENT_CREATE)
+#define ER_RESTARTS	(-516) /* -516 to -512: the kernel's own "restart this call", which the caller never sees */
 
 /* Hashes the names of the path that was walked just now, before another walk takes their place. */
 __noinline int er_gate_note(void)
@@ -249,6 +251,53 @@ __noinline int er_gate_idle(__u32 event)
 	if (!er_gate_rests(plan, work))
 		return false;
 	work->dropped[event]++;
+	return true;
+}
+
+/*
+ * Whether most calls of a kind of event that rests do. Asked before all else, by plain loads alone, for a call of any
+ * function takes as long as all of this; what isn't sure here is asked again by er_gate_idle().
+ */
+static __always_inline bool er_gate_sleeps(const struct er_shape *shape, struct task_struct *task)
+{
+	struct er_config *config = er_get_config();
+	const struct er_gate_code *code;
+	const struct er_gate *plan;
+	struct er_gate_work *work;
+	__u64 lapsed_ns;
+	__u32 tgid, i;
+
+	if (!config || shape->event >= ER_GATE_CODES ||
+	    !((config->waiting & ~ER_GATE_PARTIAL) >> (shape->event & (ER_GATE_CODES - 1)) & 1))
+		return false;
+	/* of one event only, and of that whatever the arguments are */
+	if (shape->also || shape->bits || shape->need & ER_ONE_OF)
+		return false;
+	tgid = ER_READ(er_can_load(), task, tgid);
+	if (tgid == config->heartbeat_tgid)
+		return false;
+	lapsed_ns = config->lapsed_ns;
+	plan = er_gate_plan(config->gate);
+	if (!plan || plan->open >> (shape->event & 63) & 1)
+		return false;
+	tgid = ER_READ(er_can_load(), task, tgid);
+	if (plan->celled[tgid & (ER_PID_SLOTS - 1)])
+		return false;
+	code = &plan->code[shape->event & (ER_GATE_CODES - 1)];
+	for (i = 0; i < ER_GATE_WAITS && i < code->waits; i++) {
+		__u32 slot = code->slot[i] & (ER_GATE_SLOTS - 1);
+		__u64 until = *(const volatile __u64 *)&plan->until_ns[slot];
+		__u64 settled = *(const volatile __u64 *)&plan->settled_ns[slot];
+
+		if ((until && until >= lapsed_ns) || (settled && settled >= lapsed_ns))
+			return false;
+	}
+	if (!code->waits || code->waits > ER_GATE_WAITS)
+		return false;
+	work = er_gate_work();
+	if (!work)
+		return false;
+	work->dropped[shape->event & (ER_GATE_CODES - 1)]++;
 	return true;
 }
 

@@ -66,10 +66,11 @@ static __always_inline bool er_is_zero_copy(int nr)
 }
 
 /*
- * The shape of the call that returns, or NULL for one that nobody wants: most calls, so this is kept short. skip: which
- * of its events are wanted from others only.
+ * The shape of the call that returns, or NULL for one that nobody wants: most calls, so this is kept short. current:
+ * the task that made it, for a call of a helper takes as long as the rest of this.
  */
-static __always_inline struct er_shape *er_shape_of(struct er_shapes *shapes, __u32 orig_ax, bool *compat, __u8 *skip)
+static __always_inline struct er_shape *er_shape_of(struct er_shapes *shapes, __u32 orig_ax,
+						    struct task_struct **current, bool *compat)
 {
 	__u32 number = orig_ax & ~ER_X32_BIT;
 	struct er_shape *native, *narrow, *found;
@@ -82,13 +83,12 @@ static __always_inline struct er_shape *er_shape_of(struct er_shapes *shapes, __
 	/* the task is asked for its entry only where the number means something to somebody in one of the two */
 	if (!native->event && !narrow->event)
 		return NULL;
-	task = er_this_task();
+	task = *current = er_this_task();
 	*compat = ER_READ(er_can_load(), task, thread_info.status) & ER_TS_COMPAT;
 	if (*compat && orig_ax >= 512)
 		return NULL;
 	found = *compat ? narrow : native;
-	*skip = er_skipped(shapes, found, task);
-	return found->event && !(*skip & ER_ARMED_WHOLE) ? found : NULL;
+	return found->event ? found : NULL;
 }
 
 /* Whether a call is the first of its events at all: some are by one of their arguments. */
@@ -121,17 +121,20 @@ static __always_inline void er_fill_call(struct er_call *call, struct pt_regs *r
 	}
 }
 
-/* What socketcall was asked for: its arguments lie in the caller's memory. */
-static __always_inline struct er_shape *er_socketcall(struct er_call *call, struct er_shapes *shapes)
+/* What socketcall was asked for: its arguments lie in the caller's memory. Returns its number, or 0 where there is no
+ * such call. Not static: its caller has no stack to spare on Linux 5.10. */
+__noinline int er_socketcall(void)
 {
-	__u32 which = call->arg[0], narrow[6] = {};
-	struct er_shape *shape;
+	struct er_scratch *scratch = er_get_scratch();
+	__u32 which, narrow[6] = {};
+	struct er_call *call;
 
+	if (!scratch)
+		return 0;
+	call = &scratch->call;
+	which = call->arg[0];
 	if (which >= ER_SOCKETCALLS)
-		return NULL;
-	shape = &shapes->shape[ER_SHAPES_SOCKETCALL + which];
-	if (!shape->event)
-		return NULL;
+		return 0;
 	/* no call has more arguments than six; the bytes behind a shorter one's are nobody's business */
 	if (bpf_probe_read_user(narrow, sizeof(narrow), (void *)call->arg[1]))
 		bpf_probe_read_user(narrow, 3 * sizeof(__u32), (void *)call->arg[1]);
@@ -142,7 +145,7 @@ static __always_inline struct er_shape *er_socketcall(struct er_call *call, stru
 	/* send is sendto without an address */
 	call->arg[4] = which == SOCKETCALL_SEND ? 0 : narrow[4];
 	call->arg[5] = which == SOCKETCALL_SEND ? 0 : narrow[5];
-	return shape;
+	return which;
 }
 
 #endif

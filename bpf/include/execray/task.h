@@ -172,21 +172,29 @@ static __always_inline __u64 er_current_start_ns(void)
 	return ER_READ(er_can_load(), task, group_leader, start_boottime);
 }
 
-/* Which events of a call are not wanted from this process, because it isn't armed: 0, or enum er_armed_event. */
-static __always_inline __u8 er_skipped(struct er_shapes *shapes, struct er_shape *shape, struct task_struct *task)
+/* Whether this process, of a slot that has armed ones, is one. Not static: those who ask seldom, and have no stack to
+ * spare on Linux 5.10. */
+__noinline int er_is_armed(void)
 {
+	struct task_struct *task = er_this_task();
+	__u32 tgid = ER_READ(er_can_load(), task, tgid);
+	void *map = er_slot(&er_armed_slot);
+	__u64 *start_ns = map ? bpf_map_lookup_elem(map, &tgid) : NULL;
+
+	return start_ns && *start_ns == ER_READ(er_can_load(), task, group_leader, start_boottime);
+}
+
+/* Which events of a call are not wanted from this process, because it isn't armed: 0, or enum er_armed_event. */
+static __always_inline __u8 er_skipped(struct er_shape *shape, struct task_struct *task)
+{
+	struct er_shapes *shapes;
 	__u32 tgid;
-	__u64 *start_ns;
-	void *map;
 
 	if (!shape->armed)
 		return 0;
+	shapes = er_get_shapes();
 	tgid = ER_READ(er_can_load(), task, tgid);
-	if (!shapes->armed[tgid & (ER_PID_SLOTS - 1)])
-		return shape->armed;
-	map = er_slot(&er_armed_slot);
-	start_ns = map ? bpf_map_lookup_elem(map, &tgid) : NULL;
-	return start_ns && *start_ns == ER_READ(er_can_load(), task, group_leader, start_boottime) ? 0 : shape->armed;
+	return shapes && shapes->armed[tgid & (ER_PID_SLOTS - 1)] && er_is_armed() ? 0 : shape->armed;
 }
 
 /* At the end of a process. */
