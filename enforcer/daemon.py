@@ -17,9 +17,10 @@ from execray.config import Config, uids_of
 from execray.control import ControlServer, asked_mode, no_answer
 from execray.guard import Budget, OwnProcesses, settings_of
 from execray.killer import Killer
+from execray.memory import settle_memory
 from execray.scheduling import take_short_turns
 from execray.selfreg import Registration
-from execray.service import Peer, notify, prepare_dir, prepare_runtime, settle_memory
+from execray.service import Peer, notify, prepare_dir, prepare_runtime
 from execray.version import VERSION
 from execray.watchdog import Watchdog, sign_interval_s
 from execray.wire.control import Request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import grp
 import logging
 import os
@@ -158,22 +157,6 @@ def notify(state: str, wait_s: float = 1.0) -> bool:
             logging.getLogger("execray").warning("notify failed", extra={"kv": {"reason": error}})
             return False
     return True
-
-
-#: Allocations more than frees before the youngest are looked at, such rounds before the next older, and those before all.
-_GC_THRESHOLDS: Final = (2_000, 20, 500)
-
-
-def settle_memory() -> None:
-    """Takes all that a daemon has loaded out of the garbage collector's sight, once it has started.
-
-    What stays for the daemon's life need not be looked at again and again: a full collection over it takes milliseconds, which
-    a kill would have to wait for. So would one over 20,000 sequences begun, which are not garbage either: they are freed when
-    the last reference goes, and the collector is needed for cycles only, of which a daemon makes few.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 async def close_writer(writer: asyncio.StreamWriter, timeout_s: float = 1.0) -> None:

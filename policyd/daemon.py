@@ -18,9 +18,10 @@ from execray.errors import OperatorError
 from execray.gate.encoding import digest_of
 from execray.gate.inline import tag_of
 from execray.guard import OwnProcesses
+from execray.memory import Collector
 from execray.process import boot_id
 from execray.selfreg import Registration
-from execray.service import notify, prepare_dir, prepare_runtime, settle_memory
+from execray.service import notify, prepare_dir, prepare_runtime
 from execray.version import VERSION
 from execray.watchdog import Watchdog, patience_s
 from execray.wire.frames import Batch, Heartbeat, Subscribe
@@ -77,6 +78,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._rate = 0.0
+        self._collector = Collector()
         self._machine = Machine()
         self._needs = self._machine.needs()
         self._gate = build_plan([])
@@ -152,8 +154,10 @@ class Daemon:
             self._plugins.start()  # makes threads, as the next line does: after become
             self._fanout.open(self._open_file(), _other_sinks(config.policyd.sinks), self._plugins.sinks)
             await self._first_load()
+            self._collector.start()
             await self._serve(control)
         finally:
+            self._collector.stop()
             control.close()
             await asyncio.gather(self._fanout.close(), self._plugins.close())
             self._log.info("stopped", extra={"kv": {"events": self._stream.stats.events}})
@@ -270,6 +274,7 @@ class Daemon:
         while True:
             await asyncio.sleep(TICK_S)
             events = self._stream.stats.events
+            self._collector.look(events - before)
             self._rate, before = (events - before) / TICK_S, events
             due = self._responder.due_losses(time.clock_gettime_ns(time.CLOCK_BOOTTIME), self._origin())
             if due:
@@ -292,7 +297,6 @@ class Daemon:
     async def _first_load(self) -> None:
         # With a mistake in some file the daemon still starts, without policies: it can then say so, and be reloaded.
         await self._reloader.reload()
-        settle_memory()
 
     def _loaded(self, kernel: KernelSide) -> None:
         self._needs = self._machine.needs()

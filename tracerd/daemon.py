@@ -19,8 +19,9 @@ from execray.errors import OperatorError, PeerError
 from execray.extensions import Outcome
 from execray.gate.encoding import decode_plan
 from execray.gate.inline import InlinePlan, decode_inline
+from execray.memory import settle_memory
 from execray.schema.catalog import EVENTS, FIRST_ADDED, Content
-from execray.service import Peer, notify, prepare_runtime, settle_memory
+from execray.service import Peer, notify, prepare_runtime
 from execray.version import VERSION
 from execray.watchdog import Watchdog, sign_interval_s
 from execray.wire.control import Request

@@ -23,7 +23,7 @@ from typing import Any
 
 import uvloop
 
-from execray.service import settle_memory
+from execray.memory import settle_memory
 from execray.wire.frames import Batch
 from policyd.engine.machine import Machine
 from policyd.reloading import SWITCH_S, Reloader

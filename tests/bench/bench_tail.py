@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import uvloop
 
-from execray.service import settle_memory
+from execray.memory import settle_memory
 from execray.wire.frames import Batch
 from policyd.engine.machine import Machine
 from policyd.tap_filter import Spec, codes_of

@@ -6,13 +6,12 @@ new to all of them in each part. Times are of the processor; the figures are med
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from execray.service import settle_memory
+from execray.memory import Collector
 from execray.wire.frames import Batch, Decoder, encode
 from policyd.engine.machine import Machine, is_compiled
 from tests.bench.engine.policies import policies
@@ -31,18 +30,19 @@ SETS = {"10": (10, 0), "1,000": (1000, 0), "20 of 1,000 busy": (1000, 20), "200 
 @dataclass
 class _Run:
     engine: Machine
+    collector: Collector = field(default_factory=Collector)
     rates: list[float] = field(default_factory=list)
     before: dict[str, int] = field(default_factory=dict)
 
     def take(self, chunks: list[bytes]) -> tuple[int, float]:
         decoder, feed, events = Decoder(), self.engine.feed, 0
-        gc.collect()
         start = time.process_time()
         for chunk in chunks:
             for frame in decoder.feed(chunk):
                 assert isinstance(frame, Batch)
                 events += len(frame.events)
                 feed(frame)
+        self.collector.look(events)  # as policyd does each second
         return events, time.process_time() - start
 
     def share(self, name: str) -> float:
@@ -64,7 +64,7 @@ def run(rounds: int = SMALLER_ROUNDS, events: int = SMALLER_EVENTS) -> dict[str,
     for name, (count, busy) in SETS.items():
         runs[name] = _Run(Machine())
         runs[name].engine.load(policies(count, busy), 1)
-    settle_memory()  # as policyd does
+    Collector().start()
     for one in runs.values():
         one.take(warm)
         one.before = one.engine.stats()

@@ -62,7 +62,7 @@ def _resident_mb() -> float:
 def _measure(count: int) -> dict[str, Any]:
     for name in ("policyd.cli", "policyd.daemon", "uvloop"):
         importlib.import_module(name)
-    from execray.service import settle_memory
+    from execray.memory import Collector
     from execray.wire.frames import Batch, Decoder
     from policyd.engine.machine import Machine
     from tests.bench.engine.policies import policies
@@ -70,12 +70,14 @@ def _measure(count: int) -> dict[str, Any]:
     start = _resident_mb()
     engine, decoder = Machine(), Decoder()
     engine.load(policies(count, _BUSY), 1)
-    settle_memory()
+    collector = Collector()
+    collector.start()
     loaded, full = _resident_mb(), 0.0
     while data := sys.stdin.buffer.read(_READ_BYTES):
         for frame in decoder.feed(data):
             assert isinstance(frame, Batch)
             engine.feed(frame)
+            collector.look(len(frame.events))
         full = max(full, _resident_mb())
     stats = engine.stats()
     return {
