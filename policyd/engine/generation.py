@@ -48,20 +48,26 @@ class FieldPlan:
 
 
 class CodePlan:
-    """How to test one kind of event: the slots to look at, and those only for bits that fire.
+    """How to test one kind of event: the slots to look at before its actor, those after it, and those only for bits that fire.
 
     mask: the steps it may meet where it has no `file.names`, as hardly any has; -1: the rows of the slots say so. named: where in
     the row these names would be, 0 where no step asks for them.
     """
 
-    __slots__ = ("fields", "late_fields", "mask", "named")
+    __slots__ = ("fields", "further_fields", "late_fields", "mask", "named")
 
     def __init__(
-        self, mask: int, named: int, fields: tuple[FieldPlan, ...], late_fields: tuple[FieldPlan, ...]
+        self,
+        mask: int,
+        named: int,
+        fields: tuple[FieldPlan, ...],
+        further_fields: tuple[FieldPlan, ...],
+        late_fields: tuple[FieldPlan, ...],
     ) -> None:
         self.mask = mask
         self.named = named
         self.fields = fields
+        self.further_fields = further_fields
         self.late_fields = late_fields
 
 
@@ -135,12 +141,12 @@ class Generation:
         actor = batch.actors[index]
         if type(actor[1]) is not tuple:
             raise PeerError(f"batch {batch.seq}: an actor without identity")
-        row = self._lookup(actor, self.actor_fields, batch.strings) if self.actor_fields else self._ones
+        row = self.lookup(actor, self.actor_fields, batch.strings, self._ones)
         if not self.parent_fields:
             return row
         if actor[0] is None:
             return row & self.orphan_row
-        return row & self._lookup(batch.actors[actor[0]], self.parent_fields, batch.strings)
+        return self.lookup(batch.actors[actor[0]], self.parent_fields, batch.strings, row)
 
     def named_row(self, code: int, names: Any, strings: tuple[bytes, ...]) -> int:
         """Returns the steps that an event of a kind may meet whose file has these names. Raises as the rows' `row` does."""
@@ -149,17 +155,18 @@ class Generation:
         found = rows.cache.get(value)
         return rows.miss(value) if found is None else found
 
-    def _lookup(self, actor: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...]) -> int:
-        row = self._ones
+    @staticmethod
+    def lookup(row: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...], bits: int) -> int:
+        """Returns those of some steps that these fields of an event or an actor don't contradict. Raises as the rows' `row` does."""
         for field in fields:
-            value = actor[field.at]
+            value = row[field.at]
             if field.mode == TEXT and value is not None:
                 value = strings[value]
             elif field.mode == TEXTS and value is not None:
                 value = tuple([strings[item] for item in value])
             found = field.cache.get(value)
-            row &= field.rows.miss(value) if found is None else found
-        return row
+            bits &= field.rows.miss(value) if found is None else found
+        return bits
 
     def fold(self, bits: int) -> int:
         """Returns the bits of steps for those of steps and ways."""
@@ -217,9 +224,29 @@ class Generation:
             named, mask = 5 + kind.slot_of[FILE_NAMES_NAME], names.row(None)
             fields = tuple(field for field in fields if field.at != named)
         late = {5 + kind.slot_of[slot] for slot in UNCACHED if slot in kind.slot_of}
-        early = tuple(field for field in fields if field.at not in late)
+        early, further = self._in_order([field for field in fields if field.at not in late], mask)
         late_fields = tuple(field for field in fields if field.at in late)
-        return CodePlan(mask if named or not early else -1, named, early, late_fields)
+        return CodePlan(mask if named or not early else -1, named, early, further, late_fields)
+
+    def _in_order(self, fields: list[FieldPlan], mask: int) -> tuple[tuple[FieldPlan, ...], tuple[FieldPlan, ...]]:
+        """Returns the fields to look at before the actor, and those after it.
+
+        First what most steps test, then what most of those test that nothing has tested yet: so for most events nothing is left
+        after few looks. Who the actor is comes last where it adds nothing, since that is found out for each batch anew.
+        """
+        of_actor = _union(field.rows.constrained for field in (*self.actor_fields, *self.parent_fields))
+        ordered: list[FieldPlan] = []
+        before = len(fields)
+        left = mask
+        while len(ordered) < len(fields):
+            best = max((f for f in fields if f not in ordered), key=lambda f: (f.rows.constrained & left).bit_count())
+            adds = (best.rows.constrained & left).bit_count()
+            if before == len(fields) and ordered and (of_actor & left).bit_count() > adds:
+                before, left = len(ordered), left & ~of_actor
+                continue
+            ordered.append(best)
+            left &= ~best.rows.constrained
+        return tuple(ordered[:before]), tuple(ordered[before:])
 
 
 def _key_functions(tables: list[PolicyTable]) -> list[tuple[KeyFunction, int]]:

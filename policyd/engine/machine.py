@@ -227,6 +227,8 @@ class Machine:
                         if found is None:
                             found = actor_rows[actor] = generation.actor_row(batch, actor)
                         bits &= found
+                        if bits and plan.further_fields:
+                            bits = generation.lookup(row, plan.further_fields, strings, bits)
                 elif code == LOST:
                     outputs.append(self._loss(row, batch.first_id + position))
                     continue
