@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from execray.schema.event import Event
@@ -263,27 +263,29 @@ def _advance(partial: Partial, transition: Transition, moment: Moment) -> None:
     partial.meet(step, transition.target, event, moment.weight, moment.now_ns)
 
 
-def _waiting(run: PolicyRun, reach: list[tuple[Scope, int]]) -> Iterable[tuple[int, Candidates]]:
+def _waiting(run: PolicyRun, reach: list[tuple[Scope, int]]) -> list[tuple[int, Candidates]]:
     # The partials that the event may reach, from the last place to the first. Of those in one place of several trees it
     # takes the latest begun, and only that; but every copy.
     table = run.table
     found: dict[int, Candidates] = {}
     for scope, fired in reach:
         for state, held in scope.held(run):
-            found.setdefault(state, []).extend([(partial, fired) for partial in held])
-    one_of_all = table.policy.key is KeyKind.TREE and not table.copies
-    for state in sorted(found, key=table.rank):
-        if one_of_all:
-            yield state, sorted(found[state], key=lambda candidate: -candidate[0].number)
-        else:
-            for candidate in found[state]:
-                yield state, [candidate]
+            candidates = found.get(state)
+            if candidates is None:
+                candidates = found[state] = []
+            for partial in held:
+                candidates.append((partial, fired))
+    states = sorted(found, key=table.rank) if len(found) > 1 else list(found)
+    if table.policy.key is KeyKind.TREE and not table.copies:
+        return [(state, sorted(found[state], key=lambda candidate: -candidate[0].number)) for state in states]
+    return [(state, [candidate]) for state in states for candidate in found[state]]
 
 
 def _accepting(
     table: PolicyTable, state: State, fired: int, moment: Moment, partial: Partial | None
-) -> Iterator[Transition]:
+) -> list[Transition]:
     # Those whose step the event is one of, in text order. partial: who waits there; None: it would begin.
+    found: list[Transition] = []
     bindings: Bindings = {}
     for transition in state.transitions:
         step = transition.step
@@ -299,7 +301,8 @@ def _accepting(
             continue
         times = table.policy.steps[step].times
         if times is None or times.distinct is None or read(times.distinct, moment.event, bindings) is not None:
-            yield transition
+            found.append(transition)
+    return found
 
 
 def _is_taken_before(table: PolicyTable, state: int, fired: int, moment: Moment, decided: set[int]) -> bool:
