@@ -157,7 +157,7 @@ class Generation:
 
     @staticmethod
     def lookup(row: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...], bits: int) -> int:
-        """Returns those of some steps that these fields of an event or an actor don't contradict. Raises as the rows' `row` does."""
+        """Returns those of some steps that these fields of an event or an actor don't contradict. Raises as `row` does."""
         for field in fields:
             value = row[field.at]
             if field.mode == TEXT and value is not None:
