@@ -133,6 +133,7 @@ _FORMS: Final[dict[str, Callable[[Plain, int], int | None]]] = {
     "w": lambda r, index: _signed(r[index] & _U32 | (r[index + 1] & _U32) << 32, 64),
     "m": lambda r, index: _unless_all_ones(r[index], 32),
     "h": lambda r, index: _unless_all_ones(r[index], 16),
+    "l": lambda r, index: _unless_all_ones(r[index], 64),
 }
 
 

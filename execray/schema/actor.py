@@ -11,8 +11,9 @@ HEAD_FIELDS: tuple[Field, ...] = (
     Field(
         "proc.age",
         Kind.DURATION,
-        "How long the process had been there: the event's time less the process's start, which an exec doesn't change. Of the"
-        " actor only, not of its creators.",
+        "How long the process had been there: the event's time less the process's start, which an exec doesn't change. Of"
+        " creators (`parent.proc.age`, `ancestor[N].proc.age`) how long ago they began, whether they are still there or not; an"
+        " ancestor as an element (`it`) has none.",
     ),
 )
 

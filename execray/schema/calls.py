@@ -14,7 +14,7 @@ Words stand for the arguments, in order:
   `name~`: a symbolic link at its end is followed. `dir2`, `name2`: the same once more, for `newpath`
 - `$field`: text; two in one call at most, and none beside `name2`
 - `field`: a signed 32-bit number. `field:u` is unsigned, `:q` has 64 bits, `:w` stands in two 32-bit arguments, `:m` is unsigned,
-  and missing where it is -1, `:h` the same of 16 bits
+  and missing where it is -1, `:h` the same of 16 bits, `:l` of 64
 - `field&MASK`: only those bits; `field?MASK`: a call that has none of those bits isn't the event
 - `_`: nobody's business; `_?=A,B`: a call where it is neither of these two isn't the event
 
@@ -35,7 +35,7 @@ from execray.schema.records import compared
 ONLY_32BIT: Final = 1024
 ONE_OF: Final = 8  # in a position of `need`
 RESULT: Final = 7  # where a call's values hold its result; its arguments are 1 to 6
-_WORD: Final = re.compile(r"(\$?)([a-z_][a-z_0-9.]*)(?::([uqwmh]))?(?:&(\d+))?(?:\?(\d+))?")
+_WORD: Final = re.compile(r"(\$?)([a-z_][a-z_0-9.]*)(?::([uqwmhl]))?(?:&(\d+))?(?:\?(\d+))?")
 _PLACES: Final = {
     "dir": ("dir", 0),
     "dir2": ("dir", 1),
@@ -51,7 +51,7 @@ class Value:
 
     field: str
     at: int = 0  # 1 to 6, or RESULT; 0: a constant
-    form: str = "i"  # i, u, q, w, m, h: as above
+    form: str = "i"  # i, u, q, w, m, h, l: as above
     mask: int = 0  # 0: all bits
     constant: int | None = None
 

@@ -25,6 +25,7 @@ __all__ = [
     "ACTOR_SLOTS",
     "ACTOR_SLOT_OF",
     "CATALOG_VERSION",
+    "CREATOR_FIELD_BY_NAME",
     "EVENTS",
     "EVENT_BY_CODE",
     "EVENT_BY_NAME",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 #: Raised with every change of a row's slots or of their meaning; both ends of the stream must agree on it.
-CATALOG_VERSION = 11
+CATALOG_VERSION = 12
 
 #: Codes from here on are of events that packages add (execray.schema.extension): each by its name, the same everywhere.
 FIRST_ADDED = 1 << 16
@@ -65,6 +66,8 @@ EVENT_BY_CODE: dict[int, EventType] = {event.code: event for event in EVENTS}
 ACTOR_SLOT_OF: dict[str, int] = {field.name: index for index, field in enumerate(ACTOR_SLOTS)}
 HEAD_FIELD_BY_NAME: dict[str, Field] = {field.name: field for field in HEAD_FIELDS}
 ACTOR_FIELD_BY_NAME: dict[str, Field] = {name: field for field in ACTOR_FIELDS for name in (field.name, *field.aliases)}
+#: What can be asked of a creator: what it was when it made the actor, and its age at the event.
+CREATOR_FIELD_BY_NAME: dict[str, Field] = {"proc.age": HEAD_FIELD_BY_NAME["proc.age"], **ACTOR_FIELD_BY_NAME}
 
 
 def install(rows: Iterable[EventType]) -> None:

@@ -129,7 +129,9 @@ class Event:
         if (of_creator := creator_field(name)) is not None:
             steps, name = of_creator
             creator = creator_of(self.actor, steps)
-            return actor_get(creator, name) if creator else None
+            if creator is None:
+                return None
+            return age_ns(self.time_ns, creator.id) if name == "proc.age" else actor_get(creator, name)
         field = self.type.by_name[name]
         slot = field.derived or field.name
         if slot in self.type.slot_of:

@@ -199,9 +199,16 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
         (
             Field("caps.new", Kind.BITS, "Its effective capabilities after the call.", constants="CAP_"),
             Field("caps.new_permitted", Kind.BITS, "Its permitted capabilities after the call.", constants="CAP_"),
+            Field(
+                "caps.old",
+                Kind.BITS,
+                "The effective ones that it had last got before; missing where that was not on record.",
+                constants="CAP_",
+            ),
+            Field("caps.old_permitted", Kind.BITS, "The same of the permitted ones.", constants="CAP_"),
             RET,
         ),
-        calls=("capset 126 185 caps.new:q caps.new_permitted:q",),
+        calls=("capset 126 185 caps.new:q caps.new_permitted:q caps.old:l caps.old_permitted:l",),
         ecs_category="iam",
         ecs_action="capset",
     ),

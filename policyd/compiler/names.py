@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from itertools import islice
 
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EVENT_BY_NAME, HEAD_FIELD_BY_NAME, Field
+from execray.schema.catalog import (
+    ACTOR_FIELD_BY_NAME,
+    CREATOR_FIELD_BY_NAME,
+    EVENT_BY_CODE,
+    EVENT_BY_NAME,
+    HEAD_FIELD_BY_NAME,
+    Field,
+)
 from execray.schema.kinds import CONSTANTS, Kind
 from execray.schema.records import record
 from policyd.compiler.scope import Scope
@@ -87,7 +94,7 @@ def find_field(codes: tuple[int, ...], name: str) -> FieldInfo | None:
     if name in HEAD_FIELD_BY_NAME:
         found = [(EVENT_BY_CODE[code].name, HEAD_FIELD_BY_NAME[name]) for code in codes]
     elif prefix:
-        field = actor_field(rest)
+        field = actor_field(rest) or CREATOR_FIELD_BY_NAME.get(rest)
         found = [(EVENT_BY_CODE[code].name, field) for code in codes] if field else []
     else:
         for code in codes:
@@ -131,7 +138,7 @@ def find_element(element: Element, name: str) -> FieldInfo | None:
 def field_names(codes: Iterable[int]) -> list[str]:
     """Returns every name that means a field in some of these events."""
     names = {name for code in codes for name in EVENT_BY_CODE[code].by_name}
-    return sorted(names | set(HEAD_FIELD_BY_NAME) | {f"parent.{name}" for name in ACTOR_FIELD_BY_NAME})
+    return sorted(names | set(HEAD_FIELD_BY_NAME) | {f"parent.{name}" for name in CREATOR_FIELD_BY_NAME})
 
 
 @cache

@@ -24,6 +24,7 @@ _Read: TypeAlias = Callable[[Batch, _Row], Value]
 _DIGEST_BYTES: Final = 32
 _EVENT_HEAD: Final = 5  # elements of an event's row before its slots
 _ACTOR_HEAD: Final = 1
+_AGE: Final = "proc.age"
 
 
 def compact(value: Value) -> Hashable:
@@ -75,7 +76,7 @@ def _reader(ref: FieldRef, kind: EventType) -> _Read | None:
     if of_creator is not None:
         steps, name = of_creator
         creators = ACTOR_FIELD_BY_NAME.get(name)
-        return _of_actor(ref, creators, steps) if creators is not None else None
+        return _age_of(steps) if name == _AGE else _of_actor(ref, creators, steps) if creators is not None else None
     field = kind.by_name.get(ref.name)
     if field is None:
         return None
@@ -97,24 +98,35 @@ def _of_actor(ref: FieldRef, field: Field, steps: int) -> _Read:
     derive = _derivation(field)
 
     def read(batch: Batch, row: _Row) -> Value:
-        actor = batch.actors[row[2]]
-        if steps > len(batch.actors):
-            return None
-        for _ in range(steps):
-            if actor[0] is None:
-                return None
-            if type(actor[0]) is not int or not 0 <= actor[0] < len(batch.actors):
-                raise PeerError(f"batch {batch.seq} refers to actor {actor[0]!r}")
-            actor = batch.actors[actor[0]]
-        return pick(ref, derive(resolve(stored, actor[position], batch.strings)))
+        actor = _actor_at(batch, row, steps)
+        return None if actor is None else pick(ref, derive(resolve(stored, actor[position], batch.strings)))
 
     return read
 
 
-def _age(batch: Batch, row: _Row) -> Value:
-    actor = batch.actors[row[2]][_ACTOR_HEAD]
-    _process(actor)  # or it's the peer's error
-    return age_ns(row[1], actor)
+def _actor_at(batch: Batch, row: _Row, steps: int) -> _Row | None:
+    """Returns the event's actor, or who stands so many steps up its line; None past the end. Raises PeerError."""
+    actor: _Row = batch.actors[row[2]]
+    if steps > len(batch.actors):
+        return None
+    for _ in range(steps):
+        if actor[0] is None:
+            return None
+        if type(actor[0]) is not int or not 0 <= actor[0] < len(batch.actors):
+            raise PeerError(f"batch {batch.seq} refers to actor {actor[0]!r}")
+        actor = batch.actors[actor[0]]
+    return actor
+
+
+def _age_of(steps: int) -> _Read:
+    def read(batch: Batch, row: _Row) -> Value:
+        actor = _actor_at(batch, row, steps)
+        if actor is None:
+            return None
+        _process(actor[_ACTOR_HEAD])  # or it's the peer's error
+        return age_ns(row[1], actor[_ACTOR_HEAD])
+
+    return read
 
 
 def _process(raw: Any) -> Value:
@@ -125,7 +137,7 @@ def _process(raw: Any) -> Value:
     return found
 
 
-_OF_HEAD: Final[dict[str, _Read]] = {"tid": lambda batch, row: row[3], "proc.age": _age}
+_OF_HEAD: Final[dict[str, _Read]] = {"tid": lambda batch, row: row[3], _AGE: _age_of(0)}
 
 
 def _derivation(field: Field) -> Callable[[Value], Value]:

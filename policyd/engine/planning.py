@@ -5,7 +5,14 @@ from __future__ import annotations
 import itertools
 from typing import Final, NamedTuple, TypeAlias
 
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENT_BY_CODE, EVENTS, HEAD_FIELD_BY_NAME, EventType
+from execray.schema.catalog import (
+    ACTOR_FIELD_BY_NAME,
+    CREATOR_FIELD_BY_NAME,
+    EVENT_BY_CODE,
+    EVENTS,
+    HEAD_FIELD_BY_NAME,
+    EventType,
+)
 from execray.schema.event import creator_field
 from policyd.engine.conditions import ANCESTOR, FALSE, TRUE, Condition, condition, conjuncts, fields_of, without
 from policyd.engine.rows import Demand, demand_of
@@ -57,7 +64,7 @@ def is_missing(ref: FieldRef, kind: EventType) -> bool:
     ):
         return False
     of_creator = creator_field(ref.name)
-    return of_creator is None or of_creator[1] not in ACTOR_FIELD_BY_NAME
+    return of_creator is None or of_creator[1] not in CREATOR_FIELD_BY_NAME
 
 
 class StepPlan(NamedTuple):

@@ -133,6 +133,10 @@ os.waitpid(pid, 0)
         assert before - (ticks + 1) * NS_PER_TICK < age <= after - ticks * NS_PER_TICK
     child = [event for event in run.events if event.actor.id == at(run, "child").actor.id]
     ages = [event.get("proc.age") for event in child]
+    for event in child:  # its creator began before it
+        older, younger = event.get("parent.proc.age"), event.get("proc.age")
+        assert isinstance(older, int) and isinstance(younger, int)
+        assert older - younger == event.actor.id[1] - at(run, "first").actor.id[1] > 0
     assert child[-1].type.name == "exit" and ages == sorted(ages, key=lambda age: age if isinstance(age, int) else -1)
 
 

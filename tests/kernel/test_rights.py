@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
+from execray.schema.catalog import Flag
 from execray.schema.kinds import CONSTANTS
-from tests.support.live import Live, sleeper
+from tests.support.live import PRELUDE, Live, sleeper
 from tests.support.pace import patient
 from tests.support.paths import kernel_id
 
@@ -85,6 +89,55 @@ def test_capset_tells_what_is_left(live: Live) -> None:
     event = run.one("capset")
     assert (event.get("caps.new"), event.get("caps.new_permitted")) == (effective, permitted)
     assert effective == CONSTANTS["CAP_"]["CAP_KILL"] | 1 << 32
+
+
+CAPSET = """
+def caps(effective, permitted):
+    both = struct.pack("6I", effective & 0xffffffff, permitted & 0xffffffff, 0, effective >> 32, permitted >> 32, 0)
+    return syscall(126, buf(struct.pack("Ii", 0x20080522, 0)), buf(both))
+def told():
+    return [int(line.split()[1], 16) for line in open("/proc/self/status") if line.startswith(("CapEff", "CapPrm"))][::-1]
+"""
+
+
+def test_capset_tells_what_there_was_before_of_one_that_fails_too(live: Live) -> None:
+    run = live.python(
+        CAPSET
+        + """
+effective, permitted = first = told()
+assert caps(1 << 5, 1 << 5 | 1 << 12) == 0
+second = told()
+assert caps(0, 1 << 12) == 0
+assert caps(1 << 21, 1 << 21) == -1
+print(*first, *second, *told())
+"""
+    )
+    seen = [int(word) for word in run.stdout.split()]
+    names = ("caps.old", "caps.old_permitted", "caps.new", "caps.new_permitted")
+    first, second, failed = run.of("capset")
+    assert [first.get(name) for name in names] == seen[:4]
+    assert [second.get(name) for name in names] == seen[2:]
+    assert [failed.get(name) for name in names] == [*seen[4:], *seen[4:]] and failed.get("ret") == -1
+    assert Flag.OLD_CREDS_UNKNOWN not in first.flags
+
+
+def test_what_a_capset_that_nobody_had_on_record_took_is_missing(live: Live) -> None:
+    """As where a thread's beginning was lost."""
+    creds = live.sensor._maps["er_creds"]
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", PRELUDE + CAPSET + "input(); before = told(); caps(*before); caps(*before)"],
+        stdin=subprocess.PIPE,
+        text=True,
+    ) as child:
+        live.await_exec(child.pid)
+        creds.delete(struct.pack("<I", child.pid))
+        live.drain()
+        child.communicate("\n")
+        told = [event for event in live.drain() if event.type.name == "capset" and event.get("pid") == child.pid]
+    unknown, known = told
+    assert (unknown.get("caps.old"), unknown.get("caps.old_permitted")) == (None, None)
+    assert Flag.OLD_CREDS_UNKNOWN in unknown.flags and Flag.OLD_CREDS_UNKNOWN not in known.flags
+    assert known.get("caps.old") == known.get("caps.new") is not None
 
 
 def test_group_ids_after_the_call_are_the_actors(live: Live) -> None:

@@ -176,6 +176,7 @@ _ON_ALL = (
     'name = "b"',
     "argc > 1",
     "proc.age < 11s",
+    "parent.proc.age > 5s",
     'user.name = "u"',
     "argv contains name",
     'exe in [parent.exe, "/bin/b"]',

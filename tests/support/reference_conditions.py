@@ -105,9 +105,10 @@ def read(ref: FieldRef, scope: Scope) -> Known:
     if head == "parent" or head.startswith("ancestor["):
         steps = 1 if head == "parent" else 1 + int(head[9:-1])
         creator = _creators(event)[steps - 1 : steps]
-        return (
-            Known(_indexed(actor_get(creator[0], rest), ref.index)) if creator else Known(None, _is_whole_line(event))
-        )
+        if not creator:
+            return Known(None, _is_whole_line(event))
+        value = max(0, event.time_ns - creator[0].id[1]) if rest == "proc.age" else actor_get(creator[0], rest)
+        return Known(_indexed(value, ref.index))
     field = event.type.by_name.get(ref.name)
     if field is None and ref.name not in HEAD_FIELD_BY_NAME:  # another event of the same step has it
         return MISSING

@@ -190,3 +190,12 @@ def test_a_process_is_as_old_as_the_time_since_its_start_and_of_no_age_where_tha
         return Event(1, time_ns, EVENT_BY_NAME["exit"], actor, 7, Flag(0), (0, 0)).get("proc.age")
 
     assert [age(5_000, 2_000), age(2_000, 2_000), age(1_999, 2_000), age(5_000, 0)] == [3_000, 0, 0, None]
+
+
+def test_a_creators_age_is_the_time_since_it_began() -> None:
+    def made(start_ns: int, by: Actor | None) -> Actor:
+        return Actor(((7, start_ns), *(None for _ in ACTOR_SLOTS[1:])), by)
+
+    event = Event(1, 5_000, EVENT_BY_NAME["exit"], made(4_000, made(3_000, made(500, None))), 7, Flag(0), (0, 0))
+    names = ("proc.age", "parent.proc.age", "ancestor[1].proc.age", "ancestor[2].proc.age")
+    assert [event.get(name) for name in names] == [1_000, 2_000, 4_500, None]

@@ -76,6 +76,27 @@ static __noinline int er_append_text(struct er_scratch *scratch, __u32 at, __u32
 	return er_append_given(&scratch->call, &e->tail[at & ER_TEXTS_MAX], from, text, &e->hdr);
 }
 
+/* What the thread had last got before; all ones where that isn't on record. Not inlined: see er_renew_creds(). */
+static __noinline int er_fill_old_caps(struct er_scratch *scratch)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	void *map = er_slot(&er_creds_slot);
+	struct er_creds *old = map ? bpf_map_lookup_elem(map, &tid) : NULL;
+	struct er_plain *e;
+
+	if (!scratch)
+		return 0;
+	e = &scratch->record.plain;
+	if (old && old->start_ns == er_current_start_ns()) {
+		e->arg2 = old->cap_effective;
+		e->arg3 = old->cap_permitted;
+		return 0;
+	}
+	e->arg2 = e->arg3 = (__u64)-1;
+	e->hdr.flags |= ER_F_OLD_CREDS_UNKNOWN;
+	return 0;
+}
+
 /* What a capset left behind, where its arguments are pointers. */
 static __always_inline void er_fill_caps(struct er_plain *e)
 {
@@ -105,8 +126,10 @@ static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 	e = &scratch->record.plain;
 	shape = &call->shape;
 	__builtin_memcpy(&e->arg0, call->arg, sizeof(call->arg));
-	if (call->event == ER_EVENT_CAPSET)
+	if (call->event == ER_EVENT_CAPSET) {
 		er_fill_caps(e);
+		er_fill_old_caps(scratch);
+	}
 	e->ret = call->ret;
 	if (call->ret >= 0 && er_gives_rights(call->event))
 		er_renew_creds(call->event, false);
