@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import time
 from pathlib import Path
 
 from tests.bench import (
@@ -56,8 +57,9 @@ def main() -> None:
     for name in arguments.names or BENCHES:
         bench, title = BENCHES[name]
         print(f"\n{title}\n", flush=True)
+        began = time.monotonic()
         figures[name] = found = bench.run()
-        print(bench.table(found), flush=True)
+        print(f"{bench.table(found)}\n({time.monotonic() - began:.0f} s)", flush=True)
     arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     print(f"\nfigures in {arguments.json}")
 

@@ -4,10 +4,10 @@
 
 C programs, one for each processor, call as fast as they can: of 20 calls 2 open, 6 read, 4 write, 4 close, 3 stat, 1 connects (to
 a resolver's port: other connects are what a shipped policy begins with, whose addresses the kernel doesn't test).
-First they alone, under the shipped policies; then beside them a program whose calls complete a sequence every millisecond, of
-which one in ten raises an alert. policyd counts how long after its last event each was found; one counts as told when a follower
-has its alert, which is after it is on disk. Where somebody on the host begins what a shipped policy counts host-wide, such as by
-reading password hashes, writes and connects pass for a while: `passed` tells it. Needs root and gcc.
+First they alone, without the daemons and under the shipped policies; then beside them a program whose calls complete a sequence
+every millisecond, of which one in ten raises an alert. policyd counts how long after its last event each was found; one counts as
+told when a follower has its alert, which is after it is on disk. Where somebody on the host begins what a shipped policy counts
+host-wide, such as by reading password hashes, writes and connects pass for a while: `passed` tells it. Needs root and gcc.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from tests.bench.settled import with_shipped
 from tests.support.arena import Arena, eventually
 
 SECONDS: Final = 10.0
+UNTRACED_SECONDS: Final = 3.0
 SEQUENCES: Final = 5000
 LATE_MS: Final = "10"  # as policyd counts it
 FLOODED: Final = ("open", "read", "write", "connect")
@@ -129,10 +130,12 @@ def run() -> dict[str, Any]:
         decoys = [folder / "decoy1", folder / "decoy2"]
         for decoy in decoys:
             decoy.touch()
+        untraced = _untraced(flood)
         text = re.sub("DECOY2", str(decoys[1]), _POLICY).replace("DECOY", str(decoys[0]))
         with with_shipped(folder / "arena", ("pair.policy", text.replace("SEQUENCER", str(sequencer)))) as arena:
             return {
                 "load": os.getloadavg()[0],
+                "untraced": untraced,
                 "flood": _flooded(arena, flood),
                 "sequences": _sequences(arena, flood, [sequencer, *decoys, str(SEQUENCES)]),
             }
@@ -169,6 +172,19 @@ def _counts(arena: Arena) -> dict[str, int]:
     return {**sums, "lost": _lost(arena), "delivered": arena.status("policyd")["events"]}
 
 
+def _untraced(program: Path) -> dict[str, int]:
+    """Returns what the machine does of these calls where nobody looks."""
+    began, spent = time.monotonic(), children_cpu_s()
+    with _flooding(program, UNTRACED_SECONDS) as children:
+        calls = _calls(children)
+    return _rates(calls, time.monotonic() - began, children_cpu_s() - spent)
+
+
+def _rates(calls: int, seconds: float, cpu_s: float) -> dict[str, int]:
+    # of its processor time: what the machine had time for, had it nothing else to do
+    return {"calls_per_s": round(calls / seconds), "calls_per_cpu_s": round(calls / cpu_s)}
+
+
 def _flooded(arena: Arena, program: Path) -> dict[str, Any]:
     pids = {name: arena.stack.pid(name) for name in ("tracerd", "policyd")}
     before, cpu = _counts(arena), {name: _cpu_s(pid) for name, pid in pids.items()}
@@ -179,10 +195,7 @@ def _flooded(arena: Arena, program: Path) -> dict[str, Any]:
     used = {name: round(100 * (_cpu_s(pid) - cpu[name]) / took, 2) for name, pid in pids.items()}
     after = _counts(arena)
     return {
-        "calls_per_s": round(calls / took),
-        "calls_per_cpu_s": round(
-            calls / (children_cpu_s() - spent)
-        ),  # what the machine had time for, had it nothing else to do
+        **_rates(calls, took, children_cpu_s() - spent),
         **{what: after[what] - before[what] for what in before},
         "cpu_percent": used,
     }
@@ -232,12 +245,13 @@ def _stands_still(arena: Arena) -> bool:
 
 def table(result: dict[str, Any]) -> str:
     """Returns the result for people."""
-    flood, found = result["flood"], result["sequences"]
+    flood, found, untraced = result["flood"], result["sequences"], result["untraced"]
     cpu = flood["cpu_percent"]
     return "\n".join(
         [
             f"load of the machine before: {result['load']:.1f}",
-            f"flood: {flood['calls_per_s']:,} calls/s, {flood['calls_per_cpu_s']:,} a second of its processor time",
+            f"flood: {flood['calls_per_s']:,} calls/s, {flood['calls_per_cpu_s']:,} a second of its processor time; "
+            f"without the daemons {untraced['calls_per_s']:,} and {untraced['calls_per_cpu_s']:,}",
             f"       {flood['dropped']:,} events dropped, {flood['passed']:,} passed; "
             f"{flood['delivered']:,} events of the whole host delivered, {flood['lost']} lost",
             f"       tracerd {cpu['tracerd']:.1f} %, policyd {cpu['policyd']:.1f} % of a processor (bound: 1 % together)",

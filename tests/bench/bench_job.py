@@ -2,8 +2,9 @@
 
     python -m tests.bench.bench_job --json job.json
 
-Each job runs with the daemons and without them in turn, the gate on, in audit mode, their priority that of their units; the first
-round isn't counted. Told are the medians, and the middle half of the rounds' own ratios: how much of it is noise.
+Each job runs without the daemons, twice with them, and without them again, so that what changes on the host by and by is on both
+sides; the gate on, in audit mode, their priority that of their units. The very first run isn't counted. Told are the medians, and
+the middle half of the ratios of two runs side by side: how much of it is noise.
 The bound is 1.02 of the wall clock. The job's own processor time is told as well: it is less disturbed by other work on the host.
 Packages are installed from wheels that the bench makes, without a network. Needs root; gcc and make, and pip, for a job each.
 """
@@ -11,6 +12,7 @@ Packages are installed from wheels that the bench makes, without a network. Need
 from __future__ import annotations
 
 import importlib.util
+import os
 import resource
 import shutil
 import statistics
@@ -19,8 +21,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from operator import truediv
 from pathlib import Path
 from typing import Any, Final
@@ -29,8 +30,8 @@ from tests.bench import command
 from tests.bench.settled import with_shipped
 from tests.support.arena import Arena
 
-ROUNDS: Final = 7
-FILES: Final = 300
+ROUNDS: Final = 8  # of two runs, without and with; even
+FILES: Final = 200
 REQUESTS: Final = 1500
 PACKAGES: Final = 12
 MODULES: Final = 60  # of each package
@@ -124,15 +125,22 @@ def _web(folder: Path) -> Callable[[], None]:
         (folder / f"page{number}.html").write_text(f"<p>{number}</p>" * 500)
 
     def job() -> None:
-        with subprocess.Popen([sys.executable, "-c", _SERVER], cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        serve = [*_on(0), sys.executable, "-c", _SERVER]
+        with subprocess.Popen(serve, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None
                 port = server.stdout.readline().strip()
-                subprocess.run([sys.executable, "-c", _CLIENT, port, str(REQUESTS)], check=True)
+                subprocess.run([*_on(1), sys.executable, "-c", _CLIENT, port, str(REQUESTS)], check=True)
             finally:
                 server.kill()
 
     return job
+
+
+def _on(number: int) -> list[str]:
+    """Returns the command that keeps a program on one of our processors: who moves when is most of the noise."""
+    ours = sorted(os.sched_getaffinity(0))
+    return ["taskset", "-c", str(ours[number % len(ours)])]
 
 
 def run() -> dict[str, Any]:
@@ -148,24 +156,36 @@ def run() -> dict[str, Any]:
             jobs["build"] = _build(folder / "build")
         if "install: no pip" not in skipped:
             jobs["install"] = _install(folder / "install")
-        times: dict[str, dict[str, list[float]]] = {job: {"without": [], "with": []} for job in jobs}
-        cpu: dict[str, dict[str, list[float]]] = {job: {"without": [], "with": []} for job in jobs}
-        gate: list[dict[str, Any]] = []
-        for number in range(ROUNDS + 1):
-            for way in ("without", "with"):
-                with ExitStack() as stack:
-                    arena = stack.enter_context(with_shipped(folder / f"{number}")) if way == "with" else None
-                    for job, work in jobs.items():
-                        began, used = time.monotonic(), children_cpu_s()
-                        work()
-                        times[job][way].append(time.monotonic() - began)
-                        cpu[job][way].append(children_cpu_s() - used)
-                    if arena is not None:
-                        gate.append(_gate(arena))
-    result: dict[str, Any] = {
-        job: {**_ratio(found), "cpu_ratio": _ratio(cpu[job])["ratio"]} for job, found in times.items()
-    }
-    return {**result, "gate": gate[-1], "skipped": skipped}
+        runs = _Runs(jobs)
+        runs.all("")  # fills the page cache
+        for number in range(ROUNDS // 2):
+            runs.all("without")
+            with with_shipped(folder / f"{number}") as arena:
+                runs.all("with")
+                runs.all("with")
+                gate = _gate(arena)
+            runs.all("without")
+    result = {job: {**_ratio(found), "cpu_ratio": _ratio(runs.cpu[job])["ratio"]} for job, found in runs.times.items()}
+    return {**result, "gate": gate, "skipped": skipped}
+
+
+class _Runs:
+    """What each job took, in seconds, of the wall clock and of processors, in either way."""
+
+    def __init__(self, jobs: Mapping[str, Callable[[], None]]) -> None:
+        self._jobs = jobs
+        self.times: dict[str, dict[str, list[float]]] = {job: {"without": [], "with": []} for job in jobs}
+        self.cpu: dict[str, dict[str, list[float]]] = {job: {"without": [], "with": []} for job in jobs}
+
+    def all(self, way: str) -> None:
+        """Runs every job once; in a way that isn't one of both, without noting it."""
+        for job, work in self._jobs.items():
+            os.sync()  # what the job before has left to be written is no part of this one
+            began, used = time.monotonic(), children_cpu_s()
+            work()
+            if way:
+                self.times[job][way].append(time.monotonic() - began)
+                self.cpu[job][way].append(children_cpu_s() - used)
 
 
 def children_cpu_s() -> float:
@@ -181,13 +201,12 @@ def _gate(arena: Arena) -> dict[str, Any]:
 
 
 def _ratio(found: dict[str, list[float]]) -> dict[str, Any]:
-    # the first round fills the page cache
-    median = {way: statistics.median(seconds[1:]) for way, seconds in found.items()}
+    median = {way: statistics.median(seconds) for way, seconds in found.items()}
     return {
         **{f"{way}_s": round(seconds, 3) for way, seconds in median.items()},
         "ratio": round(median["with"] / median["without"], 3),
-        "ratios": [round(ratio, 3) for ratio in sorted(map(truediv, found["with"][1:], found["without"][1:]))],
-        "spread": {way: [round(min(s[1:]), 3), round(max(s[1:]), 3)] for way, s in found.items()},
+        "ratios": [round(ratio, 3) for ratio in sorted(map(truediv, found["with"], found["without"]))],
+        "spread": {way: [round(min(seconds), 3), round(max(seconds), 3)] for way, seconds in found.items()},
         "bound": BOUND,
     }
 
