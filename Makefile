@@ -35,8 +35,12 @@ demo-inline: build ## a reverse shell, killed by the kernel before its first byt
 run: build ## the daemons in the foreground with the shipped policies, audit mode; Ctrl-C ends it
 	$(Q)$(PY) -m deploy.foreground.run
 
-test: dev ## every test, the kernel ones included: as root
-	$(Q)EXECRAY_REQUIRE_KERNEL=1 $(PY) -m pytest -q $(ARGS)
+# Those of PARALLEL only compute: they run on all processors, before the others, which have the machine to themselves.
+PARALLEL = tests/unit tests/fuzz tests/properties
+test: dev ## every test, the kernel ones included: as root; ARGS="tests/kernel -k fork" picks some
+	$(Q)export EXECRAY_REQUIRE_KERNEL=1; $(if $(ARGS),$(PY) -m pytest -q $(ARGS),\
+		$(PY) -m pytest -q -n auto --dist worksteal $(PARALLEL); first=$$?; \
+		$(PY) -m pytest -q $(addprefix --ignore=,$(PARALLEL)) && exit $$first)
 
 test-unit: dev ## no root, no kernel
 	$(Q)$(PY) -m pytest -q tests/unit tests/component $(ARGS)

@@ -40,6 +40,7 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
         ("soon", None, 0.0),
         ("-5", None, 0.0),
     ],
+    ids=["ours", "ours by pid", "another's", "none", "no number", "negative"],
 )
 def test_patience_is_the_managers(
     monkeypatch: pytest.MonkeyPatch, usec: str | None, pid: int | None, expected: float
