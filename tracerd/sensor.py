@@ -7,7 +7,7 @@ import os
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,22 +16,21 @@ from execray.errors import OperatorError
 from execray.gate.inline import InlinePlan
 from execray.gate.plan import GatePlan
 from execray.process import boot_id
-from execray.schema import layout
 from execray.schema.catalog import EVENT_BY_CODE, EVENTS, FIRST_ADDED, EventType
 from execray.schema.extension import digests
-from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, EXEC, GATE_WORK_BYTES, HEADER, SELF, TASK
+from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, GATE_WORK_BYTES, SELF
 from tracerd import bpf
 from tracerd.armed import KEY_BYTES, MAX_ARMED, SELF_AT, SHAPES_BYTES, VALUE_BYTES, ArmedProcesses, PidFilter
 from tracerd.bpf import Map, MapType
 from tracerd.gate import Gate, GateCounts, possible_cpus
 from tracerd.inline import Inline, Limits
-from tracerd.loader import BpfObject, LoadError, Program, attach_iterator, load
+from tracerd.loader import BpfObject, LoadError, Program, load
 from tracerd.objects import OBJECT_DIR
 from tracerd.others import Others
 from tracerd.processes import ProcessTable
-from tracerd.records import container, cut, folder
 from tracerd.ringbuf import RingReader
 from tracerd.rings import Rings, tells_operations
+from tracerd.scan import Scan
 from tracerd.shapes import table_of, write_table
 
 RING_BYTES: Final = 16 * 1024 * 1024
@@ -86,7 +85,6 @@ class Sensor:
         self._from_armed: frozenset[int] = frozenset()
         self._followed: frozenset[int] = frozenset()
         self._heartbeat = (0, 0)  # tgid, tid
-        self._scan_link = -1
         bpf.lift_memory_lock()
         try:
             self.gate = Gate(gate)
@@ -110,6 +108,7 @@ class Sensor:
             }
         except OSError as error:
             raise OperatorError(f"the kernel refuses a BPF map: {error.strerror}", _hint(error.errno or 0)) from error
+        self._scan = Scan(self._maps["er_creds"])
         self._config = self._maps["er_config"].view()
         self._shapes = self._maps["er_shapes"].view()
         self.armed = ArmedProcesses(self._maps["er_armed"], self._shapes)
@@ -142,63 +141,13 @@ class Sensor:
             self._program("er_sys_enter").attach()
         self._load("scan", self._object_dir)
         if "scan" in self._objects:
-            self._scan_link = attach_iterator(self._objects["scan"], "er_scan")
-            self._scan(table)
+            self._scan.start(self._objects["scan"], table)
 
     def _program(self, name: str) -> Program:
         return next(o.programs[name] for o in self._objects.values() if name in o.programs)
 
     def _find(self, name: str) -> Program | None:
         return next((o.programs[name] for o in self._objects.values() if name in o.programs), None)
-
-    def _scan(self, table: ProcessTable) -> None:
-        found = []
-        for flags, task, r, (exe, cwd, cgroup, v1) in self._threads():
-            self._seed_creds(task)
-            if task.tid == task.pid:
-                process = table.scanned(task.pid, task.start_ns, exe or None)
-                process.flags |= flags
-                process.cwd = folder(cwd)
-                process.container = container(cgroup, v1)
-                process.started(r.ns_nr, r.facts, r.cap_bounding)
-                found.append((process, task, (r.ppid, r.parent_start_ns)))
-        # once all are there: a session's leader, and a parent, may have a larger pid than what belongs to it
-        for process, task, parent in found:
-            table.acted(process, task)
-            table.link(process.pid, parent)
-        table.settle()
-
-    def _threads(self) -> Iterator[tuple[int, layout.Task, layout.Exec, tuple[bytes, ...]]]:
-        """Yields the record of every thread there is; a group leader's with its tail: exe, cwd, cgroup, v1 cgroup."""
-        raw = memoryview(bpf.read_iterator(self._scan_link))
-        at = 0
-        while at + EXEC.size <= len(raw):
-            header = layout.Header._make(HEADER.unpack_from(raw, at))
-            r = layout.Exec._make(EXEC.unpack_from(raw, at))
-            task = layout.Task._make(TASK.unpack_from(raw, at + HEADER.size))
-            tail = cut(bytes(raw[at : at + header.len]), EXEC.size, r.path_len, r.cwd_len, r.cgroup_len, r.v1_len)
-            yield header.flags, task, r, tail
-            at += max(header.len, EXEC.size)
-
-    def _renew_creds(self) -> None:
-        """What threads' ids were is known only while set*id calls are followed: after a pause it is learned anew."""
-        creds = self._maps["er_creds"]
-        for key in list(creds.keys()):
-            creds.delete(key)
-        if self._scan_link >= 0:
-            for _, task, _, _ in self._threads():
-                self._seed_creds(task)
-
-    def _seed_creds(self, task: layout.Task) -> None:
-        try:
-            creds = self._maps["er_creds"]
-            facts = task.start_ns, task.cap_effective, task.cap_permitted, task.uid, task.euid, task.gid, task.egid
-            creds.update(struct.pack("<I", task.tid), CREDS.pack(*facts, task.ns_user), bpf.NOEXIST)
-        except FileExistsError:
-            pass  # the hooks are attached: what they have noted since is newer
-        except OSError as error:
-            if error.errno != errno.E2BIG:
-                raise
 
     def want(
         self,
@@ -246,7 +195,7 @@ class Sensor:
                 program.attach()
             except LoadError as error:
                 return [error.message]
-            self._renew_creds()
+            self._scan.renew_creds()
         return []
 
     def set_heartbeat_thread(self, tgid: int, tid: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.compiled.modules import compile_in, made, modules, obstacle
+from deploy.said import failed
 from execray.errors import OperatorError
 
 _TREE: Final = Path(__file__).parents[2]
@@ -24,10 +25,7 @@ def main() -> int:
     try:
         renew(parser.parse_args().folder.absolute())
     except OperatorError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        return 1
+        return failed(error)
     return 0
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from deploy.foreground.stack import Stack
+from deploy.said import failed
 from execray import timeline
 from execray.errors import OperatorError
 from execray.terminal import safe
@@ -194,10 +195,7 @@ def end_with(demo: Callable[[], bool], work: Path) -> NoReturn:
     try:
         done = demo()
     except OperatorError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(1)
+        sys.exit(failed(error))
     except KeyboardInterrupt:
         click.echo("\ninterrupted; everything is taken down", err=True)
         sys.exit(130)

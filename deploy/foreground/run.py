@@ -13,6 +13,7 @@ from typing import Final
 import click
 
 from deploy.foreground.stack import DAEMONS, Stack
+from deploy.said import failed
 from execray.errors import OperatorError
 
 WORK: Final = Path(".execray/run")
@@ -54,8 +55,7 @@ def main(policies: Path) -> None:
     except KeyboardInterrupt:
         click.echo("ended", err=True)
     except OperatorError as error:
-        click.echo(f"error: {error.message}\nhint: {error.hint}", err=True)
-        sys.exit(1)
+        sys.exit(failed(error))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from deploy.install import host, tree
 from deploy.install.places import SERVICES, Places
 from deploy.install.program import Compiled
+from deploy.said import failed
 from execray.errors import OperatorError
 
 
@@ -36,10 +37,7 @@ def main() -> int:
         else:
             _uninstall(places, live=live, purge=arguments.purge)
     except OperatorError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        return 1
+        return failed(error)
     return 0
 
 
