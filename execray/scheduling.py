@@ -28,7 +28,7 @@ class _Attributes(ctypes.Structure):
 
 
 def take_short_turns() -> bool:
-    """Asks for turns of SLICE_NS for this thread and those that it makes; returns whether the kernel took it.
+    """Asks for turns of SLICE_NS for this thread and all that it makes, processes too; returns whether the kernel took it.
 
     From Linux 6.12 on a thread that asks for shorter turns runs before others that have work, for no more time in all; older
     ones make nothing of it. Whom somebody gave another way of scheduling than the ordinary one, keeps it.

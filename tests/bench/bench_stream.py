@@ -20,7 +20,7 @@ from tests.bench import command
 from tests.support.arena import Arena, eventually
 
 RATES = (5_000, 20_000, 40_000)
-SECONDS = 10
+SECONDS = 6
 _POLICY = """
 policy "watch" { open { path = "DECOY" exe = "ATTACKER" } write { content contains "root:" } }
 """

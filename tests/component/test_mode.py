@@ -21,6 +21,7 @@ from execray.errors import ConfigError, OperatorError
 from execray.service import Peer
 from execray.wire.orders import Mode
 from execray.wire.orders import Result as Outcome
+from policyd import control_ops
 from tests.support.enforcers import config_in, connection, enforcer_here, status_of
 from tests.support.orders import died_of_sigkill, key_of, make_order, runtime_dir, victim
 from tests.support.playbook import Play
@@ -63,6 +64,24 @@ async def test_enforcer_in_audit_kills_nobody_until_it_is_told_to(run_dir: Path,
             await ctl("--config", file, "mode", "audit")
             assert (await orders.ask(make_order(key_of(child.pid)))).result is Outcome.WOULD_KILL
             assert child.poll() is None and load(file).mode == "audit"
+
+
+async def test_a_mode_by_which_the_kernel_may_not_go_yet_is_told_as_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_ops, "CONFIRM_S", 0.1)
+    with private_config(tmp_path, {"a.policy": THEFT}) as config:
+        file = config_file(tmp_path, config.runtime_dir)
+        async with policyd_here(config) as policyd:
+            for takes in (False, True):
+                policyd.tracerd.takes = takes
+                done = await ctl("--config", file, "mode", "audit")
+                assert ("policyd: tracerd has not confirmed yet" in done.stderr) is not takes
+                assert done.exit_code == (3 if takes else 1)  # the enforcer isn't there, which is less
+                assert (await policyd.ask("status"))["mode"] == "audit"
+            policyd.tracerd.takes = False
+            done = await ctl("--config", file, "policy", "disable", "theft")
+            assert done.exit_code == 1 and "tracerd has not confirmed yet" in done.stderr
 
 
 async def test_policyd_orders_kills_only_once_the_host_enforces(tmp_path: Path) -> None:
