@@ -40,6 +40,7 @@ int er_sys_exit(__u64 *ctx)
 	call->uring = false;
 	call->none = -1;
 	call->ret = ctx[1];
+	call->task = (__u64)task;
 	er_fill_call(call, regs);
 	if (call->compat && regs->orig_ax == NR_I386_SOCKETCALL) {
 		shapes = er_get_shapes();
@@ -56,7 +57,7 @@ int er_sys_exit(__u64 *ctx)
 	 * The descriptor first: another thread can put something else in its place as soon as the call has returned in
 	 * the kernel. That race is made short here, and not closed (docs/operations.md).
 	 */
-	call->file = er_file_of(call->value[shape->fd & 7]);
+	call->file = er_file_of(task, call->value[shape->fd & 7]);
 	er_send_call(call, shape);
 	return 0;
 }

@@ -316,9 +316,12 @@ static __always_inline bool er_gate_is_idle(__u32 event)
  */
 static __always_inline bool er_gate_is_late(const struct er_scratch *scratch)
 {
-	struct task_struct *task = er_this_task();
+	struct task_struct *task;
 
-	return scratch->call.uring && (ER_READ(er_can_load(), task, flags) & ER_PF_EXITING);
+	if (!scratch->call.uring)
+		return false;
+	task = er_this_task();
+	return ER_READ(er_can_load(), task, flags) & ER_PF_EXITING;
 }
 
 /* When the gate looked at the event at hand, where everything passes. */
@@ -336,7 +339,7 @@ static __always_inline __u64 er_gate_looked_ns(void)
 static __always_inline bool er_gate_pass(const struct er_config *config, struct er_scratch *scratch)
 {
 	__u32 event = scratch->call.event, gate = config->gate;
-	struct task_struct *task = er_this_task();
+	struct task_struct *task;
 	struct er_gate_work *work;
 	const struct er_gate *plan;
 	bool pass;
@@ -352,6 +355,7 @@ static __always_inline bool er_gate_pass(const struct er_config *config, struct 
 	plan = er_gate_plan(gate & ER_GATE_HALF);
 	if (!work || !plan)
 		return true;
+	task = er_caller(&scratch->call);
 	work->half = gate & ER_GATE_HALF;
 	work->tgid = ER_READ(er_can_load(), task, tgid);
 	/* where all passes, what would have been dropped gets a time, too: er_gate_awaits() */

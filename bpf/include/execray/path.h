@@ -318,10 +318,10 @@ static __always_inline __u32 er_append_below(struct er_scratch *scratch, char *t
 	return own;
 }
 
-/* The struct file behind a descriptor of the current process, or NULL. */
-static __always_inline struct file *er_file_of(__s32 fd)
+/* The struct file behind a descriptor of the current task, or NULL. */
+static __always_inline struct file *er_file_of(struct task_struct *current, __s32 fd)
 {
-	struct task_struct *task = ER_AS(struct task_struct, (void *)bpf_get_current_task());
+	struct task_struct *task = ER_AS(struct task_struct, current);
 	struct fdtable *fdt = ER_LOAD(task, files, fdt);
 	struct file *file = NULL;
 	struct file **slots;

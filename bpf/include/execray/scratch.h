@@ -30,11 +30,19 @@ struct er_call {
 		};
 		__u64 value[8]; /* the same, by the positions of er_shape */
 	};
+	__u64 task;	   /* the current one: er_caller() */
 	struct file *file; /* what the call's descriptor referred to when the hook began; NULL for none */
 	__u32 path_at;	   /* where in the record's bytes the path of the event is; gate.h */
 	__u32 path_len;	   /* 0: it has none, or one that the kernel doesn't know */
 	__u32 path_known;  /* enum er_gate_path, for a path that was walked */
 };
+
+/* The current task, for ER_READ(er_can_load(), ...): a plain load where that is possible, for the call of a helper
+ * takes longer than a level of a path. */
+static __always_inline struct task_struct *er_caller(const struct er_call *call)
+{
+	return er_can_cast() ? ER_AS(struct task_struct, (void *)call->task) : er_this_task();
+}
 
 struct er_scratch {
 	struct er_call call;

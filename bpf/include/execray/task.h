@@ -208,12 +208,12 @@ static __always_inline void er_disarm(__u32 tgid)
 }
 
 /*
- * Begins a record of the current task with what can be told of it at once. Returns false for an event that must not
- * leave the kernel: one of ExecRay's own, which would make each batch that is written an event in the next.
+ * Begins a record of a task, the current one, with what can be told of it at once. Returns false for an event that must
+ * not leave the kernel: one of ExecRay's own, which would make each batch that is written an event in the next.
  */
-static __always_inline bool er_begin(struct er_header *hdr, const struct er_config *config, enum er_event kind)
+static __always_inline bool er_begin_of(struct task_struct *task, struct er_header *hdr, const struct er_config *config,
+					enum er_event kind)
 {
-	struct task_struct *task = er_this_task();
 	__u32 tgid = ER_READ(er_can_load(), task, tgid), tid = ER_READ(er_can_load(), task, pid);
 	__u32 self = er_self_flags(tgid, ER_READ(er_can_load(), task, group_leader, start_boottime));
 
@@ -226,6 +226,11 @@ static __always_inline bool er_begin(struct er_header *hdr, const struct er_conf
 	}
 	hdr->kind = kind;
 	return true;
+}
+
+static __always_inline bool er_begin(struct er_header *hdr, const struct er_config *config, enum er_event kind)
+{
+	return er_begin_of(er_this_task(), hdr, config, kind);
 }
 
 /* The rest of what begins each record: who it was, and when. */

@@ -30,7 +30,7 @@ __noinline int er_record(void)
 		return 0;
 	if (!er_gate_is_late(scratch) && er_gate_is_idle(call->event))
 		return 0;
-	if (!er_begin(&scratch->record.exec.hdr, config, call->event))
+	if (!er_begin_of(er_caller(call), &scratch->record.exec.hdr, config, call->event))
 		return 0;
 	call->path_at = call->path_len = call->path_known = 0;
 	if (call->compat)

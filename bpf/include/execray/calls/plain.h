@@ -52,7 +52,7 @@ static __noinline int er_append_start(struct er_scratch *scratch, __u32 at, __u3
 		return er_append_path(scratch, &e->tail[at], &fs->root, &e->hdr.flags);
 	if (fd == ER_AT_FDCWD)
 		return er_append_path(scratch, &e->tail[at], &fs->pwd, &e->hdr.flags);
-	file = er_file_of(fd);
+	file = er_file_of(task, fd);
 	if (!file)
 		return 0;
 	if (!first) {
