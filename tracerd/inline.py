@@ -46,7 +46,7 @@ from tracerd.bpf import Map, MapType
 
 LEASE_NS: Final = 3_000_000_000
 _U64: Final = (1 << 64) - 1
-_WORDS: Final = INLINE_STATE.size // 8
+_WORDS: Final = len(InlineState._fields) - 1  # but for `next`, which is the kernel's alone
 _LEASE, _HALF = InlineState._fields.index("lease_ns"), InlineState._fields.index("half")
 _COUNTS: Final = ("killed", "expired", "spared", "budget", "unsent", "failed")
 #: A key is a letter, a name, and a NUL at least.
@@ -202,7 +202,7 @@ class Inline:
 
     def status(self) -> dict[str, Any]:
         """Returns what heartbeats and `status` say of it. The counts only grow."""
-        counts = dict(zip(InlineState._fields, self._state[:_WORDS].tolist(), strict=True))
+        counts = dict(zip(InlineState._fields[:_WORDS], self._state[:_WORDS].tolist(), strict=True))
         in_force = counts["lease_ns"] > time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return {
             "mode": "off" if self.limits is None else "on",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 21
+ER_ABI_VERSION: Final = 22
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -598,7 +598,7 @@ INLINE_RULE: Final = Struct("<IHBBQHH4x144s544s")
 
 
 class InlineState(NamedTuple):
-    """struct er_inline_state, 64 bytes without its tail."""
+    """struct er_inline_state, 136 bytes without its tail."""
 
     lease_ns: int
     half: int
@@ -608,9 +608,10 @@ class InlineState(NamedTuple):
     budget: int
     unsent: int
     failed: int
+    next: bytes
 
 
-INLINE_STATE: Final = Struct("<QQQQQQQQ")
+INLINE_STATE: Final = Struct("<QQQQQQQQ72s")
 
 
 class InlineText(NamedTuple):

@@ -70,9 +70,10 @@ def _load(live: Live, decoy: Path) -> None:
 def _one(live: Live, argv: list[str]) -> float | None:
     live.drain()
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as child:
+        # as tracerd does, the reader waits for records: what waking it takes is part of the time
+        events = [event for event in live.collect(child.pid) if event.actor.id[0] == child.pid]
         if child.wait(20) != -signal.SIGKILL:
             return None
-        events = [event for event in live.collect(child.pid) if event.actor.id[0] == child.pid]
     (last,) = [event.time_ns for event in events if event.flags & Flag.KILLED]
     return (events[-1].time_ns - last) / 1000
 

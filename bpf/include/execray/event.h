@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 21
+#define ER_ABI_VERSION 22
 
 enum er_event {
 	ER_EVENT_INVALID = 0,

@@ -83,6 +83,8 @@ struct er_inline_state {
 	__u64 budget;  /* likewise: no kill was left for this minute */
 	__u64 unsent;  /* likewise: the ring had no room for the evidence */
 	__u64 failed;  /* the kernel didn't take the signal */
+	/* where to look first for a kill that is left, by policies' places, and behind these of all */
+	__u8 next[ER_INLINE_POLICIES + 8];
 };
 
 /* How far the sequences of one policy have come in one process. */
