@@ -23,6 +23,7 @@ from enforcer.pcap import trim
 from execray.config import EnforcerConfig
 from execray.guard import OwnProcesses, Reason
 from execray.killer import ended, stop_child
+from execray.scheduling import leave_short_turns
 from execray.wire.orders import CaptureSpec, Flow, Order
 
 READY_TIMEOUT_S: Final = 2.0
@@ -146,6 +147,8 @@ class Capturer:
             own = self._own.add(process.pid)
             capture = Capture(file, fd, process, spec, own)
             await self._ready(process)
+            if process.returncode is None:  # by now nice(1) is done: it keeps the niceness that it finds
+                leave_short_turns(process.pid)
         except BaseException as error:
             if process is not None:
                 stop_child(process, signal.SIGKILL)

@@ -26,6 +26,7 @@ from execray.capabilities import (
     prctl,
     set_capabilities,
 )
+from execray.scheduling import leave_short_turns
 
 NICENESS: Final = 10
 MAX_FILES: Final = 128
@@ -100,6 +101,7 @@ def confine(memory_mib: int, parent_pid: int) -> None:
     if os.getppid() != parent_pid:  # it ended before we asked to be told
         raise ProcessLookupError("the process that started us is gone")
     os.setpriority(os.PRIO_PROCESS, 0, NICENESS)  # whatever the daemon's own is
+    leave_short_turns()
     with contextlib.suppress(PermissionError):  # a process that may not be looked at doesn't own its files there
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")  # the first to go where memory runs out
     _drop_capabilities()

@@ -33,14 +33,25 @@ def take_short_turns() -> bool:
     From Linux 6.12 on a thread that asks for shorter turns runs before others that have work, for no more time in all; older
     ones make nothing of it. Whom somebody gave another way of scheduling than the ordinary one, keeps it.
     """
+    return _ask(0, SLICE_NS)
+
+
+def leave_short_turns(pid: int = 0) -> bool:
+    """Gives a thread the kernel's own turns again, and returns whether it took that: what a daemon starts inherits its turns.
+
+    pid: whose; 0: this thread's.
+    """
+    return _ask(pid, 0)
+
+
+def _ask(pid: int, turn_ns: int) -> bool:
     number = _SCHED_SETATTR.get(platform.machine())
-    if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    try:
+        if number is None or os.sched_getscheduler(pid) != os.SCHED_OTHER:
+            return False
+        nice = os.getpriority(os.PRIO_PROCESS, pid)
+    except OSError:  # it has ended, or a security module keeps us out
         return False
-    asked = _Attributes(
-        size=ctypes.sizeof(_Attributes),
-        policy=os.SCHED_OTHER,
-        nice=os.getpriority(os.PRIO_PROCESS, 0),
-        runtime=SLICE_NS,
-    )
+    asked = _Attributes(size=ctypes.sizeof(_Attributes), policy=os.SCHED_OTHER, nice=nice, runtime=turn_ns)
     libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.syscall(ctypes.c_long(number), ctypes.c_long(0), ctypes.byref(asked), ctypes.c_long(0)) == 0)
+    return bool(libc.syscall(ctypes.c_long(number), ctypes.c_long(pid), ctypes.byref(asked), ctypes.c_long(0)) == 0)

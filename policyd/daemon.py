@@ -274,7 +274,8 @@ class Daemon:
         while True:
             await asyncio.sleep(TICK_S)
             events = self._stream.stats.events
-            self._collector.look(events - before)
+            if not self._reloader.under_way:  # what is being built is much that is young, and no garbage
+                self._collector.look(events - before)
             self._rate, before = (events - before) / TICK_S, events
             due = self._responder.due_losses(time.clock_gettime_ns(time.CLOCK_BOOTTIME), self._origin())
             if due:

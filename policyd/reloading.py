@@ -68,6 +68,11 @@ class Reloader:
         self._lock = asyncio.Lock()
         self._asked = False  # by SIGHUP, and not yet begun
 
+    @property
+    def under_way(self) -> bool:
+        """Whether something is being built: a thread may be at it."""
+        return self._lock.locked()
+
     async def hang_up(self) -> None:
         """Does what SIGHUP asks for: reloads, and tells the service manager when it begins and ends.
 

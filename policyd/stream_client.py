@@ -162,6 +162,8 @@ class StreamClient:
         """Tells tracerd what is wanted now; without a connection, the next one begins with it."""
         if self._send(self._receiver.subscription()):
             self.confirmation.asked()
+        else:  # a broken connection may not be read to its end before the batch at hand is done with
+            self.confirmation.end()
 
     def settle(self, generation: int, ends: Mapping[int, int]) -> None:
         """Tells tracerd until when, in ns, what had begun before its plan of that generation counts, by the plan's slots."""

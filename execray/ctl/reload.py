@@ -24,7 +24,7 @@ TIMEOUT_S: Final = 150.0  # above policyd's own bound
 #: By what policyd says of the sensor.
 UNCONFIRMED: Final = {
     "late": "tracerd has not confirmed yet: the kernel may go by the policies of before",
-    "away": "tracerd is not running: it gets them when it starts",
+    "away": "no tracerd is connected: it gets them when one is",
 }
 _SHOWN: Final = 20  # names of one kind
 

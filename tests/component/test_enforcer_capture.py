@@ -27,6 +27,7 @@ from tests.support.enforcers import (
     status_of,
 )
 from tests.support.orders import died_of_sigkill, key_of, make_order, runtime_dir, victim
+from tests.support.turns import is_short
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("EXECRAY_REQUIRE_KERNEL") != "1" and (os.geteuid() != 0 or shutil.which("tcpdump") is None),
@@ -106,6 +107,7 @@ async def test_tcpdump_has_none_of_the_priority_that_the_enforcer_has_for_kills(
             assert Path(f"/proc/{recorder}/comm").read_text() == "tcpdump\n"  # noqa: ASYNC240
             assert os.getpriority(os.PRIO_PROCESS, enforcer.process.pid) == -10
             assert os.getpriority(os.PRIO_PROCESS, recorder) == 0
+            assert is_short(enforcer.process.pid) and not is_short(recorder)
             child.kill()
             assert (await orders.outcome()).result is Result.CAPTURED
 

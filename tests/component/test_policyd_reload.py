@@ -17,6 +17,7 @@ import pytest
 
 from execray.config import Config
 from execray.control_client import OperationFailed
+from policyd import daemon
 from policyd.engine.machine import Machine
 from policyd.reloading import Reloader
 from policyd.store import Candidate, PolicyStore
@@ -215,6 +216,31 @@ async def test_a_hangup_during_a_reload_leads_to_one_more_and_no_more_than_one()
     store.go.set()
     await asyncio.wait_for(asyncio.gather(*tasks), DEADLINE_S)
     assert store.begun == 2 and store.generation == 2
+
+
+async def test_the_collector_stays_away_while_policies_are_built(
+    policyd: Policyd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, building, go = list[int](), threading.Event(), threading.Event()
+    compile_ = PolicyStore.compile
+
+    def held(store: PolicyStore) -> Candidate:
+        building.set()
+        assert go.wait(DEADLINE_S)
+        return compile_(store)
+
+    monkeypatch.setattr(daemon, "TICK_S", 0.02)
+    monkeypatch.setattr(policyd.daemon._collector, "look", looks.append)
+    monkeypatch.setattr(PolicyStore, "compile", held)
+    await until(lambda: len(looks) > 1, "the collector's turns")
+    asked = asyncio.create_task(policyd.ask("reload"))
+    await until(building.is_set, "the thread that builds")
+    before = len(looks)
+    await asyncio.wait({asked}, timeout=0.2)
+    assert len(looks) == before
+    go.set()
+    assert (await asked)["ok"]
+    await until(lambda: len(looks) > before, "the collector's next turn")
 
 
 async def test_a_burst_of_hangups_ends_in_the_newest_files(policyd: Policyd) -> None:

@@ -97,6 +97,28 @@ async def test_a_reload_while_tracerd_comes_back_is_taken_by_the_next_one(policy
     assert (await asked)["sensor"] == "away"
 
 
+async def test_a_reload_over_a_connection_that_just_broke_is_not_taken(
+    policyd: Policyd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on, fed = asyncio.Event(), policyd.daemon.batch
+
+    async def slow(batch: Batch, stream_id: str) -> None:
+        await going_on.wait()
+        await fed(batch, stream_id)
+
+    monkeypatch.setattr(policyd.daemon, "batch", slow)
+    play = Play()
+    theft(play)
+    await policyd.tracerd.send(play.batch())
+    stream = policyd.daemon._stream
+    await until(lambda: stream.feeding, "a batch under way")
+    assert stream._writer is not None
+    stream._writer.transport.abort()  # as where tracerd is gone, which isn't read before the batch is done with
+    report = await policyd.ask("reload")
+    going_on.set()
+    assert report["sensor"] == "away"
+
+
 async def test_a_tracerd_that_takes_what_nobody_asked_for_is_given_up(policyd: Policyd) -> None:
     await policyd.tracerd.send(Taken(2))
     await until(lambda: policyd.tracerd.connections == 2, "a new connection")

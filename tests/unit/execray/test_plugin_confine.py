@@ -13,9 +13,11 @@ import pytest
 PRELUDE = """
 import codecs, ctypes, os, resource, signal, socket, subprocess, sys, threading, time
 from execray.plugin_confine import confine
+from execray.scheduling import SLICE_NS, take_short_turns
 codecs.lookup("ascii")  # who we become may not be allowed to read our library
 for uid in map(int, sys.argv[1:]):
     os.setresuid(uid, uid, uid)
+take_short_turns()  # as the daemon has by then
 confine(128, os.getppid())
 libc = ctypes.CDLL(None, use_errno=True)
 def number(*args):
@@ -111,6 +113,14 @@ def test_what_a_plugin_needs_still_works() -> None:
         ssl.create_default_context()
         print(resource.getrlimit(resource.RLIMIT_CORE)[1], os.nice(0) >= 10, open("/proc/self/oom_score_adj").read())
     """) == ["thread", "0", "True", "1000"]
+
+
+def test_it_has_no_turns_as_the_daemons_have() -> None:
+    assert said("""
+        raw = (ctypes.c_uint64 * 6)()
+        assert number({"x86_64": 315, "aarch64": 275}[os.uname().machine], 0, ctypes.addressof(raw), 48, 0)[0] == 0
+        print(raw[3] == SLICE_NS)
+    """) == ["False"]
 
 
 def test_memory_files_and_threads_have_a_bound() -> None:
