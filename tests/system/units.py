@@ -264,6 +264,40 @@ def test_an_attack_is_killed_by_the_enforcer_and_an_operator_sees_it() -> None:
     assert {pcap.stat().st_uid for pcap in pcaps} == {pwd.getpwnam("execray-enforcer").pw_uid}
 
 
+def watched_paths(what: str) -> object:
+    """What the sensor says of the paths that it looks at; nothing while it can't be asked."""
+    return status("tracerd").get("paths", {}).get(what)
+
+
+def test_exact_paths_below_homes_are_matched_by_the_file_where_the_sensor_may_look() -> None:
+    folders = {"/root/.ssh": (0o700, "root"), "/home/open": (0o755, STRANGER), "/home/shut": (0o700, STRANGER)}
+    for folder, (mode, owner) in folders.items():
+        Path(folder).mkdir(exist_ok=True)
+        Path(folder, "kept").write_text("secret")
+        os.chmod(folder, mode)
+        shutil.chown(folder, owner)
+        os.link(f"{folder}/kept", f"{folder}/other")
+    policy = POLICY.with_name("homes.policy")
+    paths = ", ".join(f'"{folder}/kept"' for folder in folders)
+    policy.write_text(
+        f'policy "homes" key process within 1m {{\n    meta {{ severity: high }}\n'
+        f"    open {{ path in [{paths}] }} as read\n    on match {{ alert high }}\n}}\n"
+    )
+    try:
+        systemctl("reload", unit("policyd"))
+        eventually(lambda: watched_paths("watched") == 4 and watched_paths("resolved") == 3)
+        assert watched_paths("unresolved") == {"in a folder that the sensor may not enter": 1}
+        for folder in ("/root/.ssh", "/home/open"):
+            with subprocess.Popen(["cat", f"{folder}/other"], stdout=subprocess.DEVNULL) as reader:
+                reader.wait(60)
+            number = await_alert(reader)["execray"]["alert_id"]
+            (seen,) = json.loads(ctl("alerts", "show", number, "--json").stdout)["execray"]["trail"]
+            assert seen["by_file"] == [f"{folder}/kept"], seen
+    finally:
+        policy.unlink()
+        systemctl("reload", unit("policyd"))
+
+
 def test_somebody_outside_the_group_is_refused_with_a_hint() -> None:
     for command in (("alerts", "list"), ("status",), ("reload",)):
         done = ctl(*command, user=STRANGER)

@@ -186,7 +186,8 @@ static __always_inline bool er_inline_strike(struct er_scratch *scratch, struct 
 	}
 	if (bpf_send_signal(ER_SIGKILL)) {
 		__sync_fetch_and_add(&state->failed, 1);
-		er_inline_release(work);
+		if (first)
+			er_inline_release(work);
 	} else if (first) {
 		__sync_fetch_and_add(&state->killed, 1);
 	}

@@ -67,6 +67,18 @@ def test_where_something_always_comes_all_is_looked_at_once_a_day(collector: Col
     assert tied() is None
 
 
+def test_a_process_that_has_grown_is_looked_at_whatever_comes(collector: Collector) -> None:
+    tied = knot()
+    assert collector.look(50_000) == 0
+    block = bytearray(70 << 20)
+    block[::4096] = bytes(len(block[::4096]))  # each page is really there
+    assert collector.look(50_000) > 0
+    assert tied() is None
+    later = knot()
+    assert collector.look(50_000) == 0  # no growth since
+    assert later() is not None
+
+
 def test_python_collects_by_itself_before_and_afterwards() -> None:
     one = Collector()
     assert gc.isenabled()
