@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from execray.errors import PeerError
-from execray.service import Peer, close_writer, listen_unix, peer_of
+from execray.service import Peer, close_writer, listen_unix, peer_of, write
 
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Peer], Awaitable[None]]
 
@@ -106,10 +106,10 @@ class Listener:
             peer = peer_of(writer.get_extra_info("socket"))
             if not self._permits(peer):
                 self.stats.refused += 1
-                writer.write(self._refusal("not permitted", peer))
+                write(writer, self._refusal("not permitted", peer))
             elif self.stats.open >= self._max_connections:
                 self.stats.over_limit += 1
-                writer.write(self._refusal("too many connections", peer))
+                write(writer, self._refusal("too many connections", peer))
             else:
                 await self._serve_counted(reader, writer, peer)
         except (OSError, TimeoutError):
@@ -152,6 +152,6 @@ async def read_line(reader: asyncio.StreamReader, timeout_s: float | None = None
 
 async def send(writer: asyncio.StreamWriter, line: bytes, timeout_s: float = WRITE_TIMEOUT_S) -> None:
     """Writes a line and waits until the peer takes it up. Raises OSError, or TimeoutError for one that doesn't read."""
-    writer.write(line)
+    write(writer, line)
     async with asyncio.timeout(timeout_s):
         await writer.drain()

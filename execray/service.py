@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import grp
 import logging
 import os
@@ -157,6 +158,17 @@ def notify(state: str, wait_s: float = 1.0) -> bool:
             logging.getLogger("execray").warning("notify failed", extra={"kv": {"reason": error}})
             return False
     return True
+
+
+def write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Hands bytes to a connection. Raises ConnectionResetError for one that is closed already.
+
+    Of such a one uvloop's write says RuntimeError, which is nobody's to expect: a peer that goes away at the wrong moment would
+    end the daemon.
+    """
+    if writer.is_closing():
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    writer.write(data)
 
 
 async def close_writer(writer: asyncio.StreamWriter, timeout_s: float = 1.0) -> None:

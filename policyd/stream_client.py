@@ -17,7 +17,7 @@ from execray.gate.inline import MAX_INLINE_BYTES
 from execray.process import boot_id
 from execray.schema.catalog import EVENT_BY_NAME, FIRST_ADDED, LOST
 from execray.schema.extension import digests, disagreements
-from execray.service import close_writer, peer_of
+from execray.service import close_writer, peer_of, write
 from execray.version import VERSION
 from execray.wire.frames import (
     Ack,
@@ -199,7 +199,7 @@ class StreamClient:
             if peer.uid not in (0, os.geteuid()):
                 raise Mismatch(f"the process at {self._path} runs as uid {peer.uid}, not as root")
             decoder = Decoder()
-            writer.write(encode(Hello("policyd", self._facts())))
+            write(writer, encode(Hello("policyd", self._facts())))
             frames = await self._greet(reader, decoder)
             self._writer = writer
             self.confirmation.begin()

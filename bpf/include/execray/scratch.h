@@ -3,6 +3,8 @@
 #ifndef EXECRAY_SCRATCH_H
 #define EXECRAY_SCRATCH_H
 
+#define ER_ONE_OF 8 /* er_shape::need: the argument must be one of two numbers of 16 bits */
+
 #define ER_NAME_MAX 255
 
 /*

@@ -57,7 +57,6 @@ enum er_nr {
 #define NR_I386_SOCKETCALL 102
 #define ER_SOCKETCALLS	   32
 #define SOCKETCALL_SEND	   9
-#define ER_ONE_OF	   8 /* er_shape::need: the argument must be one of two numbers of 16 bits */
 
 /* Calls that move bytes from one descriptor to another: the caller has no buffer that could be read. */
 static __always_inline bool er_is_zero_copy(int nr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import grp
 import os
 import pwd
@@ -14,10 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from execray.errors import OperatorError
+from execray.listener import send
 from execray.service import (
     Peer,
+    close_writer,
     in_group,
     listen_unix,
     notify,
@@ -183,3 +187,28 @@ def test_notify_sends_to_the_socket_that_systemd_names(run_dir: Path, monkeypatc
 def test_notify_does_nothing_outside_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notify("READY=1")
+
+
+def test_a_peer_that_went_away_is_an_error_of_the_connection_on_uvloop_too(run_dir: Path) -> None:
+    # uvloop says RuntimeError there, which ended policyd when somebody stopped following a flood of events.
+    async def talk() -> None:
+        served: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                writer.transport.abort()
+                await asyncio.sleep(0.05)  # until uvloop has closed it, too
+                await send(writer, b"x\n")
+                served.set_result(None)
+            except (OSError, RuntimeError) as error:
+                served.set_result(error)
+
+        path = run_dir / "s"
+        server = await asyncio.start_unix_server(serve, path)
+        _, writer = await asyncio.open_unix_connection(path)
+        found = await asyncio.wait_for(served, 10)
+        await close_writer(writer)
+        server.close()
+        assert isinstance(found, ConnectionResetError), found
+
+    uvloop.run(talk())
