@@ -194,7 +194,7 @@ async def test_plugins_end_with_a_policyd_that_is_killed(config: Config, folder:
         await until(lambda: done(config) == {"blocklist": 0} and "pid" in status(config)["plugins"][0], "a start")
         await until(lambda: status(config)["plugins"][0]["state"] == "idle", "its being ready")
         pid = status(config)["plugins"][0]["pid"]
-        assert b"execray.plugin_host" in Path(f"/proc/{pid}/cmdline").read_bytes()  # noqa: ASYNC240
+        assert b"execray.plugin_host" in Path(f"/proc/{pid}/cmdline").read_bytes()  # noqa: ASYNC240  # procfs: nothing waits for a disk
         process.kill()
         await until(lambda: not os.path.exists(f"/proc/{pid}"), "its end")
 
