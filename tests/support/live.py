@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -162,10 +163,14 @@ class Live:
     def run(self, argv: list[str | Path], *, uid: int | None = None, cwd: Path | None = None) -> Run:
         """Runs a program to its end and returns it with its events."""
         self.drain()
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, user=uid, cwd=cwd) as child:
+        with (
+            subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, user=uid, cwd=cwd) as child,
+            ThreadPoolExecutor(1) as reader,
+        ):
             try:
+                said = reader.submit(child.communicate)  # meanwhile: a child whose pipe is full never exits
                 events = self.collect(child.pid)
-                out, err = child.communicate(timeout=patient(10))
+                out, err = said.result(patient(10))
             finally:
                 child.kill()
         return Run(child.pid, child.returncode, os.fsdecode(out), os.fsdecode(err), events)
