@@ -121,7 +121,7 @@ static __always_inline int er_submitted(struct io_kiocb *req)
 		return 0;
 	shape = &shapes->shape[ER_SHAPES_URING + (opcode & (ER_URING_OPS - 1))];
 	/* nobody comes for the names of a request that asks for no completion */
-	if (!shape->event || er_skipped(shape, er_this_task()) & ER_ARMED_WHOLE ||
+	if (!shape->event || er_skipped(shapes, shape, er_this_task()) & ER_ARMED_WHOLE ||
 	    BPF_CORE_READ(req, flags) & REQ_F_CQE_SKIP)
 		return 0;
 	er_names_of(req, opcode, &first_name, &second_name);

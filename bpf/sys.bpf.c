@@ -25,10 +25,10 @@ int er_sys_exit(__u64 *ctx)
 		return 0;
 	regs = (void *)ctx[0];
 	shape = er_shape_of(shapes, regs->orig_ax, &task, &compat);
-	if (!shape || (!compat && er_gate_sleeps(shape, task)))
+	if (!shape)
 		return 0;
-	skip = er_skipped(shape, task);
-	if (skip & ER_ARMED_WHOLE)
+	skip = er_skipped(shapes, shape, task);
+	if (skip & ER_ARMED_WHOLE || (!compat && er_gate_sleeps(shape, task)))
 		return 0;
 	scratch = er_get_scratch();
 	if (!scratch)
@@ -49,7 +49,7 @@ int er_sys_exit(__u64 *ctx)
 		shape = &shapes->shape[ER_SHAPES_SOCKETCALL + (er_socketcall() & (ER_SOCKETCALLS - 1))];
 		if (!shape->event) /* nor has the first one of the table */
 			return 0;
-		call->skip = er_skipped(shape, task);
+		call->skip = er_skipped(shapes, shape, task);
 		if (call->skip & ER_ARMED_WHOLE)
 			return 0;
 	}

@@ -185,7 +185,7 @@ static __always_inline int er_tell_request(__u64 request)
 	shape = &shapes->shape[ER_SHAPES_URING + (opcode & (ER_URING_OPS - 1))];
 	if (!shape->event)
 		return 0;
-	skip = er_skipped(shape, er_this_task());
+	skip = er_skipped(shapes, shape, er_this_task());
 	if (skip & ER_ARMED_WHOLE)
 		return 0;
 	scratch = er_get_scratch();

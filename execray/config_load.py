@@ -30,6 +30,7 @@ MAX_UID: Final = 2**32 - 2
 _RANGES: dict[str, tuple[float, float]] = {
     "buffer_mib": (1, 1024),
     "flush_ms": (0.1, 1000),
+    "rest_ms": (0, 1000),
     "heartbeat_s": (0.1, 60),
     "process_cache": (1024, 4_194_304),
     "alerts_max_mib": (1, 4096),

@@ -160,7 +160,7 @@ def notify(state: str, wait_s: float = 1.0) -> bool:
     return True
 
 
-def write(writer: asyncio.StreamWriter, data: bytes) -> None:
+def write(writer: asyncio.StreamWriter | asyncio.WriteTransport, data: bytes) -> None:
     """Hands bytes to a connection. Raises ConnectionResetError for one that is closed already.
 
     Of such a one uvloop's write says RuntimeError, which is nobody's to expect: a peer that goes away at the wrong moment would

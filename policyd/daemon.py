@@ -20,6 +20,7 @@ from execray.gate.inline import tag_of
 from execray.guard import OwnProcesses
 from execray.memory import Collector
 from execray.process import boot_id
+from execray.schema.catalog import Content
 from execray.selfreg import Registration
 from execray.service import notify, prepare_dir, prepare_runtime
 from execray.version import VERSION
@@ -32,6 +33,7 @@ from policyd.engine.machine import Machine
 from policyd.engine.outputs import SensorLoss
 from policyd.gate.exact import InlineBuilt
 from policyd.gate.kills import KernelKills
+from policyd.gate.known import EXEC
 from policyd.gate.plan import build_plan
 from policyd.gate.watch import GateWatch
 from policyd.gate.ways import is_gated
@@ -39,7 +41,7 @@ from policyd.plugins import Plugins
 from policyd.privileges import become
 from policyd.pulse import Pulse
 from policyd.reloading import RELOAD_TIMEOUT_S, KernelSide, Reloader
-from policyd.respond import Enforcer, Responder
+from policyd.respond import Enforcer, Pending, Responder
 from policyd.sinks.base import Sink
 from policyd.sinks.fanout import Fanout
 from policyd.sinks.journal import JournalSink
@@ -233,20 +235,28 @@ class Daemon:
             paths=needs.paths,
             followed=tuple(sorted(filter(is_gated, codes & taps.codes))),
             inline=self._inline.raw if self._responder.host_mode == "enforce" else b"",
+            urgent=tuple(sorted(needs.urgent)),
+            failed=self._gate.failed_execs or EXEC in taps.codes,
         )
 
-    async def batch(self, batch: Batch, stream_id: str) -> None:
+    def batch(self, batch: Batch, stream_id: str) -> bool:
         """Feeds the engine, orders what it calls for at once, and queues the alerts."""
-        hidden = self._taps.content & ~self._needs.content
+        hidden = self._taps.content & ~self._needs.content if self._taps else Content(0)
         outputs = self._machine.feed(without_content(batch, hidden) if hidden else batch)
         if self._config.tracerd.inline == "on":
             outputs = [*outputs, *self._kernel_kills.look(batch, outputs, self._store.generation)]
-        pending = self._responder.respond(outputs, self._origin())
-        self._gate_watch.look(outputs)
+        pending: Sequence[Pending] = ()
+        if outputs:
+            pending = self._responder.respond(outputs, self._origin())
+            self._gate_watch.look(outputs)
         self._taps.offer(batch, self._needs, losses=any(isinstance(found, SensorLoss) for found in outputs))
-        await self._writer.put(Item(pending, stream_id, batch.seq))
+        return self._writer.offer(Item(pending, stream_id, batch.seq))
 
-    async def heartbeat(self, heartbeat: Heartbeat) -> None:
+    async def room(self) -> None:
+        """Waits while too many alerts are on their way to the disk."""
+        await self._writer.room()
+
+    def heartbeat(self, heartbeat: Heartbeat) -> None:
         """Moves the engine's clock while nothing happens."""
         self._machine.advance_clock(heartbeat.time_ns)
         self._settle(heartbeat)

@@ -337,6 +337,19 @@ class CompiledPolicy:
         """The events it needs."""
         return frozenset(code for step in self.steps for code in step.codes)
 
+    @property
+    def urgent(self) -> frozenset[int]:
+        """Those of the events after which it kills, or records traffic: nobody should have to wait for these."""
+        acting = [handler for handler in self.handlers if any(map(self._acts, handler.actions))]
+        named = {handler.step for handler in acting}
+        moves = [move for state in self.states for move in state.transitions] if None in named else []
+        last = {move.step for move in moves if self.states[move.target].accepting}
+        steps = (step for at, step in enumerate(self.steps) if at in last or (step.alias and step.alias in named))
+        return frozenset(code for step in steps for code in step.codes)
+
+    def _acts(self, action: Action) -> bool:
+        return isinstance(action, Capture) or (isinstance(action, Kill) and self.response is Response.ENFORCE)
+
 
 def paths_in(expr: Expr) -> Iterator[bytes]:
     """Yields the paths that a condition asks of `file.names`, in text order."""

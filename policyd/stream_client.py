@@ -17,12 +17,11 @@ from execray.gate.inline import MAX_INLINE_BYTES
 from execray.process import boot_id
 from execray.schema.catalog import EVENT_BY_NAME, FIRST_ADDED, LOST
 from execray.schema.extension import digests, disagreements
-from execray.service import close_writer, peer_of, write
+from execray.service import peer_of, write
 from execray.version import VERSION
 from execray.wire.frames import (
     Ack,
     Batch,
-    Decoder,
     Error,
     Frame,
     Heartbeat,
@@ -34,6 +33,7 @@ from execray.wire.frames import (
     encode,
 )
 from policyd.confirmation import Confirmation
+from policyd.inbox import Inbox
 
 RETRY_S: Final = 0.2
 RETRY_REFUSED_S: Final = 0.5
@@ -42,8 +42,11 @@ HELLO_TIMEOUT_S: Final = 2.0
 MISSED_HEARTBEATS: Final = 3  # until the sensor counts as not live
 SILENT_HEARTBEATS: Final = 10  # until the connection is given up
 MAX_WATCH_S: Final = 1.0  # between two looks at whether it is silent
+#: Acknowledged together: batches, or what came within so many seconds, or bytes. Each is a wake-up of both daemons.
+ACK_BATCHES: Final = 16
+ACK_WITHIN_S: Final = 0.1
+_ACK_BYTES: Final = 64 * 1024
 MAX_UNSENT_BYTES: Final = MAX_PLAN_BYTES + MAX_INLINE_BYTES + 256 * 1024
-_READ_BYTES: Final = 256 * 1024
 
 
 class Mismatch(PeerError):
@@ -57,11 +60,15 @@ class Receiver(Protocol):
         """What is wanted now."""
         ...
 
-    async def batch(self, batch: Batch, stream_id: str) -> None:
-        """Takes one batch, in order, each once; waits while too much is on its way. Raises PeerError for a malformed one."""
+    def batch(self, batch: Batch, stream_id: str) -> bool:
+        """Takes one batch, in order, each once; returns whether there is room for more. Raises PeerError for a malformed one."""
         ...
 
-    async def heartbeat(self, heartbeat: Heartbeat) -> None:
+    async def room(self) -> None:
+        """Waits while too much is on its way."""
+        ...
+
+    def heartbeat(self, heartbeat: Heartbeat) -> None:
         """Takes the sensor's clock and statistics."""
         ...
 
@@ -115,13 +122,20 @@ class StreamClient:
         self._receiver = receiver
         self._heartbeat_s = heartbeat_s
         self._log = log
-        self._writer: asyncio.StreamWriter | None = None
+        self._inbox: Inbox | None = None
         self._was_live = True
         self._differing: dict[str, str] = {}
+        self._told_seq = -1  # up to where tracerd knows of `written_seq`
+        self._told_bytes = 0  # read until it was told
+        self._ack_timer: asyncio.TimerHandle | None = None
         #: Signs of life, which only grow: frames that were done with, and rounds of the loops that watch and reconnect.
         self.taken = 0
         self.turns = 0
-        self.feeding = False  # a frame is being done with
+
+    @property
+    def feeding(self) -> bool:
+        """Whether what was read waits for room behind it."""
+        return self._inbox is not None and self._inbox.held
 
     @property
     def live(self) -> bool:
@@ -170,10 +184,31 @@ class StreamClient:
         self._send(Settle(generation, tuple(value for pair in sorted(ends.items()) for value in pair)))
 
     def acknowledge(self, stream_id: str, seq: int) -> None:
-        """Tells tracerd that everything up to seq is done with. Of a stream that is gone, it means nothing."""
-        if stream_id == self.position.stream_id and seq > self.position.written_seq:
-            self.position.written_seq = seq
-            self._send(Ack(seq))
+        """Everything up to seq is done with, which tracerd is told soon. Of a stream that is gone, it means nothing."""
+        if stream_id != self.position.stream_id or seq <= self.position.written_seq:
+            return
+        self.position.written_seq = seq
+        read = 0 if self._inbox is None else self._inbox.bytes_read
+        if seq - self._told_seq >= ACK_BATCHES or read - self._told_bytes >= _ACK_BYTES:
+            self._acknowledge()
+        elif self._ack_timer is None:
+            self._ack_timer = asyncio.get_running_loop().call_later(ACK_WITHIN_S, self._acknowledge_late)
+
+    def _acknowledge_late(self) -> None:
+        self._ack_timer = None
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        seq = self.position.written_seq
+        if seq > self._told_seq and self._send(Ack(seq)):
+            self._told_seq = seq
+            self._told_bytes = 0 if self._inbox is None else self._inbox.bytes_read
+
+    def _end_acknowledging(self) -> None:
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
+        self._acknowledge()
 
     def _failed(self, reason: str) -> None:
         # Once for each reason: a tracerd that is away for an hour is one line, not 18,000.
@@ -183,54 +218,58 @@ class StreamClient:
         self.link.error = reason
 
     def _send(self, frame: Frame) -> bool:
-        writer = self._writer
-        if writer is None or writer.is_closing():
+        transport = None if self._inbox is None else self._inbox.transport
+        if transport is None or transport.is_closing():
             return False
-        writer.write(encode(frame))
-        if writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            writer.transport.abort()  # it has stopped reading; the reader sees the end and reconnects
+        transport.write(encode(frame))
+        if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self._abort()  # it has stopped reading
         return True
 
+    def _abort(self) -> None:
+        if self._inbox is not None and self._inbox.transport is not None:
+            self._inbox.transport.abort()
+
     async def _connection(self) -> None:
+        inbox = Inbox()
         async with asyncio.timeout(HELLO_TIMEOUT_S):
-            reader, writer = await asyncio.open_unix_connection(self._path)
+            transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: inbox, os.fspath(self._path))
         try:
-            peer = peer_of(writer.get_extra_info("socket"))
+            peer = peer_of(transport.get_extra_info("socket"))
             if peer.uid not in (0, os.geteuid()):
                 raise Mismatch(f"the process at {self._path} runs as uid {peer.uid}, not as root")
-            decoder = Decoder()
-            write(writer, encode(Hello("policyd", self._facts())))
-            frames = await self._greet(reader, decoder)
-            self._writer = writer
+            write(transport, encode(Hello("policyd", self._facts())))
+            await self._greet(inbox)
+            self._inbox, self._told_bytes = inbox, 0
             self.confirmation.begin()
             self.resubscribe()
-            await self._read(reader, decoder, frames)
+            self._acknowledge()  # what was written since our hello
+            await inbox.serve(self._frame, self._room)
         finally:
+            self._end_acknowledging()
             self.link.connected = False
-            self._writer = None
+            self._inbox = None
             self.confirmation.end()
-            await close_writer(writer)
+            await inbox.close()
 
     def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"version": VERSION, "pid": os.getpid(), "extensions": digests()}
         if self.position.stream_id:
             # Not fed_seq: tracerd forgets what we name here, and the alerts of what is fed may not be on disk yet.
             facts["resume"] = [self.position.stream_id, self.position.written_seq]
+            self._told_seq = self.position.written_seq
         return facts
 
-    async def _greet(self, reader: asyncio.StreamReader, decoder: Decoder) -> list[Frame]:
-        """Reads tracerd's hello; returns the frames that came with it."""
-        frames: list[Frame] = []
+    async def _greet(self, inbox: Inbox) -> None:
+        """Reads tracerd's hello."""
         async with asyncio.timeout(HELLO_TIMEOUT_S):
-            while not frames:
-                data = await reader.read(_READ_BYTES)
-                if not data:
-                    raise PeerError("tracerd closed the connection before its hello")
-                frames += decoder.feed(data)
-        if isinstance(frames[0], Error):
-            raise PeerError(f"tracerd refused us: {frames[0].message[:200]}")
+            frame = await inbox.first()
+        if frame is None:
+            raise PeerError("tracerd closed the connection before its hello")
+        if isinstance(frame, Error):
+            raise PeerError(f"tracerd refused us: {frame.message[:200]}")
         try:
-            hello = check_hello(frames[0], "tracerd")
+            hello = check_hello(frame, "tracerd")
         except PeerError as error:
             raise Mismatch(str(error)) from error
         stream_id, boot = hello.facts.get("stream_id"), hello.facts.get("boot_id")
@@ -239,7 +278,6 @@ class StreamClient:
         if boot != boot_id():
             raise Mismatch("tracerd's hello is of another boot")
         self._begin(stream_id, hello.facts)
-        return frames[1:]
 
     def _begin(self, stream_id: str, facts: dict[str, Any]) -> None:
         before = self.position
@@ -247,6 +285,7 @@ class StreamClient:
             again = bool(before.stream_id)
             self.stats.restarts += again
             self.position = Position(stream_id, restarted=again, time_ns=before.time_ns)
+            self._told_seq = -1
         self.stats.connects += 1
         self._compare(facts.get("extensions"))
         now = time.monotonic()
@@ -261,49 +300,42 @@ class StreamClient:
                 self._log.error("events differ", extra={"kv": {"of": name, "reason": reason}})
         self._differing = found
 
-    async def _read(self, reader: asyncio.StreamReader, decoder: Decoder, frames: list[Frame]) -> None:
-        while True:
-            for frame in frames:
-                self.feeding = True
-                try:
-                    await self._frame(frame)
-                finally:
-                    self.feeding = False
-                self.taken += 1
-                self.link.frame_at = time.monotonic()
-            data = await reader.read(_READ_BYTES)
-            if not data:
-                return
-            frames = list(decoder.feed(data))
-
-    async def _frame(self, frame: Frame) -> None:
+    def _frame(self, frame: Frame) -> bool:
+        """Takes one frame; returns whether there is room for more."""
+        room = True
         match frame:
             case Batch():
-                await self._batch(frame)
+                room = self._batch(frame)
             case Heartbeat(time_ns, stats):
                 self.link.heartbeat_at = time.monotonic()
                 self.link.stats = stats
                 self.position.time_ns = max(self.position.time_ns, time_ns)
-                await self._receiver.heartbeat(frame)
+                self._receiver.heartbeat(frame)
             case Taken(count):
                 self.confirmation.taken(count)
             case Error(message):
                 raise PeerError(f"tracerd closed the stream: {message[:200]}")
             case _:
                 raise PeerError(f"tracerd sent a {type(frame).__name__} frame")
+        self.taken += 1
+        self.link.frame_at = time.monotonic()
+        return room
 
-    async def _batch(self, batch: Batch) -> None:
+    async def _room(self) -> None:
+        await self._receiver.room()
+
+    def _batch(self, batch: Batch) -> bool:
         at = self.position
         if batch.seq <= at.fed_seq:
             self.stats.repeated += 1
-            return
+            return True
         hole = self._hole_before(batch)
         # Before it is fed: a batch that breaks the protocol only when it is read would otherwise come back for ever.
         # Its events are then missing from `next_id`, and so reported as lost before the next one.
         at.fed_seq = batch.seq
         if hole is not None:
-            await self._receiver.batch(hole, at.stream_id)
-        await self._receiver.batch(batch, at.stream_id)
+            self._receiver.batch(hole, at.stream_id)
+        room = self._receiver.batch(batch, at.stream_id)
         at.restarted = False
         # Where tracerd itself dropped batches, one of nothing but LOST rows stands for them, and ids jump after it.
         told = all(row[0] == LOST for row in batch.events)
@@ -312,6 +344,7 @@ class StreamClient:
             at.time_ns = max(at.time_ns, batch.events[-1][1])
         self.stats.batches += 1
         self.stats.events += len(batch.events)
+        return room
 
     def _hole_before(self, batch: Batch) -> Batch | None:
         """Returns a batch with one LOST record for what lies unseen before this one, if anything does."""
@@ -332,7 +365,7 @@ class StreamClient:
         while True:
             await asyncio.sleep(min(self._heartbeat_s / 2, MAX_WATCH_S))
             self.turns += 1
-            if self._writer is None:
+            if self._inbox is None:
                 continue
             age = time.monotonic() - self.link.heartbeat_at
             if self.live is not self._was_live:
@@ -342,7 +375,7 @@ class StreamClient:
                 else:
                     self._log.warning("sensor not live", extra={"kv": {"silent_s": f"{age:.1f}"}})
             if age > SILENT_HEARTBEATS * self._heartbeat_s:
-                self._writer.transport.abort()  # the reader sees the end, and reconnects
+                self._abort()  # serve() sees the end, and we reconnect
 
     def status(self) -> dict[str, object]:
         """Returns the connection, its position and counts, as `status` shows them."""

@@ -123,6 +123,8 @@ class Taps:
         self.delivered = 0
         self.dropped: Counter[str] = Counter()
         self.withdrawn = 0  # tails ended because events were lost, or about to be
+        self.codes = frozenset[int]()  # the events that some tail wants
+        self.content = Content(0)  # which bytes some tail wants
         self._resubscribe = resubscribe
         self._log = log
         self._clock_ns = clock_ns
@@ -138,16 +140,6 @@ class Taps:
 
     def __len__(self) -> int:
         return len(self._taps)
-
-    @property
-    def codes(self) -> frozenset[int]:
-        """The events that some tail wants."""
-        return frozenset[int]().union(*(tap.filter.spec.codes for tap in self._taps))
-
-    @property
-    def content(self) -> Content:
-        """Which bytes some tail wants."""
-        return content_of(frozenset[int]().union(*(tap.filter.spec.codes for tap in self._taps if tap.content)))
 
     def status(self) -> Mapping[str, object]:
         """Returns what `status` shows."""
@@ -291,6 +283,8 @@ class Taps:
     def _change(self, change: Callable[[_Tap], None], tap: _Tap) -> None:
         before = self.codes, self.content
         change(tap)
+        self.codes = frozenset[int]().union(*(tap.filter.spec.codes for tap in self._taps))
+        self.content = content_of(frozenset[int]().union(*(tap.filter.spec.codes for tap in self._taps if tap.content)))
         if (self.codes, self.content) != before:
             self._resubscribe()
 

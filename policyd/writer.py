@@ -18,6 +18,7 @@ from policyd.sinks.base import Alert
 from policyd.sinks.fanout import Fanout
 
 MAX_WAITING: Final = 1024  # batches with alerts
+_MORE: Final = 16  # of those who found room at once
 MAX_FOLLOWERS: Final = 16
 FOLLOWER_WAITING: Final = 256  # alerts one follower may be behind
 _GROUP: Final = (
@@ -86,7 +87,8 @@ class Writer:
         self._fanout = fanout
         self._acknowledge = acknowledge
         self._followers = followers
-        self._queue: asyncio.Queue[Item] = asyncio.Queue(MAX_WAITING)
+        self._queue: asyncio.Queue[Item] = asyncio.Queue(MAX_WAITING + _MORE)
+        self._moved = asyncio.Event()
         self._newest: Item | None = None  # the last in the queue, where there is one
         self._busy_since: float | None = None
         self.written = 0  # alerts and batches done with
@@ -101,17 +103,33 @@ class Writer:
         self._busy_since = time.monotonic()
 
     async def put(self, item: Item) -> None:
-        """Queues the alerts of a batch; waits while the line is full.
+        """Queues alerts as `offer` does; waits while the line is full."""
+        await self.room()
+        self.offer(item)
 
-        One without alerts is acknowledged with the one before it, so that a slow disk holds events up only when the line is full
-        of alerts.
+    async def room(self) -> None:
+        """Waits while the line is full."""
+        while self._queue.qsize() >= MAX_WAITING:
+            self._moved.clear()
+            await self._moved.wait()
+
+    def offer(self, item: Item) -> bool:
+        """Queues the alerts of a batch; returns whether there is room for more. Where there isn't, `room` comes before the next.
+
+        One without alerts is acknowledged at once where nothing is being written, else with the one before it, so that a slow
+        disk holds events up only when the line is full of alerts.
         """
+        if not item.pending and self._busy_since is None and self._queue.empty():
+            self._acknowledge(item.stream_id, item.seq)
+            self.written += 1
+            return True
         newest = self._newest
         if newest is not None and not item.pending and newest.stream_id == item.stream_id:
             newest.seq = item.seq
-            return
-        await self._queue.put(item)
+            return True
+        self._queue.put_nowait(item)
         self._newest = item
+        return self._queue.qsize() < MAX_WAITING
 
     async def run(self) -> None:
         """Writes until cancelled."""
@@ -121,6 +139,7 @@ class Writer:
             while alerts < _GROUP and not self._queue.empty():
                 items.append(self._queue.get_nowait())
                 alerts += len(items[-1].pending)
+            self._moved.set()
             if items[-1] is self._newest:
                 self._newest = None
             self._busy_since = time.monotonic()

@@ -139,8 +139,8 @@ class BatchBuilder:
             return None, 0
         args = process.argv[:limit].removesuffix(b"\0").split(b"\0", MAX_ARGS) if process.argv else []
         cut = _ARGV_TRUNCATED if len(args) > MAX_ARGS else 0
-        text = self.text
-        return tuple([text(arg) for arg in args[:MAX_ARGS]]), cut
+        # By name, not by a local of it: compiled, that is a call of C's, where the local is one of Python's.
+        return tuple([self.text(arg) for arg in args[:MAX_ARGS]]), cut
 
     def _add(self, row: Row) -> int:
         self._actors.append(row)
@@ -149,27 +149,31 @@ class BatchBuilder:
         return len(self._actors) - 1
 
     def _row(self, process: Process, parent: int | None, argv: tuple[int | None, ...] | None) -> Row:
-        text, entry, me = self.text, process.entered, (process.pid, process.start_ns)
+        entry, me = process.entered, (process.pid, process.start_ns)
         user = user_id(process.loginuid, process.ids[0])
         if user not in self._user_of:
-            self._user_of[user] = text(self._users.name(user))
-        exe, leader, head = text(process.exe), process.session_leader, process.pgrp_leader
+            self._user_of[user] = self.text(self._users.name(user))
+        exe, leader, head = self.text(process.exe), process.session_leader, process.pgrp_leader
         return (
             parent,
             me,
             *process.ids,
             process.cgroup_id,
-            text(process.comm),
+            self.text(process.comm),
             exe,
             argv,
-            text(process.cwd),
-            text(process.container),
+            self.text(process.cwd),
+            self.text(process.container),
             None if process.container is None else process.privileged,
             process.session,
-            exe if process.session == me else text(leader.exe) if leader else None,
+            exe if process.session == me else self.text(leader.exe) if leader else None,
             process.pgrp,
-            exe if process.pgrp == me else text(head.exe) if head else None,
-            *((None, None, None) if entry is None else (entry.leader.id, text(entry.leader.exe), text(entry.kind))),
+            exe if process.pgrp == me else self.text(head.exe) if head else None,
+            *(
+                (None, None, None)
+                if entry is None
+                else (entry.leader.id, self.text(entry.leader.exe), self.text(entry.kind))
+            ),
             process.loginuid,
             user,
             self._user_of[user],

@@ -32,6 +32,7 @@ from tracerd.heartbeat import PROBED, HeartbeatThread, Liveness, Pulse
 from tracerd.inline import LEASE_NS, Limits
 from tracerd.names import Names
 from tracerd.objects import OBJECT_DIR
+from tracerd.pacing import Pacing
 from tracerd.processes import Process, ProcessTable
 from tracerd.sensor import Sensor, own_identity
 from tracerd.stream import StreamServer
@@ -86,6 +87,7 @@ class Tracerd:
         self._spared = 0  # the subscriber's pid
         self._drops = 0  # of batches, before sequences were last left to user space
         self._running = True
+        self._pacing: Pacing | None = None
         self._paths = PathWatch(self._take_names)
         self._heartbeat = HeartbeatThread(self._interval_s, self._probes_needed, self._spawn_due)
 
@@ -113,7 +115,7 @@ class Tracerd:
             self._sensor.start(self._table)
             self._hide_self()
             self._paths.start()
-            loop.add_reader(self._sensor.ring.fd, self._readable)
+            self._pacing = Pacing(self._sensor.ring, self._config.tracerd.rest_ms / 1000, self._readable)
             await self._stream.start(config.stream_socket, config.group)
             await control.open()
             settle_memory()
@@ -124,6 +126,7 @@ class Tracerd:
                 runs = (control.run(), watchdog.run(), self._keep_lease())
                 tasks = [group.create_task(run) for run in runs]
                 await self._beat_until(stop)
+                self._drain()  # what gathered in the last rest
                 for task in tasks:
                     task.cancel()
         finally:
@@ -131,7 +134,8 @@ class Tracerd:
             self._running = False
             self._heartbeat.stop()
             self._paths.stop()
-            loop.remove_reader(self._sensor.ring.fd)
+            if self._pacing is not None:
+                self._pacing.close()
             control.close()
             await self._stream.close()
             if self._heartbeat.ident is not None:
@@ -210,6 +214,8 @@ class Tracerd:
             plan=plan,
             followed=wanted.followed,
             inline=rules,
+            urgent=wanted.urgent,
+            failed=wanted.failed,
         )
         self._sensor.inline.renew()
         taken = ",".join(str(kind.name).lower() for kind in Content if kind & wanted.content)
@@ -277,7 +283,7 @@ class Tracerd:
         return process
 
     def _readable(self) -> None:
-        # Level-triggered: without this a ring that takes several turns to empty would be drained twice each turn.
+        # Without this a ring that takes several turns to empty would be drained twice in one of them.
         if not self._waiting:
             self._drain()
 
@@ -300,7 +306,11 @@ class Tracerd:
             ):
                 more = True
                 break
-        ring.release()
+        # Read up: what comes from here on gathers, and to the kernel we are behind until that has been read.
+        rests = self._pacing is not None and taken > 0 and not more
+        ring.release(but_last=rests)
+        if self._pacing is not None and rests:
+            self._pacing.rest()
         self._note_losses()
         if builder.events:
             self._stream.publish(builder.take())

@@ -19,6 +19,7 @@ from execray.schema.layout import (
     CRED_CHANGE,
     ER_EVENT,
     ER_FACT,
+    ER_KIND_URGENT,
     ER_SETUID_CALL,
     EXEC,
     EXIT,
@@ -65,6 +66,7 @@ assert layout.Task._fields[_TASK_PID] == "pid"
 _TIME: Final = Struct("<Q")
 _TIME_AT: Final = 8
 assert HEADER.format == "<IHHQ"
+_KINDS: Final = ER_KIND_URGENT - 1  # of er_header::kind, what kind of record it is
 #: er_header::kind
 _KIND: Final = Struct("<H")
 _KIND_AT: Final = 4
@@ -167,6 +169,7 @@ class Decoder:
             if length < _HEAD.size:
                 raise BadRecord("shorter than a header")
             size, code, flags, time_ns, tid = _HEAD.unpack_from(record)
+            code &= _KINDS
             known = self._handlers.get(code)
             if known is None or size != length or length < known[0]:
                 raise BadRecord(f"kind {code}, {size} of {length} bytes")
@@ -224,7 +227,7 @@ class Decoder:
         path, below = record[EXEC.size : below_at], record[below_at:filename_at]
         start_ns, cgroup_id, pid = _WHO.unpack_from(record, HEADER.size)
         process = self._table.get(pid, start_ns)
-        text, previous = self._builder.text, process.exe
+        builder, previous = self._builder, process.exe
         if ret == 0:
             argv = None if flags & _UNREADABLE else record[argv_at : argv_at + argv_len]
             cwd = folder(record[cwd_at:cgroup_at])
@@ -234,16 +237,22 @@ class Decoder:
             self._table.contained(process, inside, cgroup_id, by_id=not v1_len)
             if process.parent is None:
                 self._table.parent_seen(process, (ppid, parent_start_ns))
-            self._builder.forget_actors(process)
-        ident, fspath = file_id(dev, ino, generation), path_in_filesystem(path, own_len, below)
+            builder.forget_actors(process)
+        # most that fail have no file: of a program that is sought along PATH, each place where it isn't
+        ident = file_id(dev, ino, generation) if ino else None
+        fspath = path_in_filesystem(path, own_len, below) if path else None
         file = _NO_FILE
         if ino:
             (time_ns,) = _TIME.unpack_from(record, _TIME_AT)
             now_ns = time_ns + self._wall_offset_ns()
             file = owner, i_mode & 0o7777, now_ns - mtime_ns, now_ns - ctime_ns, facts & _UPPER != 0
         return (
-            *(text(record[filename_at:interp_at]), text(ident), text(fspath), text(previous), *file),
-            text(record[interp_at:cwd_at]) if interp_len else None,
+            builder.text(record[filename_at:interp_at]),
+            builder.text(ident),
+            builder.text(fspath),
+            builder.text(previous),
+            *file,
+            builder.text(record[interp_at:cwd_at]) if interp_len else None,
             self._environment(record[argv_at + argv_len : argv_at + argv_len + env_len], flags),
             result(ret),
         )
@@ -272,9 +281,10 @@ class Decoder:
         slots: FileSlots = (None, None, None, None)
         if ino:
             path, below = cut(record, FILE.size, path_len, below_len)
-            text, ident = self._builder.text, file_id(dev, ino, generation)
+            builder, ident = self._builder, file_id(dev, ino, generation)
             fspath = path_in_filesystem(path, own_len, below)
-            slots = text(walked_path(path, i_mode, ino)), text(ident), text(fspath), ident
+            name = builder.text(walked_path(path, i_mode, ino))
+            slots = name, builder.text(ident), builder.text(fspath), ident
         self._builder.files[key] = slots
         return slots
 
@@ -316,7 +326,7 @@ class Decoder:
         return (fd, path, content, asked, ident, alias, fspath, result(ret))
 
     def _plain(self, record: bytes, flags: int) -> Slots:
-        (code,) = _KIND.unpack_from(record, _KIND_AT)
+        code = _KIND.unpack_from(record, _KIND_AT)[0] & _KINDS
         r = layout.Plain._make(PLAIN.unpack_from(record))
         decoder = check(r.nr, self._plain_calls[code])
         text = self._noted if code in _NAMING and self._watched else self._builder.text

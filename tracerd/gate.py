@@ -17,7 +17,7 @@ from execray.errors import PeerError
 from execray.gate.encoding import digest_of, encode_plan
 from execray.gate.memory import FOR_EVER, until_ns, waits_for
 from execray.gate.plan import GatePlan
-from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME
+from execray.schema.catalog import EVENT_BY_CODE
 from execray.schema.layout import (
     ER_GATE_CELLS,
     ER_GATE_CODES,
@@ -39,9 +39,8 @@ from tracerd import bpf
 from tracerd.bpf import Map, MapType
 from tracerd.gate_files import GateFiles
 from tracerd.gate_table import every_slot, table_of
+from tracerd.shapes import FOLLOWED
 
-#: What such a call leaves behind is kept although its event is dropped, so each is looked at.
-_SETUID: Final = EVENT_BY_NAME["setuid"].code
 _ALWAYS: Final = frozenset({"exec", "fork", "exit", "cred_change"})
 #: Cells that are taken out at once: what waits meanwhile is the ring.
 _SWEPT: Final = 512
@@ -132,7 +131,8 @@ class Gate:
         self._written[half - 1] = len(table)
         self.files.expect(plan, half)
         self._half, self._plan = half, plan
-        self.waiting = sum(1 << code.code for code in plan.codes if code.code != _SETUID and waits_for(plan, code))
+        # what a call that is followed leaves behind is kept although its event is dropped, so each of these is looked at
+        self.waiting = sum(1 << code.code for code in plan.codes if code.code not in FOLLOWED and waits_for(plan, code))
         self._settled, self._digest = not plan.windows, digest_of(encode_plan(plan))
 
     def loaded(self) -> None:

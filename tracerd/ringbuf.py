@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 _BUSY: Final = 1 << 31
@@ -34,6 +35,7 @@ class RingReader:
         self._producer = memoryview(self._data_map)[:page].cast("Q")
         self.data = memoryview(self._data_map)[page:]
         self.position: int = self._consumer[0]  # of the next record
+        self._last = self.position  # of the last one that was taken
 
     @property
     def end(self) -> int:
@@ -52,16 +54,33 @@ class RingReader:
             if word & _BUSY:
                 return None
             length = word & ~_DISCARDED
-            self.position += (length + _HEADER_BYTES + 7) & ~7
+            self._last = self.position
+            self.position += _step(length)
             if not word & _DISCARDED:
                 return offset + _HEADER_BYTES, length
         return None
 
-    def release(self) -> None:
-        """Gives everything taken so far back to the kernel."""
+    def look_ahead(self) -> Iterator[int | None]:
+        """Yields where in data each record is that wasn't taken; None for one that is still being written, and ends there."""
+        position = self.position
+        while position < self._producer[0]:
+            offset = position & self._mask
+            (word,) = _LENGTH.unpack_from(self.data, offset)
+            if word & _BUSY:
+                yield None
+                return
+            if not word & _DISCARDED:
+                yield offset + _HEADER_BYTES
+            position += _step(word & ~_DISCARDED)
+
+    def release(self, *, but_last: bool = False) -> None:
+        """Gives everything taken so far back to the kernel.
+
+        but_last: but for the last record, so that to the kernel the reader hasn't caught up, and is woken only by force.
+        """
         # just before room is made, it is as full as it gets
         self.used_max_bytes = max(self.used_max_bytes, self._producer[0] - self._consumer[0])
-        self._consumer[0] = self.position
+        self._consumer[0] = self._last if but_last else self.position
 
     def close(self) -> None:
         """Unmaps the ring; the descriptor stays its owner's."""
@@ -70,3 +89,8 @@ class RingReader:
         self._consumer.release()
         self._data_map.close()
         self._consumer_map.close()
+
+
+def _step(length: int) -> int:
+    """From a record of so many bytes to the next."""
+    return (length + _HEADER_BYTES + 7) & ~7

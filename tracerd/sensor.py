@@ -16,7 +16,7 @@ from execray.errors import OperatorError
 from execray.gate.inline import InlinePlan
 from execray.gate.plan import GatePlan
 from execray.process import boot_id
-from execray.schema.catalog import EVENT_BY_CODE, EVENTS, FIRST_ADDED, EventType
+from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME, EVENTS, FIRST_ADDED, EventType
 from execray.schema.extension import digests
 from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, GATE_WORK_BYTES, SELF
 from tracerd import bpf
@@ -41,6 +41,7 @@ _LAPSED: Final = (CONFIG.size - 8) // 8  # er_config::lapsed_ns, the last word
 #: Events that need another program than that of system calls. exec needs both: failed calls are seen at sys_exit.
 _HOOKS: Final = {"exec": ("er_exec", "er_sys_exit"), "fork": ("er_fork",), "exit": ("er_exit",)}
 _ALWAYS: Final = ("er_exec", "er_fork", "er_exit")
+_EXEC: Final = EVENT_BY_NAME["exec"].code
 _COSTS: Final[dict[str, str]] = {
     "proc": "no exec, fork or exit events and no lineage: tracerd does not start without it",
     "sys": "no system calls are seen: only exec, fork and exit",
@@ -84,6 +85,8 @@ class Sensor:
         self._numbers: frozenset[int] = frozenset()
         self._from_armed: frozenset[int] = frozenset()
         self._followed: frozenset[int] = frozenset()
+        self.urgent: frozenset[int] = frozenset()
+        self._unasked: frozenset[int] = frozenset()  # of what is wanted, that of which no calls are
         self._heartbeat = (0, 0)  # tgid, tid
         bpf.lift_memory_lock()
         try:
@@ -139,6 +142,8 @@ class Sensor:
             self._program(name).attach()
         if "counter" in self._objects:
             self._program("er_sys_enter").attach()
+        # Before it is learned what threads' ids are: a call in between would be none.
+        write_table(self._shapes, table_of(()))
         self._load("scan", self._object_dir)
         if "scan" in self._objects:
             self._scan.start(self._objects["scan"], table)
@@ -158,13 +163,16 @@ class Sensor:
         plan: GatePlan | None = None,
         followed: Iterable[int] = (),
         inline: InlinePlan | None = None,
+        urgent: Iterable[int] = (),
+        failed: bool = True,
     ) -> list[str]:
         """Attaches the hooks these events need and detaches the rest; returns what the kernel refused of it.
 
         content: which bytes are needed (`enum er_content`). numbers: the calls that are the event `syscall`. from_armed: those of
         the events that are recorded only in processes that `armed` has; exec, fork and exit always are, in all. plan: what the
         gate lets pass of them; None: everything. followed: of which of them it lets all pass, while there is room to spare.
-        inline: by which rules the kernel kills.
+        inline: by which rules the kernel kills. urgent: those of them whose records wake the ring's reader whatever it is doing.
+        failed: whether execs that fail are wanted, too, where the gate is on.
 
         Raises ValueError, and changes nothing, where more events are one call than can be.
         """
@@ -172,6 +180,8 @@ class Sensor:
         table_of(codes, numbers, from_armed)
         self.wanted, self._content, self._numbers = frozenset(codes), int(content), frozenset(numbers)
         self._from_armed, self._followed = frozenset(from_armed), self.wanted.intersection(followed)
+        self.urgent = self.wanted.intersection(urgent)
+        self._unasked = frozenset() if failed or self.gate.mode != "on" else frozenset({_EXEC})
         refused = []
         need_syscalls = any("er_sys_exit" in hooks_of(event) for event in EVENTS if event.code in self.wanted)
         if "sys" in self._objects:
@@ -204,13 +214,14 @@ class Sensor:
         self._write_config()
 
     def _write_config(self) -> None:
-        write_table(self._shapes, table_of(self.wanted, self._numbers, self._from_armed))
-        wanted, followed = (
-            sum(1 << code for code in codes if code < FIRST_ADDED) for codes in (self.wanted, self._followed)
+        write_table(self._shapes, table_of(self.wanted - self._unasked, self._numbers, self._from_armed))
+        wanted, followed, urgent = (
+            sum(1 << code for code in codes if code < FIRST_ADDED)
+            for codes in (self.wanted, self._followed, self.urgent)
         )
         waiting = self.gate.waiting & ~followed  # each of what somebody follows is looked at
         self._config[: CONFIG.size] = CONFIG.pack(
-            wanted, self._content, *self._heartbeat, self.gate.value, followed, waiting, _now_ns()
+            wanted, self._content, *self._heartbeat, self.gate.value, followed, waiting, urgent, _now_ns()
         )
 
     def hide(self, pid: int, start_ns: int, *, children: bool = False) -> None:

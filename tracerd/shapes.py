@@ -25,7 +25,7 @@ _SOCKETCALL: Final = ER_SHAPES_COMPAT + 102
 _EVENT, _ALSO, _THIRD, _WHOLE = (ER_ARMED_EVENT[f"ER_ARMED_{name}"] for name in ("EVENT", "ALSO", "THIRD", "WHOLE"))
 _SYSCALL: Final = EVENT_BY_NAME["syscall"].code
 #: Followed also where nobody asks: what these leave behind is the next one's "before".
-_FOLLOWED: Final = frozenset(EVENT_BY_NAME[name].code for name in ("setuid", "setgid", "capset", "setns", "unshare"))
+FOLLOWED: Final = frozenset(EVENT_BY_NAME[name].code for name in ("setuid", "setgid", "capset", "setns", "unshare"))
 
 
 def table_of(codes: Iterable[int], numbers: Iterable[int] = (), armed: Iterable[int] = ()) -> bytes:
@@ -37,7 +37,7 @@ def table_of(codes: Iterable[int], numbers: Iterable[int] = (), armed: Iterable[
     wanted = frozenset(codes)
     shapes: dict[int, Shape] = {}
     for event in EVENTS:
-        for call in event.system_calls if event.code in wanted | _FOLLOWED and not event.handler else ():
+        for call in event.system_calls if event.code in wanted | FOLLOWED and not event.handler else ():
             for place in places_of(call):
                 shapes[place] = _with(shapes.get(place), _shape(kernel_number(event.code), call))
     if _SYSCALL in wanted:
@@ -45,7 +45,7 @@ def table_of(codes: Iterable[int], numbers: Iterable[int] = (), armed: Iterable[
             shape = Shape(_SYSCALL, *(0,) * (len(Shape._fields) - 1))._replace(nr=number)
             for place in (ER_SHAPES_NATIVE + number, *(ER_SHAPES_COMPAT + n for n in compat_numbers(number))):
                 shapes[place] = _with(shapes.get(place), shape)
-    only = frozenset(kernel_number(code) for code in armed if code not in _FOLLOWED)
+    only = frozenset(kernel_number(code) for code in armed if code not in FOLLOWED)
     shapes = {place: _armed(shape, only) for place, shape in shapes.items()}
     first = next((shapes[place] for place in shapes if ER_SHAPES_SOCKETCALL <= place < ER_SHAPES_URING), None)
     if first is not None:

@@ -13,7 +13,8 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ MAX_CONNECTIONS: Final = 8
 _REQUEST_BYTES: Final = (
     MAX_PLAN_BYTES + MAX_PATH_BYTES + MAX_INLINE_BYTES + 64 * 1024
 )  # the longest frame a subscriber may send
+_CODE: Final = itemgetter(0)
 
 
 @dataclass(slots=True)
@@ -55,7 +57,7 @@ class _Kept:
     rows: int
     data: bytes
     time_ns: int
-    lost: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] | None = None  # by the batch's own LOST rows
     sent_s: float = 0.0  # time.monotonic(), once it was sent
 
 
@@ -92,11 +94,14 @@ class Retention:
 
     def add(self, batch: Batch) -> None:
         """Keeps one more batch, dropping the oldest where there is no room."""
-        lost: Counter[str] = Counter()
-        for row in batch.events:
-            if row[0] == LOST:
-                lost[row[2]] += row[3]
-        rows = sum(row[0] != LOST for row in batch.events)
+        lost: Counter[str] | None = None
+        rows = len(batch.events)
+        if LOST in map(_CODE, batch.events):
+            lost = Counter()
+            for row in batch.events:
+                if row[0] == LOST:
+                    lost[row[2]] += row[3]
+                    rows -= 1
         data, whole = _encoded(batch, rows)
         self.drops += not whole
         self._kept.append(_Kept(batch.seq, batch.first_id, rows, data, batch.events[-1][1], lost))
@@ -113,7 +118,7 @@ class Retention:
         if len(self._dropped) > self.MAX_DROPPED:
             first, second = self._dropped.popleft(), self._dropped.popleft()
             second.first_id, second.rows = first.first_id, first.rows + second.rows
-            second.lost.update(first.lost)
+            second.lost = (first.lost or Counter()) + (second.lost or Counter())
             self._dropped.appendleft(second)
 
     @property
@@ -158,7 +163,7 @@ class Retention:
     def _gap(self, dropped: list[_Kept]) -> bytes:
         """One batch in the place of the dropped ones, with a LOST row for each kind of loss."""
         last = dropped[-1]
-        lost = sum((d.lost for d in dropped), Counter(stream=sum(d.rows for d in dropped)))
+        lost = sum((d.lost for d in dropped if d.lost), Counter(stream=sum(d.rows for d in dropped)))
         self._lost += sum(d.rows for d in dropped if d.seq > self._told)
         self._sent_seq, self._told = last.seq, max(self._told, last.seq)
         rows = tuple((LOST, last.time_ns, where, count, dropped[0].time_ns) for where, count in sorted(lost.items()))

@@ -83,6 +83,7 @@ class Stack:
         self.runtime_dir = Path(tempfile.mkdtemp(prefix="execray-", dir="/run"))
         self.config = work_dir / "execray.yaml"
         self.order: Sequence[str] = DAEMONS  # in which they are started
+        self.environment: dict[str, str] = {}  # what differs from ours
         self._settings = settings or {}
         self._quiet = quiet
         self._ready_timeout_s = ready_timeout_s
@@ -121,7 +122,7 @@ class Stack:
                 [*_command(name), "--config", self.config],
                 stdin=subprocess.DEVNULL,
                 stderr=stderr if self._quiet else None,
-                env={**os.environ, "NOTIFY_SOCKET": os.fspath(notices.address)},
+                env={**os.environ, **self.environment, "NOTIFY_SOCKET": os.fspath(notices.address)},
                 process_group=0,
             )
         notices.follow(child)

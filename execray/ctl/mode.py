@@ -131,6 +131,10 @@ def _switch(context: Context, names: Sequence[str], off: bool, as_json: bool) ->
     )
 
 
+class _Late(OperatorError):
+    """The daemon has the setting; the one that it depends on hasn't confirmed."""
+
+
 def _tell(context: Context, daemon: str, op: str, **args: object) -> OperatorError | None:
     """Returns why a daemon did not take it, None where it did."""
     try:
@@ -139,7 +143,7 @@ def _tell(context: Context, daemon: str, op: str, **args: object) -> OperatorErr
     except OperatorError as error:
         return error
     if answer.get("sensor") == "late":
-        return OperatorError(UNCONFIRMED["late"])
+        return _Late(UNCONFIRMED["late"])
     return None
 
 
@@ -155,7 +159,7 @@ def _end(told: dict[str, OperatorError | None], facts: dict[str, Any], words: st
             away = ": it takes the setting when it starts" if isinstance(error, Unreachable) else ""
             click.echo(f"warning: {daemon}: {safe(error.message, 400)}{away}", err=True)
     if failed:
-        refused = any(not isinstance(error, Unreachable) for error in failed.values())
+        refused = any(not isinstance(error, Unreachable | _Late) for error in failed.values())
         sys.exit(EXIT_FAILED if refused else EXIT_UNREACHABLE)
 
 

@@ -49,6 +49,14 @@ class Input(enum.IntEnum):
     NEW_UID = 9  # of setuid
     NEW_EUID = 10
     CREATED = 11  # of open: 1 where the call made the file, else 0
+    DST_IP = 12  # of sockets: where an address stands (execray.gate.addresses)
+    SRC_IP = 13
+    OLD_UID = 16  # of setuid; 14 and 15 are the kernel's own
+    OLD_EUID = 17
+
+
+#: Those of which some numbers stand for several values.
+ADDRESSES: Final = frozenset({Input.DST_IP, Input.SRC_IP})
 
 
 class NumberKind(enum.IntEnum):

@@ -124,21 +124,25 @@ class Event:
         `tid`, `proc.age`, `parent.FIELD` and `ancestor[N].FIELD` are names too. Raises KeyError for a name that neither this
         event nor its actor has.
         """
+        field = self.type.by_name.get(name)
+        if field is None:
+            return self._get_other(name)
+        slot = field.derived or field.name
+        at = self.type.slot_of.get(slot)
+        value = self.actor.slots[ACTOR_SLOT_OF[slot]] if at is None else self.slots[at]
+        return DERIVE[field.name](value) if field.derived else value
+
+    def _get_other(self, name: str) -> Value:
         if name in HEAD_FIELD_BY_NAME:
             return self.tid if name == "tid" else age_ns(self.time_ns, self.actor.id)
-        if (of_creator := creator_field(name)) is not None:
-            steps, name = of_creator
-            creator = creator_of(self.actor, steps)
-            if creator is None:
-                return None
-            return age_ns(self.time_ns, creator.id) if name == "proc.age" else actor_get(creator, name)
-        field = self.type.by_name[name]
-        slot = field.derived or field.name
-        if slot in self.type.slot_of:
-            value = self.slots[self.type.slot_of[slot]]
-        else:
-            value = self.actor.slots[ACTOR_SLOT_OF[slot]]
-        return DERIVE[field.name](value) if field.derived else value
+        of_creator = creator_field(name)
+        if of_creator is None:
+            raise KeyError(name)
+        steps, name = of_creator
+        creator = creator_of(self.actor, steps)
+        if creator is None:
+            return None
+        return age_ns(self.time_ns, creator.id) if name == "proc.age" else actor_get(creator, name)
 
     def to_json(self) -> dict[str, object]:
         """Returns the event under the catalogue's dotted names, missing fields left out.
@@ -181,12 +185,18 @@ def creator_of(actor: Actor, steps: int) -> Actor | None:
     return creator
 
 
+#: Fields that are derived of one of an actor's slots, and of which.
+_MADE_OF: Final = {
+    field.name: field.derived for field in EVENT_BY_CODE[1].by_name.values() if field.derived in ACTOR_SLOT_OF
+}
+
+
 def actor_get(actor: Actor, name: str) -> Value:
     """Returns an actor field by canonical name, None when missing. Raises KeyError for an unknown name."""
-    if name in ACTOR_SLOT_OF:
-        return actor.slots[ACTOR_SLOT_OF[name]]
-    field = next(f for f in EVENT_BY_CODE[1].by_name.values() if f.name == name)
-    return DERIVE[name](actor.slots[ACTOR_SLOT_OF[field.derived]])
+    at = ACTOR_SLOT_OF.get(name)
+    if at is not None:
+        return actor.slots[at]
+    return DERIVE[name](actor.slots[ACTOR_SLOT_OF[_MADE_OF[name]]])
 
 
 def text(raw: bytes) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 22
+ER_ABI_VERSION: Final = 26
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
 ER_CGROUP_MAX: Final = 1024
 ER_INTERP_MAX: Final = 256
+ER_KIND_URGENT: Final = 32768
 ER_SHAPES_NATIVE: Final = 0
 ER_SHAPES_COMPAT: Final = 1024
 ER_SHAPES_SOCKETCALL: Final = 1536
@@ -30,6 +31,7 @@ ER_GATE_BLOOM: Final = 1024
 ER_GATE_SUFFIXES: Final = 8
 ER_GATE_NUMBERS: Final = 6
 ER_GATE_BOUNDS: Final = 16
+ER_GATE_INPUTS: Final = 32
 ER_GATE_CHOSEN: Final = 48
 ER_GATE_DEPTH: Final = 32
 ER_GATE_FILES: Final = 8192
@@ -182,8 +184,12 @@ ER_GATE_INPUT: Final = {
     "ER_GATE_NEW_UID": 9,
     "ER_GATE_NEW_EUID": 10,
     "ER_GATE_CREATED": 11,
+    "ER_GATE_DST_IP": 12,
+    "ER_GATE_SRC_IP": 13,
     "ER_GATE_FILE": 14,
     "ER_GATE_COMM": 15,
+    "ER_GATE_OLD_UID": 16,
+    "ER_GATE_OLD_EUID": 17,
 }
 
 ER_GATE_KIND: Final = {
@@ -236,7 +242,7 @@ ER_SETUID_CALL: Final = {
 
 
 class Config(NamedTuple):
-    """struct er_config, 48 bytes without its tail."""
+    """struct er_config, 56 bytes without its tail."""
 
     wanted: int
     content: int
@@ -245,10 +251,11 @@ class Config(NamedTuple):
     gate: int
     followed: int
     waiting: int
+    urgent: int
     lapsed_ns: int
 
 
-CONFIG: Final = Struct("<QIIIIQQQ")
+CONFIG: Final = Struct("<QIIIIQQQQ")
 
 
 class Connect(NamedTuple):
@@ -399,12 +406,12 @@ GATE_BYTES: Final = 2274344
 
 #: struct er_gate_case: member -> offset, size
 GATE_CASE_AT: Final = {
-    "work": (0, 2664),
-    "verdict": (2664, 4),
-    "len": (2672, 64),
-    "path": (2736, 4224),
+    "work": (0, 2800),
+    "verdict": (2800, 4),
+    "len": (2808, 64),
+    "path": (2872, 4224),
 }
-GATE_CASE_BYTES: Final = 6960
+GATE_CASE_BYTES: Final = 7096
 
 
 class GateCell(NamedTuple):
@@ -491,27 +498,28 @@ GATE_WORK_AT: Final = {
     "tgid": (24, 4),
     "named": (28, 4),
     "now_ns": (32, 8),
-    "number": (40, 128),
-    "comm": (168, 16),
-    "tail": (184, 16),
-    "component": (200, 256),
-    "at": (456, 4),
-    "hits": (460, 4),
-    "rows": (464, 4),
-    "comm_row": (468, 4),
-    "row": (472, 96),
-    "pass": (568, 8),
-    "left": (576, 8),
-    "hit": (584, 512),
-    "passed": (1096, 512),
-    "dropped": (1608, 512),
-    "deep": (2120, 8),
-    "begun": (2128, 8),
-    "full": (2136, 8),
-    "key": (2144, 8),
-    "fresh": (2152, 512),
+    "number": (40, 256),
+    "comm": (296, 16),
+    "tail": (312, 16),
+    "component": (328, 256),
+    "at": (584, 4),
+    "hits": (588, 4),
+    "rows": (592, 4),
+    "comm_row": (596, 4),
+    "row": (600, 96),
+    "pass": (696, 8),
+    "urgent": (704, 8),
+    "left": (712, 8),
+    "hit": (720, 512),
+    "passed": (1232, 512),
+    "dropped": (1744, 512),
+    "deep": (2256, 8),
+    "begun": (2264, 8),
+    "full": (2272, 8),
+    "key": (2280, 8),
+    "fresh": (2288, 512),
 }
-GATE_WORK_BYTES: Final = 2664
+GATE_WORK_BYTES: Final = 2800
 
 
 class Header(NamedTuple):

@@ -36,7 +36,7 @@ from execray.schema.catalog import ACTOR_SLOTS, CATALOG_VERSION, EVENT_BY_CODE, 
 from execray.schema.event import Actor, Event, Value
 from execray.schema.kinds import Kind
 
-PROTOCOL_VERSION: Final = 5
+PROTOCOL_VERSION: Final = 6
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 #: Paths that a subscriber may ask to be matched by file, and their bytes together.
 MAX_PATHS: Final = 1024
@@ -80,6 +80,8 @@ class Subscribe:
     paths: those that events shall name the files of (`file.names`), at most MAX_PATHS and MAX_PATH_BYTES together.
     followed: of which of the events also those are wanted that the plan drops, while there is room for them.
     inline: the rules by which the kernel itself kills (execray.gate.inline); empty: it doesn't.
+    urgent: the events that something may have to be done at, and that are sent without waiting for others.
+    failed: whether execs that failed are wanted too; else only those of which somebody runs another program.
     """
 
     codes: tuple[int, ...]
@@ -89,6 +91,8 @@ class Subscribe:
     paths: tuple[bytes, ...] = ()
     followed: tuple[int, ...] = ()
     inline: bytes = b""
+    urgent: tuple[int, ...] = ()
+    failed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +192,8 @@ def encode(frame: Frame) -> bytes:
     match frame:
         case Hello(role, facts, protocol, catalog):
             body = [Tag.HELLO, protocol, catalog, role, facts]
-        case Subscribe(codes, content, numbers, plan, paths, followed, inline):
-            body = [Tag.SUBSCRIBE, codes, content, numbers, plan, paths, followed, inline]
+        case Subscribe(codes, content, numbers, plan, paths, followed, inline, urgent, failed):
+            body = [Tag.SUBSCRIBE, codes, content, numbers, plan, paths, followed, inline, urgent, failed]
         case Batch(seq, first_id, strings, actors, events):
             body = [Tag.BATCH, seq, first_id, strings, actors, events]
         case Ack(seq):
@@ -211,7 +215,7 @@ def encode(frame: Frame) -> bytes:
 #: What each frame's elements must be, after the tag.
 _SHAPES: dict[int, tuple[type, ...]] = {
     Tag.HELLO: (int, int, str, dict),
-    Tag.SUBSCRIBE: (tuple, int, tuple, bytes, tuple, tuple, bytes),
+    Tag.SUBSCRIBE: (tuple, int, tuple, bytes, tuple, tuple, bytes, tuple, bool),
     Tag.BATCH: (int, int, tuple, tuple, tuple),
     Tag.ACK: (int,),
     Tag.HEARTBEAT: (int, dict),
@@ -253,7 +257,7 @@ def _build(tag: Tag, fields: Row) -> Frame:
             protocol, catalog, role, facts = fields
             return Hello(role, facts, protocol, catalog)
         case Tag.SUBSCRIBE:
-            if not _are(int, (*fields[0], *fields[2], *fields[5])) or not _are_paths(fields[4]):
+            if not _are(int, (*fields[0], *fields[2], *fields[5], *fields[7])) or not _are_paths(fields[4]):
                 raise PeerError("malformed SUBSCRIBE frame")
             return Subscribe(*fields)
         case Tag.BATCH:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, EVENTS, Field
+from execray.schema.event import creator_field
 from execray.schema.kinds import Kind
 from policyd.compiler import ast
 from policyd.compiler.diagnostics import Label, Sink, quote
@@ -19,6 +22,22 @@ Key = tuple[FieldRef, ...]
 #: A key has at most this many parts.
 MAX_PARTS = 16
 _PROCESS: Key = (FieldRef("proc.id", Kind.PROCESS),)
+
+
+def _pids(fields: Mapping[str, Field]) -> dict[str, str]:
+    return {
+        name: field.derived
+        for name, field in fields.items()
+        if field.derived in fields and fields[field.derived].kind is Kind.PROCESS
+    }
+
+
+#: By a field that is a pid, the identity that it is of.
+_IDENTITIES: Final = {
+    name: identity
+    for fields in (ACTOR_FIELD_BY_NAME, *(event.by_name for event in EVENTS))
+    for name, identity in _pids(fields).items()
+}
 
 
 def check_keys(policy: TypedPolicy, names: Callable[[tuple[int, ...]], Names], sink: Sink) -> None:
@@ -41,6 +60,9 @@ def check_keys(policy: TypedPolicy, names: Callable[[tuple[int, ...]], Names], s
             keys.append((typed, key))
             policy.steps[index] = replace(typed, step=replace(typed.step, key=key))
     _compare(keys, sink)
+    if len(keys) == len(policy.steps):
+        keys = list(zip(policy.steps, _by_identity([key for _, key in keys]), strict=True))
+        policy.steps = [replace(typed, step=replace(typed.step, key=key)) for typed, key in keys]
     if written is not None and not policy.steps:
         _key(written, names(()), sink)
     if all(key == _PROCESS for _, key in keys):
@@ -48,6 +70,27 @@ def check_keys(policy: TypedPolicy, names: Callable[[tuple[int, ...]], Names], s
         policy.steps = [replace(typed, step=replace(typed.step, key=())) for typed in policy.steps]
     else:
         policy.key = KeyKind.FIELDS
+
+
+def _by_identity(keys: Sequence[Key]) -> list[Key]:
+    """The keys of all steps, with processes where a part is a pid in every one: a pid may be another process's by then."""
+    if len({len(key) for key in keys}) != 1 or not keys[0]:
+        return list(keys)
+    columns: list[Sequence[FieldRef]] = []
+    for part in zip(*keys, strict=True):
+        processes = [process for ref in part if (process := _identity(ref)) is not None]
+        columns.append(processes if len(processes) == len(part) else part)
+    return list(zip(*columns, strict=True))
+
+
+def _identity(ref: FieldRef) -> FieldRef | None:
+    """The process that a field names by its pid, or is itself."""
+    of_creator = creator_field(ref.name)
+    name = ref.name if of_creator is None else of_creator[1]
+    if ref.kind is Kind.PROCESS:
+        return ref
+    identity = _IDENTITIES.get(name)
+    return None if identity is None else FieldRef(ref.name.removesuffix(name) + identity, Kind.PROCESS)
 
 
 def check_throttle_key(keys: ast.Keys, names: Names, sink: Sink) -> Key | None:

@@ -16,6 +16,9 @@ from policyd.program import Constant, FieldRef, Op, Test
 
 # RE2 builds one automaton for a whole set; past this many patterns its memory is better spent on a second one.
 _SET_SIZE: Final = 128
+#: Elements of lists remembered for each view, and of what length: of a command's words, most have been met before.
+_WORDS: Final = 1024
+_WORD_BYTES: Final = 64
 
 
 class Effect:
@@ -158,6 +161,12 @@ class View:
         self._effects: dict[object, Effect] = {}
         self._tested: list[tuple[Effect, Predicate]] = []
         self._searches: tuple[Callable[[bytes, list[Effect]], None], ...] = ()
+        self._words: dict[bytes, list[Effect]] = {}
+
+    @property
+    def words(self) -> int:
+        """How many elements of lists are remembered."""
+        return len(self._words)
 
     def value(self, value: Value) -> Value:
         """Returns the field's value, given the slot's."""
@@ -208,7 +217,10 @@ class View:
         if self._list:
             assert isinstance(value, tuple)
             for item in value:
-                self._scalar(item, out)
+                if self._searches and isinstance(item, bytes) and len(item) <= _WORD_BYTES:
+                    out += self._word(item)
+                else:
+                    self._scalar(item, out)
         else:
             self._scalar(value, out)
 
@@ -216,6 +228,15 @@ class View:
         for pattern in patterns:
             self._patterns.add(pattern, atom)
         self._used.add(self._patterns)
+
+    def _word(self, word: bytes) -> list[Effect]:
+        found = self._words.get(word)
+        if found is None:
+            if len(self._words) >= _WORDS:
+                self._words.clear()
+            found = self._words[word] = []
+            self._scalar(word, found)
+        return found
 
     def _scalar(self, value: object, out: list[Effect]) -> None:
         if not isinstance(value, bytes):

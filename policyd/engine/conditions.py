@@ -156,15 +156,20 @@ def condition(expr: Expr) -> Condition:
 
 def read(ref: FieldRef, event: Event, bindings: Bindings) -> Value:
     """Returns the field's value; None where it is missing, also because this kind of event has no such field."""
-    if is_element(ref):
+    alias, name = ref.alias, ref.name
+    if alias is not None:
+        source = bindings.get(alias)
+        if not isinstance(source, Event):
+            return None
+    elif name.startswith(IT) and is_element(ref):
         return _element_value(ref, bindings.get(IT))
-    source = event if ref.alias is None else bindings.get(ref.alias)
-    if not isinstance(source, Event):
-        return None
+    else:
+        source = event
     try:
-        return pick(ref, source.get(ref.name))
+        value = source.get(name)
     except KeyError:
         return None
+    return value if ref.index is None else pick(ref, value)
 
 
 def networks_hold(networks: tuple[Network, ...], address: object) -> bool:
@@ -271,6 +276,14 @@ def _comparison(test: Test, left: FieldRef, right: FieldRef) -> Condition:
     flip = test.op is Op.NE
     relation = _RELATIONS[Op.EQ if flip else test.op]
     fold = test.ignore_case
+    if left.kind is not Kind.TEXTS and right.kind is not Kind.TEXTS and not fold:
+
+        def holds_of_one(event: Event, bindings: Bindings) -> bool:
+            here = read(left, event, bindings)
+            there = None if here is None else read(right, event, bindings)
+            return there is not None and bool(relation(here, there)) is not flip
+
+        return holds_of_one
 
     def holds(event: Event, bindings: Bindings) -> bool:
         here, there = read(left, event, bindings), read(right, event, bindings)

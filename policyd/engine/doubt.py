@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, Flag
+from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, Flag
 from execray.schema.event import Actor, Event, actor_get, creator_field, creator_of
 from policyd.engine.conditions import (
     ANCESTOR,
@@ -25,12 +26,12 @@ _LAST_PIDS: Final = frozenset({0, 1, 2})
 class Judged:
     """An expression that can be judged with doubt. To evaluate it is as fast as without, while its values are whole."""
 
-    __slots__ = ("_expr", "_hesitant", "_holds", "_reads")
+    __slots__ = ("_expr", "_hesitant", "_holds", "reads")
 
     def __init__(self, expr: Expr) -> None:
         self._expr = expr
         self._holds = condition(expr)
-        self._reads = tuple(dict.fromkeys(fields_of(expr)))
+        self.reads = tuple(dict.fromkeys(fields_of(expr)))  # what it asks of events
         self._hesitant = any(quantified.field.name == ANCESTOR for quantified in quantifiers_of(expr))
 
     def truth(self, event: Event, bindings: Bindings) -> bool | None:
@@ -44,7 +45,22 @@ class Judged:
         return self._may_be_unsure(event, bindings) and truth(self._expr, event, bindings) is None
 
     def _may_be_unsure(self, event: Event, bindings: Bindings) -> bool:
-        return self._hesitant or any(is_unsure(ref, event, bindings) for ref in self._reads)
+        return self._hesitant or any(is_unsure(ref, event, bindings) for ref in self.reads)
+
+
+def slots_behind(refs: Iterable[FieldRef]) -> int:
+    """Returns the slots of an actor, as bits, that must be there: nothing of an event without flags is then in doubt.
+
+    Returns -1 where more than these decides.
+    """
+    slots = 0
+    for ref in refs:
+        if ref.alias is not None or is_element(ref) or ref.name == ANCESTOR or creator_field(ref.name) is not None:
+            return -1
+        field = ACTOR_FIELD_BY_NAME.get(ref.name)
+        if field is not None and not field.optional:
+            slots |= 1 << ACTOR_SLOT_OF[field.derived or field.name]
+    return slots
 
 
 def is_unsure(ref: FieldRef, event: Event, bindings: Bindings) -> bool:

@@ -25,21 +25,25 @@ _HEAD: Final = 5  # elements of a row before the values
 _ACTOR_TEXTS: Final = tuple(at for at, field in enumerate(ACTOR_SLOTS) if field.kind.is_text)
 _ACTOR_ARGV: Final = ACTOR_SLOT_OF["argv"]
 #: The Python types of rows, and of actors, that were found to be well-formed: most have the same, and to check them takes long.
+#: Of an actor's, `Known.missing` follows.
 _MAX_SHAPES: Final = 256
-_ACTOR_SHAPES: Final[set[tuple[type, ...]]] = set()
+_ACTOR_SHAPES: Final[dict[tuple[type, ...], int]] = {}
 
 
 class Known:
     """An actor, and what follows from it for all that it does.
 
-    texts: the bytes of its texts and its creators'. owner: who it counts for.
+    id: (pid, start_ns). texts: the bytes of its texts and its creators'. missing: its slots that have no value, as bits.
+    owner: who it counts for.
     """
 
-    __slots__ = ("actor", "owner", "texts")
+    __slots__ = ("actor", "id", "missing", "owner", "texts")
 
-    def __init__(self, actor: Actor, texts: int, owner: Owner) -> None:
+    def __init__(self, actor: Actor, texts: int, missing: int, owner: Owner) -> None:
         self.actor = actor
+        self.id: ProcessId = actor.id
         self.texts = texts
+        self.missing = missing
         self.owner = owner
 
 
@@ -68,25 +72,27 @@ class ActorCache:
 
 def _known(slots: tuple[Value, ...], parent: Known | None) -> Known:
     shape = tuple(map(type, slots))
-    if shape not in _ACTOR_SHAPES:
+    missing = _ACTOR_SHAPES.get(shape)
+    if missing is None:
         for field, value in zip(ACTOR_SLOTS, slots, strict=True):
             check_value(field.kind, value)
         if slots[0] is None:
             raise PeerError("an actor without identity")
+        missing = sum(1 << at for at, value in enumerate(slots) if value is None)
         if len(_ACTOR_SHAPES) < _MAX_SHAPES:
-            _ACTOR_SHAPES.add(shape)
+            _ACTOR_SHAPES[shape] = missing
     actor = Actor(slots, None if parent is None else parent.actor)
-    return Known(actor, text_bytes(slots) + (0 if parent is None else parent.texts), owner_of(actor))
+    return Known(actor, text_bytes(slots) + (0 if parent is None else parent.texts), missing, owner_of(actor))
 
 
 class Sighting:
     """A row of a batch that met a step: its values, looked up and checked. The Event is made when it is first asked for.
 
-    known: its actor. weight: what keeping it as evidence costs, in units of WEIGHT_BYTES of text, rounded up; the texts of the
-    actor and its creators included.
+    known: its actor. flagged: whether it has flags, so that some may be in doubt. weight: what keeping it as evidence costs, in
+    units of WEIGHT_BYTES of text, rounded up; the texts of the actor and its creators included.
     """
 
-    __slots__ = ("_event", "_number", "_row", "_texts", "known", "weight")
+    __slots__ = ("_event", "_number", "_row", "_texts", "flagged", "known", "weight")
 
     def __init__(self, number: int, row: tuple[Any, ...], texts: list[Any], size: int, known: Known) -> None:
         """number: the event's. texts: those of the row in the order of its layout, and their bytes."""
@@ -95,17 +101,21 @@ class Sighting:
         self._texts = texts
         self._event: Event | None = None
         self.known = known
+        self.flagged: bool = row[4] != 0
         self.weight = -(-(size + known.texts) // WEIGHT_BYTES)
 
     @property
     def event(self) -> Event:
         """The event; the same object each time."""
         if self._event is None:
-            code, time_ns, _, tid, flags, *_ = self._row
-            layout, actor = _LAYOUTS[code], self.known.actor
-            values = layout.values(self._row, self._texts)
-            self._event = Event(self._number, time_ns, layout.kind, actor, tid, _flag(flags), values)
+            row = self._row
+            layout, flags = _LAYOUTS[row[0]], _flag(row[4]) if row[4] else _NO_FLAG
+            values = layout.values(row, self._texts)
+            self._event = Event(self._number, row[1], layout.kind, self.known.actor, row[3], flags, values)
         return self._event
+
+
+_NO_FLAG: Final = Flag(0)
 
 
 @lru_cache(maxsize=256)
@@ -129,8 +139,8 @@ class _Layout:
     def values(self, row: tuple[Any, ...], texts: list[Any]) -> tuple[Any, ...]:
         """Returns a row's values, with its texts in the stead of their indexes."""
         values = list(row[_HEAD:])
-        for at, text in zip(self.at, texts, strict=True):
-            values[at] = text
+        for number, at in enumerate(self.at):
+            values[at] = texts[number]
         return tuple(values)
 
 

@@ -33,17 +33,24 @@ TEXT: Final = 1  # an index into the batch's strings
 TEXTS: Final = 2  # a tuple of them
 
 _MAX_FOLDED: Final = 4096
+#: Steps, and so bits of a row, from which on a comparison of two rows that are often the same is quicker than `&`.
+_WIDE: Final = 500
 
 
 class FieldPlan:
-    """How to test one slot. at: its place in the row. mode: RAW, TEXT or TEXTS. cache: of its rows."""
+    """How to test one slot. at: its place in the row. mode: RAW, TEXT or TEXTS. cache: of its rows. constrained: who tests it.
 
-    __slots__ = ("at", "cache", "mode", "rows")
+    one, other, both: two rows that met here, and what they have in common.
+    """
+
+    __slots__ = ("at", "both", "cache", "constrained", "mode", "one", "other", "rows")
 
     def __init__(self, at: int, mode: int, rows: SlotRows) -> None:
+        self.one = self.other = self.both = 0
         self.at = at
         self.mode = mode
         self.cache = rows.cache
+        self.constrained = rows.constrained
         self.rows = rows
 
 
@@ -77,6 +84,7 @@ class Needs(NamedTuple):
     codes: frozenset[int]
     content: Content
     numbers: frozenset[int] = frozenset()  # of the calls that are the event `syscall`
+    urgent: frozenset[int] = frozenset()  # those of the codes that something may be done at: a kill, a capture
     paths: tuple[bytes, ...] = ()  # whose files events shall name
     left_out: int = 0  # paths past the bound, which are matched by name only
 
@@ -100,6 +108,7 @@ class Generation:
             self.tables.append(PolicyTable(policy, base) if same is None else same.at(base))
             base += len(policy.steps)
         self.width = base
+        self.is_wide = base > _WIDE
         self.first = 0
         self.plain_first = 0  # of policies whose starts are shared
         for table in self.tables:
@@ -124,11 +133,11 @@ class Generation:
             # The rows of a kind of event have the bits of no other, so that nothing else need clear those. But what is looked at
             # when a step fires has the bit of the step, and not those of its ways.
             rows.build(self._masks[key.code] if key.code > 0 and key.slot not in UNCACHED else ones)
-        self.actor_fields = self._fields(ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot])
-        self.parent_fields = self._fields(PARENT_ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot])
-        self.orphan_row = ones
-        for field in self.parent_fields:
-            self.orphan_row &= field.rows.row(None)
+        self.actor_fields, self.actor_lists = _apart(self._fields(ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot]))
+        self.parent_fields, self.parent_lists = _apart(self._fields(PARENT_ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot]))
+        #: The steps that ask for lists of an actor or its parent: a command's words are new for every second program, and long.
+        self.list_bits = _union(field.constrained for field in (*self.actor_lists, *self.parent_lists))
+        self.orphan_row, self.orphan_lists = _without(self.parent_fields, ones), _without(self.parent_lists, ones)
         self.plans = {code: self._plan(EVENT_BY_CODE[code], mask) for code, mask in self._masks.items()}
         self._needs = _needs(self.tables)
 
@@ -137,16 +146,28 @@ class Generation:
         return self._needs
 
     def actor_row(self, batch: Batch, index: int) -> int:
-        """Returns the steps that an actor and its parent don't contradict. Raises PeerError for a malformed actor."""
-        actor = batch.actors[index]
-        if type(actor[1]) is not tuple:
+        """Returns the steps that an actor and its parent don't contradict, their lists left out.
+
+        Raises PeerError for a malformed actor.
+        """
+        if type(batch.actors[index][1]) is not tuple:
             raise PeerError(f"batch {batch.seq}: an actor without identity")
-        row = self.lookup(actor, self.actor_fields, batch.strings, self._ones)
-        if not self.parent_fields:
+        return self._actor(batch, index, self.actor_fields, self.parent_fields, self.orphan_row)
+
+    def lists_row(self, batch: Batch, index: int) -> int:
+        """Returns the steps that the lists of an actor and its parent don't contradict. Raises as actor_row does."""
+        return self._actor(batch, index, self.actor_lists, self.parent_lists, self.orphan_lists)
+
+    def _actor(
+        self, batch: Batch, index: int, own: tuple[FieldPlan, ...], of_parent: tuple[FieldPlan, ...], orphan: int
+    ) -> int:
+        actor = batch.actors[index]
+        row = self.lookup(actor, own, batch.strings, self._ones)
+        if not of_parent:
             return row
         if actor[0] is None:
-            return row & self.orphan_row
-        return self.lookup(batch.actors[actor[0]], self.parent_fields, batch.strings, row)
+            return row & orphan
+        return self.lookup(batch.actors[actor[0]], of_parent, batch.strings, row)
 
     def named_row(self, code: int, names: Any, strings: tuple[bytes, ...]) -> int:
         """Returns the steps that an event of a kind may meet whose file has these names. Raises as the rows' `row` does."""
@@ -159,6 +180,8 @@ class Generation:
     def lookup(row: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...], bits: int) -> int:
         """Returns those of some steps that these fields of an event or an actor don't contradict. Raises as `row` does."""
         for field in fields:
+            if not bits & field.constrained:
+                continue
             value = row[field.at]
             if field.mode == TEXT and value is not None:
                 value = strings[value]
@@ -234,18 +257,18 @@ class Generation:
         First what most steps test, then what most of those test that nothing has tested yet: so for most events nothing is left
         after few looks. Who the actor is comes last where it adds nothing, since that is found out for each batch anew.
         """
-        of_actor = _union(field.rows.constrained for field in (*self.actor_fields, *self.parent_fields))
+        of_actor = self.list_bits | _union(field.constrained for field in (*self.actor_fields, *self.parent_fields))
         ordered: list[FieldPlan] = []
         before = len(fields)
         left = mask
         while len(ordered) < len(fields):
-            best = max((f for f in fields if f not in ordered), key=lambda f: (f.rows.constrained & left).bit_count())
-            adds = (best.rows.constrained & left).bit_count()
+            best = max((f for f in fields if f not in ordered), key=lambda f: (f.constrained & left).bit_count())
+            adds = (best.constrained & left).bit_count()
             if before == len(fields) and ordered and (of_actor & left).bit_count() > adds:
                 before, left = len(ordered), left & ~of_actor
                 continue
             ordered.append(best)
-            left &= ~best.rows.constrained
+            left &= ~best.constrained
         return tuple(ordered[:before]), tuple(ordered[before:])
 
 
@@ -266,6 +289,16 @@ def _union(masks: Iterator[int]) -> int:
     return out
 
 
+def _apart(fields: tuple[FieldPlan, ...]) -> tuple[tuple[FieldPlan, ...], tuple[FieldPlan, ...]]:
+    return tuple(f for f in fields if f.mode != TEXTS), tuple(f for f in fields if f.mode == TEXTS)
+
+
+def _without(fields: tuple[FieldPlan, ...], bits: int) -> int:
+    for field in fields:
+        bits &= field.rows.row(None)
+    return bits
+
+
 def _is_derived(kind: EventType) -> Any:
     return lambda name: bool(kind.by_name[name.removeprefix(PARENT)].derived)
 
@@ -279,6 +312,7 @@ def _needs(tables: list[PolicyTable]) -> Needs:
         frozenset(code for table in tables for code in table.codes),
         functools.reduce(operator.or_, (table.content for table in tables), NO_CONTENT),
         frozenset(number for table in tables for number in table.numbers),
+        frozenset(code for table in tables for code in table.urgent),
         *bounded_paths(table.paths_by_file for table in tables),
     )
 

@@ -93,13 +93,24 @@ def _reader(ref: FieldRef, kind: EventType) -> _Read | None:
 def _of_actor(ref: FieldRef, field: Field, steps: int) -> _Read:
     slot = field.derived or field.name
     position, stored = _ACTOR_HEAD + ACTOR_SLOT_OF[slot], ACTOR_FIELD_BY_NAME[slot].kind
-    if not steps and stored is Kind.PROCESS:
-        return lambda batch, row: _process(batch.actors[row[2]][position])
+    if stored is Kind.PROCESS and not field.derived:
+        return _process_of_actor(position, steps)
     derive = _derivation(field)
 
     def read(batch: Batch, row: _Row) -> Value:
         actor = _actor_at(batch, row, steps)
         return None if actor is None else pick(ref, derive(resolve(stored, actor[position], batch.strings)))
+
+    return read
+
+
+def _process_of_actor(position: int, steps: int) -> _Read:
+    if not steps:
+        return lambda batch, row: _process(batch.actors[row[2]][position])
+
+    def read(batch: Batch, row: _Row) -> Value:
+        actor = _actor_at(batch, row, steps)
+        return None if actor is None else _process(actor[position])
 
     return read
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -10,15 +12,16 @@ from execray.schema.catalog import EVENT_BY_NAME, LOST
 from execray.wire.frames import Batch
 from policyd.engine.evidence import ActorCache, Resolver, lineage
 from policyd.engine.generation import TEXT, TEXTS, Generation, Needs
+from policyd.engine.ids import loss_id
 from policyd.engine.keys import Key
 from policyd.engine.moment import Keyed, Moment
-from policyd.engine.outputs import Output, SensorLoss, loss_id
+from policyd.engine.outputs import Output, SensorLoss
 from policyd.engine.partials import Limits, PolicyRun
 from policyd.engine.scopes import Scope
 from policyd.engine.sequence import Sequencer
 from policyd.engine.starts import Cohort, Opened
 from policyd.engine.store import Store
-from policyd.program import CompiledPolicy, KeyKind
+from policyd.program import CompiledPolicy
 
 _EXIT: Final = EVENT_BY_NAME["exit"].code
 
@@ -38,11 +41,11 @@ class LoadReport(NamedTuple):
 
 
 class _Openings:
-    """Whom some first steps belong to, and which of their policies. reads: the slots of the actor that may not be missing."""
+    """Whom some first steps belong to, and which of their policies. reads: the actor's slots that it needs, as bits."""
 
     __slots__ = ("cohorts", "reads")
 
-    def __init__(self, cohorts: tuple[tuple[Cohort, int], ...], reads: tuple[int, ...]) -> None:
+    def __init__(self, cohorts: tuple[tuple[Cohort, int], ...], reads: int) -> None:
         self.cohorts = cohorts
         self.reads = reads
 
@@ -101,7 +104,7 @@ class Machine:
             same = old.get(_identity(table.policy))
             if same:
                 kept.add(same[0])
-            runs.append(same.pop(0) if same else PolicyRun(table))
+            runs.append(same.pop(0) if same else PolicyRun(table, self._store.scopes_of(table.policy.key)))
         before = self._runs
         retired = self._store.retire([run for run in before if run not in kept])
         for chosen, table in zip(runs, fresh.tables, strict=True):
@@ -186,9 +189,12 @@ class Machine:
         plans, first, plain = generation.plans, generation.first, generation.plain
         later = generation.plain & ~generation.plain_first
         tree_bits, field_bits = generation.tree_bits, generation.field_bits
-        process_scopes, tree_scopes = store.scopes[KeyKind.PROCESS], store.scopes[KeyKind.TREE]
+        process_scopes, tree_scopes = store.by_process, store.by_tree
         strings, actors, resolver = batch.strings, batch.actors, Resolver(batch, self._actors)
         actor_rows: list[int | None] = [None] * len(actors)
+        # Most events have the rows of one before: where these are long, to compare them is quicker.
+        wide, met, left = generation.is_wide, [-1] * len(actors), [0] * len(actors)
+        list_bits, list_rows = generation.list_bits, dict[int, int]()
         lines: dict[int, tuple[Key, ...]] = {}
         now, wake = self._now_ns, store.wake_ns
 
@@ -219,14 +225,33 @@ class Machine:
                         known = field.cache.get(value)
                         if known is None:
                             known = field.rows.miss(value)
-                        bits = known if bits < 0 else bits & known
+                        if bits < 0:
+                            bits = known
+                        elif not wide:
+                            bits &= known
+                        elif bits == field.one and known == field.other:
+                            bits = field.both
+                        else:
+                            field.one, field.other, field.both = bits, known, bits & known
+                            bits = field.both
                         if not bits:
                             break
                     else:
                         found = actor_rows[actor]
                         if found is None:
                             found = actor_rows[actor] = generation.actor_row(batch, actor)
-                        bits &= found
+                        if not wide:
+                            bits &= found
+                        elif bits == met[actor]:
+                            bits = left[actor]
+                        else:
+                            met[actor], left[actor] = bits, bits & found
+                            bits = left[actor]
+                        if bits and bits & list_bits:
+                            more = list_rows.get(actor)
+                            if more is None:
+                                more = list_rows[actor] = generation.lists_row(batch, actor)
+                            bits &= more
                         if bits and plan.further_fields:
                             bits = generation.lookup(row, plan.further_fields, strings, bits)
                 elif code == LOST:
@@ -259,9 +284,9 @@ class Machine:
                 keyed: list[Keyed] = []
                 if bits & field_bits:
                     bits, keyed = self._keyed(batch, row, bits)
-                    for steps, _, waiting in keyed:
-                        if waiting is not None:
-                            awaited |= waiting.mask & steps
+                    for one in keyed:
+                        if one.scope is not None:
+                            awaited |= one.scope.mask & one.bits
                 fire = bits & awaited
                 if fire and plan is not None:
                     for field in plan.late_fields:
@@ -296,13 +321,12 @@ class Machine:
         if not openings.cohorts:
             return False
         row, sighting = batch.events[position], resolver.sight(position)
-        slots = sighting.known.actor.slots
-        for at in openings.reads:
-            if slots[at] is None:
-                return False
+        known = sighting.known
+        if known.missing & openings.reads:
+            return False
         opened: list[Opened] = []
         for cohort, members in openings.cohorts:
-            key: Any = slots[0] if cohort.key is None else cohort.key.key(batch, row)
+            key: Key | None = known.id if cohort.key is None else cohort.key.key(batch, row)
             if key is not None:
                 opened.append((cohort, members, key))
         if opened:
@@ -320,7 +344,7 @@ class Machine:
             found.append((cohort, cohort.members_of(left & cohort.first)))
             left &= ~cohort.first
         plain = tuple(found) if all(cohort.plain for cohort, _ in found) else ()
-        openings = _Openings(plain, tuple({at for cohort, _ in plain for at in cohort.reads}))
+        openings = _Openings(plain, functools.reduce(operator.or_, (cohort.reads for cohort, _ in plain), 0))
         if len(self._openings) >= _MAX_OPENINGS:
             self._openings.clear()
         self._openings[first] = openings
@@ -328,15 +352,16 @@ class Machine:
 
     def _keyed(self, batch: Batch, row: tuple[Any, ...], bits: int) -> tuple[int, list[Keyed]]:
         """Returns the event's keys over fields, and the bits without those of steps for which it has none."""
-        keyed = []
-        scopes = self._store.scopes[KeyKind.FIELDS]
+        keyed: list[Keyed] = []
+        scopes = self._store.by_fields
         for function, steps in self._generation.key_functions:
-            if steps & bits:
+            mine = steps & bits
+            if mine:
                 key = function.key(batch, row)
                 if key is None:
-                    bits &= ~steps
+                    bits ^= mine
                 else:
-                    keyed.append(Keyed(steps & bits, key, scopes.get(key)))
+                    keyed.append(Keyed(mine, key, scopes.get(key)))
         return bits, keyed
 
     def _dispatch(self, fire: int, moment: Moment, outputs: list[Output]) -> None:
@@ -347,9 +372,12 @@ class Machine:
         while fire:
             run = runs[owners[(fire & -fire).bit_length() - 1]]
             bits = run.table.bits
-            self._sequencer.take(run, ((fire | begin) & bits) >> run.table.base, moment, outputs)
-            fire &= ~bits
-            begin &= ~bits
+            taken = fire & bits
+            fire ^= taken
+            if begin and begin & bits:
+                taken |= begin & bits
+                begin &= ~bits
+            self._sequencer.take(run, taken >> run.table.base, moment, outputs)
         while begin:
             cohort = runs[owners[(begin & -begin).bit_length() - 1]].cohort
             assert cohort is not None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias
 
-from execray.schema.event import Actor, Event, Value, text
+from execray.schema.event import Actor, Event
 from execray.schema.records import compared
 from policyd.engine.conditions import condition
 from policyd.engine.keys import Key
-from policyd.program import CompiledPolicy, Exemption, Handler, KeyKind, Step
+from policyd.program import CompiledPolicy, Exemption, Handler, Step
 
 
 @compared(frozen=True, slots=True)
@@ -113,29 +112,3 @@ def handler_applies(handler: Handler, output: Output) -> bool:
     if depth and all(evidence.step.labels[:depth] != handler.labels for evidence in output.trail):
         return False
     return handler.condition is None or condition(handler.condition)(output.event, output.bindings)
-
-
-def finding_id(kind: str, policy: CompiledPolicy, key: Key, events: Iterable[Event]) -> str:
-    """Returns 20 hex digits from what a finding is about: the policy, the key, and the events that met its steps."""
-    shown = [_shown(value) for value in key]
-    keys = ["-".join(shown)] if policy.key is not KeyKind.FIELDS else [str(len(shown)), *shown]
-    return _digest([kind, policy.name, policy.hash, *keys, *(f"{e.id}@{e.time_ns}" for e in events)])
-
-
-def loss_id(where: str, count: int, since_ns: int, row_id: int) -> str:
-    """Returns 20 hex digits from what a loss is about."""
-    return _digest(["loss", where, str(count), str(since_ns), str(row_id)])
-
-
-def _shown(value: Value) -> str:
-    match value:
-        case bytes():
-            return text(value)
-        case tuple():
-            return "-".join(map(_shown, value))
-        case _:
-            return str(value)
-
-
-def _digest(parts: list[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:20]

@@ -13,6 +13,7 @@ from policyd.engine.table import PolicyTable
 from policyd.engine.tally import Counted, Tally
 
 if TYPE_CHECKING:
+    from policyd.engine.scopes import Scope
     from policyd.engine.starts import Cohort, Start
 
 #: A deadline that never comes.
@@ -57,8 +58,11 @@ class Trace:
 class PolicyRun:
     """One loaded policy's running state. It outlives a reload that doesn't change the policy; its table doesn't."""
 
-    def __init__(self, table: PolicyTable) -> None:
+    def __init__(self, table: PolicyTable, scopes: dict[Key, Scope]) -> None:
+        """scopes: where its partials wait."""
         self.table = table
+        self.scopes = scopes
+        self.limit = table.policy.max_partials
         self.shares: Shares[Partial] = Shares()
         #: The policies that begin as this one does, its bit among them, and in how many of their starts that bit is not set.
         self.cohort: Cohort | None = None
@@ -79,7 +83,10 @@ class PolicyRun:
     @property
     def evicted(self) -> int:
         """How many evictions there had been, of any policy, by the last one of this policy's partials."""
-        return self._evicted if self.cohort is None else max(self._evicted, self.cohort.last_eviction(self.member))
+        if self.cohort is None:
+            return self._evicted
+        last = self.cohort.last_eviction(self.member)
+        return last if last > self._evicted else self._evicted
 
     def note_eviction(self, number: int) -> None:
         """Notes that a partial of its own was evicted. number: how many evictions there have been by then."""
@@ -131,20 +138,26 @@ class Partial(Held):
     @property
     def bindings(self) -> dict[str, Event]:
         """The events that met the steps so far, by alias; of a step only repeated, the first."""
-        steps = self.run.table.policy.steps
-        return {
-            alias: t.bound for t in self.trail if (alias := steps[t.step].alias) is not None and t.bound is not None
-        }
+        aliases, found = self.run.table.aliases, {}
+        for trace in self.trail:
+            alias, bound = aliases[trace.step], trace.bound
+            if alias is not None and bound is not None:
+                found[alias] = bound
+        return found
 
     @property
     def measured(self) -> int:
         """What it weighs, with what it has counted and not yet used."""
-        return self.evidence + sum(tally.weight for tally in (self.tallies or {}).values())
+        weight = self.evidence
+        if self.tallies is not None:
+            for tally in self.tallies.values():
+                weight += tally.weight
+        return weight
 
     @property
     def is_counting(self) -> bool:
         """Whether it waits for its first step, a count, to be met."""
-        return self.state >= len(self.run.table.policy.states)
+        return self.state >= self.run.table.places
 
     def copy(self) -> Partial:
         """Returns another one, with the same evidence and in no place. Its tallies are this one's own, to be read only."""
@@ -159,7 +172,7 @@ class Partial(Held):
 
         weight: weight_of(event); of a count, count() has taken it in.
         """
-        tally = (self.tallies or {}).get(step)
+        tally = None if self.tallies is None else self.tallies.get(step)
         self.tallies = None
         if tally is None:
             self.trail.append(Trace(step, (event,), 1, event))
@@ -206,11 +219,17 @@ class Partial(Held):
         """Recomputes the last instant at which an event may still move this partial."""
         table = self.run.table
         deadline = self.exit_ns
-        if self.is_counting:
-            windows = [(tally.last_ns, table.count_windows[step]) for step, tally in (self.tallies or {}).items()]
-        else:
-            windows = [(self.started_ns, table.policy.within_ns), (self.last_ns, table.step_windows[self.state])]
-        for since_ns, window_ns in windows:
-            if window_ns is not None:
-                deadline = min(deadline, since_ns + window_ns)
+        if not self.is_counting:
+            deadline = _sooner(deadline, self.started_ns, table.within_ns)
+            deadline = _sooner(deadline, self.last_ns, table.step_windows[self.state])
+        elif self.tallies is not None:
+            for step, tally in self.tallies.items():
+                deadline = _sooner(deadline, tally.last_ns, table.count_windows[step])
         self.deadline_ns = deadline
+
+
+def _sooner(deadline_ns: int, since_ns: int, window_ns: int | None) -> int:
+    # min() would make a tuple of its arguments.
+    if window_ns is None or since_ns + window_ns >= deadline_ns:
+        return deadline_ns
+    return since_ns + window_ns

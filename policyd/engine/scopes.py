@@ -23,8 +23,10 @@ class Scope:
         """Recomputes the bits of one policy after what it has here changed."""
         table = run.table
         mask = self.mask & ~table.bits
-        for state in self.places.get(run, ()):
-            mask |= table.awaits[state]
+        places = self.places.get(run)
+        if places is not None:
+            for state in places:
+                mask |= table.awaits[state]
         if self.start_of(run) is not None:
             assert table.plain is not None
             mask |= table.awaits[table.plain.target]
@@ -39,7 +41,8 @@ class Scope:
 
     def held(self, run: PolicyRun) -> list[tuple[int, list[Partial]]]:
         """Returns a policy's partials by place; the one of a start is made here, and has its `source`."""
-        found = [(state, list(partials)) for state, partials in self.places.get(run, {}).items()]
+        places = self.places.get(run)
+        found = [(state, list(partials)) for state, partials in places.items()] if places is not None else []
         start = self.start_of(run)
         if start is not None:
             assert run.table.plain is not None

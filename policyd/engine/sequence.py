@@ -16,9 +16,9 @@ from policyd.engine.partials import Partial, PolicyRun
 from policyd.engine.scopes import Scope
 from policyd.engine.starts import Begun, Cohort, Opened
 from policyd.engine.store import Store
-from policyd.engine.table import PolicyTable
+from policyd.engine.table import PolicyTable, Way
 from policyd.engine.tally import Counted, Gaps
-from policyd.program import Exemption, KeyKind, State, Transition
+from policyd.program import Exemption, Times
 
 #: Partials in one place, with the steps of each that the event may meet, in the order in which they are tried: it takes one.
 Candidates: TypeAlias = "list[tuple[Partial, int]]"
@@ -30,13 +30,11 @@ CountedAt: TypeAlias = "list[tuple[Key, int]]"
 class Move:
     """What an event does to a partial. exemption: it would complete a match, but for this. doubtful: that one can't be judged."""
 
-    __slots__ = ("doubtful", "exemption", "partial", "transition")
+    __slots__ = ("doubtful", "exemption", "partial", "way")
 
-    def __init__(
-        self, partial: Partial, transition: Transition, exemption: Exemption | None = None, doubtful: bool = False
-    ) -> None:
+    def __init__(self, partial: Partial, way: Way, exemption: Exemption | None = None, doubtful: bool = False) -> None:
         self.partial = partial
-        self.transition = transition
+        self.way = way
         self.exemption = exemption
         self.doubtful = doubtful
 
@@ -85,25 +83,27 @@ class Sequencer:
             if table.before[state] and _is_taken_before(table, state, fired, moment, decided):
                 continue
             for partial, steps in candidates:
-                took, transition = self._offer(partial, steps, moment, counted)
-                if transition is not None:
-                    moves.append(_move(partial, transition, moment.event))
+                took, way = self._offer(partial, steps, moment, counted)
+                if way is not None:
+                    moves.append(_move(partial, way, moment.event))
                     if partial.is_counting:
-                        decided.add(transition.step)
+                        decided.add(way.step)
                 if took:
                     break
             else:
-                repeats += _repeat(candidates, table.states[state], moment)
-        self._apply(moves, moment, outputs)
+                repeats += _repeat(candidates, table.repeats[state], moment)
+        if moves:
+            self._apply(moves, moment, outputs)
         for partial, step in repeats:
             if self._store.holds(partial):  # not replaced or evicted by what has just arrived
                 self._store.add_repeat(partial, step, moment.event, moment.weight)
-        self._start(run, fired, moment, Taken(counted, decided, {partial for partial, _ in repeats}), outputs)
+        if fired & table.opens:
+            self._start(run, fired, moment, Taken(counted, decided, {partial for partial, _ in repeats}), outputs)
 
     def begin(self, openings: Sequence[Opened], sighting: Sighting, now_ns: int, losses: int, doubtful: bool) -> None:
         """Begins sequences of policies that begin alike, by one event. doubtful: whether it met their first steps isn't sure."""
-        for _, members, _ in openings:
-            self.started += members.bit_count()
+        for opened in openings:
+            self.started += opened[1].bit_count()
         self._store.begin(openings, Begun(sighting, now_ns, losses, self.started, doubtful))
 
     def begin_if(self, cohort: Cohort, first: int, moment: Moment) -> None:
@@ -113,7 +113,7 @@ class Sequencer:
         step = table.plain.step
         if table.holds(step, moment.event, {}):
             opened = (cohort, cohort.members_of(first), moment.start_key(table, step))
-            doubtful = table.doubtful(step, moment.event, {})
+            doubtful = table.in_doubt(step, moment.missing) and table.doubtful(step, moment.event, {})
             self.begin([opened], moment.sighting, moment.now_ns, moment.losses, doubtful)
 
     def _cancel(self, run: PolicyRun, reach: list[tuple[Scope, int]], moment: Moment) -> None:
@@ -127,56 +127,50 @@ class Sequencer:
                 elif partial.doubtful is not doubtful:
                     self._store.settle(partial)
 
-    def _offer(
-        self, partial: Partial, fired: int, moment: Moment, counted: CountedAt
-    ) -> tuple[bool, Transition | None]:
+    def _offer(self, partial: Partial, fired: int, moment: Moment, counted: CountedAt) -> tuple[bool, Way | None]:
         """Offers the event to the steps that a partial waits for, in text order.
 
         Returns whether one takes it, and the one that is met by it. A count takes each of its events but is met by the last
         of them only: until then the event may meet a step behind it.
         """
         table, took = partial.run.table, False
-        for transition in _accepting(table, table.states[partial.state], fired, moment, partial):
+        for way in _accepting(table, table.ways[partial.state], fired, moment, partial):
             took = True
-            if self._count(partial, transition.step, moment, counted):
-                return True, transition
+            if way.times is None or self._count(partial, way, way.times, moment, counted):
+                return True, way
         return took, None
 
-    def _count(self, partial: Partial, step: int, moment: Moment, counted: CountedAt) -> bool:
-        """Counts the event where the step is a count. Returns whether the step is met now."""
-        table = partial.run.table
-        times = table.policy.steps[step].times
-        if times is None:
-            return True
+    def _count(self, partial: Partial, way: Way, times: Times, moment: Moment, counted: CountedAt) -> bool:
+        """Counts the event towards a step. Returns whether that is met now."""
+        table, event = partial.run.table, moment.event
         counted.append((partial.key, partial.state))
-        bindings = partial.bindings
-        value = read(times.distinct, moment.event, bindings) if times.distinct is not None else None
-        doubtful = table.doubtful(step, moment.event, bindings)
+        bindings: Bindings = partial.bindings if way.refers else {}
+        value = read(times.distinct, event, bindings) if times.distinct is not None else None
+        doubtful = table.in_doubt(way.step, moment.missing) and table.doubtful(way.step, event, bindings)
         gaps = Gaps(moment.losses, partial.run.evicted)
-        return self._store.count(
-            partial, step, Counted(moment.event, moment.weight, moment.now_ns, value, doubtful, gaps)
-        )
+        counts = Counted(event, moment.weight, moment.now_ns, value, doubtful, gaps)
+        return self._store.count(partial, way.step, counts)
 
     def _apply(self, moves: list[Move], moment: Moment, outputs: list[Output]) -> None:
         # All of them leave before the first arrives: what arrives then replaces only what stays.
         arriving = [self._leave(move) for move in moves]
-        for partial, move in zip(arriving, moves, strict=True):
-            origin, transition = move.partial, move.transition
+        for at, move in enumerate(moves):
+            partial, origin, way = arriving[at], move.partial, move.way
             partial.doubtful |= move.doubtful
             if move.exemption is not None:
-                self._except(partial, transition, move.exemption, moment, outputs)
+                self._except(partial, way, move.exemption, moment, outputs)
                 continue
             self.advanced += 1
-            self._meet(partial, transition, moment, outputs)
-            times = partial.run.table.policy.steps[transition.step].times
-            if times is not None and times.distinct is not None and self._store.holds(origin) and origin is not partial:
-                self._store.forget_count(origin, transition.step)
+            self._meet(partial, way, moment, outputs)
+            if origin is not partial and way.distinct is not None and self._store.holds(origin):
+                self._store.forget_count(origin, way.step)
 
     def _leave(self, move: Move) -> Partial:
         """Returns the partial that goes on: the one in the place, or a copy where that one stays."""
         partial = move.partial
         table = partial.run.table
-        if move.exemption is not None or table.goes_on or (table.copies and not table.is_end(move.transition.target)):
+        way = move.way
+        if move.exemption is not None or table.goes_on or (table.copies and (way.goes_on or way.accepting)):
             return partial.copy()
         if self._store.holds(partial):  # it may have been evicted for what another one has counted
             self._store.remove(partial)
@@ -185,88 +179,95 @@ class Sequencer:
     def _start(self, run: PolicyRun, fired: int, moment: Moment, taken: Taken, outputs: list[Output]) -> None:
         # In text order. A count that begins leaves the event to the steps behind it; one that it completes does not.
         table = run.table
-        for transition in _accepting(table, table.policy.states[0], fired, moment, None):
-            place = table.counting.get(transition.step)
-            if place is None:
-                self._begin(run, transition, moment, taken, outputs)
-                return
-            self._begin_count(run, transition, place, moment, taken)
-            if transition.step in taken.decided:
+        for way in table.ways[0]:
+            if not fired >> way.step & 1:
+                continue
+            if way.times is None:
+                if _accepts(table, way, moment, {}):
+                    self._begin(run, way, moment, taken, outputs)
+                    return
+                continue
+            # What is counted already has been accepted.
+            key = moment.start_key(table, way.step)
+            if (key, table.counting[way.step]) not in taken.counted:
+                if not _accepts(table, way, moment, {}):
+                    continue
+                self._begin_count(run, way, way.times, key, moment, taken)
+            if way.step in taken.decided:
                 return
 
-    def _begin(
-        self, run: PolicyRun, transition: Transition, moment: Moment, taken: Taken, outputs: list[Output]
-    ) -> None:
-        key = moment.start_key(run.table, transition.step)
-        if not self._may_begin(run, key, transition, taken):
+    def _begin(self, run: PolicyRun, way: Way, moment: Moment, taken: Taken, outputs: list[Output]) -> None:
+        key = moment.start_key(run.table, way.step)
+        if not self._may_begin(run, key, way, taken):
             return
         partial = self._fresh(run, key, moment)
-        move = _move(partial, transition, moment.event)
+        move = _move(partial, way, moment.event)
         partial.doubtful |= move.doubtful
         if move.exemption is not None:
-            self._except(partial, transition, move.exemption, moment, outputs)
+            self._except(partial, way, move.exemption, moment, outputs)
         else:
-            self._meet(partial, transition, moment, outputs)
+            self._meet(partial, way, moment, outputs)
 
-    def _begin_count(self, run: PolicyRun, transition: Transition, place: int, moment: Moment, taken: Taken) -> None:
-        # While one counts, in any mode, its events are that one's.
-        key = moment.start_key(run.table, transition.step)
-        if (key, place) in taken.counted or not self._may_begin(run, key, transition, taken):
+    def _begin_count(self, run: PolicyRun, way: Way, times: Times, key: Key, moment: Moment, taken: Taken) -> None:
+        # Where none counts yet: while one does, in any mode, its events are that one's.
+        if not self._may_begin(run, key, way, taken):
             return
         partial = self._fresh(run, key, moment)
-        partial.state = place
-        self._count(partial, transition.step, moment, taken.counted)
+        partial.state = run.table.counting[way.step]
+        self._count(partial, way, times, moment, taken.counted)
         self._store.add(partial)
 
-    def _may_begin(self, run: PolicyRun, key: Key, transition: Transition, taken: Taken) -> bool:
+    def _may_begin(self, run: PolicyRun, key: Key, way: Way, taken: Taken) -> bool:
         # What a later count took would replace the partial that counts, which could never be met.
-        places = len(run.table.policy.states)
+        places = run.table.places
         if not run.table.copies and any(other == key and place < places for other, place in taken.counted):
             return False
         # `X ..` takes a further X as evidence: it must not begin anew in the same place, and so restart the window.
         repeated = taken.repeated
-        return not repeated or repeated.isdisjoint(self._store.at(run, key, transition.target))
+        return not repeated or repeated.isdisjoint(self._store.at(run, key, way.target))
 
     def _fresh(self, run: PolicyRun, key: Key, moment: Moment) -> Partial:
         self.started += 1
         return Partial(run, key, moment.owner, moment.now_ns, self.started, moment.losses)
 
-    def _meet(self, partial: Partial, transition: Transition, moment: Moment, outputs: list[Output]) -> None:
+    def _meet(self, partial: Partial, way: Way, moment: Moment, outputs: list[Output]) -> None:
         # The partial is not in the store here.
-        table = partial.run.table
-        _advance(partial, transition, moment)
-        target = table.policy.states[transition.target]
-        if target.transitions and not self._store.add(partial):
+        _advance(partial, way, moment)
+        if way.goes_on and not self._store.add(partial):
             return
-        if table.reports_step[transition.step]:
+        if way.reports:
             outputs.append(step_done(partial, moment))
-        if target.accepting:
+        if way.accepting:
             self.completed += 1
             outputs.append(match(partial, moment))
-        elif not target.transitions:
+        elif not way.goes_on:
             self.ended += 1
 
-    def _except(
-        self, partial: Partial, transition: Transition, exemption: Exemption, moment: Moment, outputs: list[Output]
-    ) -> None:
+    def _except(self, partial: Partial, way: Way, exemption: Exemption, moment: Moment, outputs: list[Output]) -> None:
         # A copy, which shows what the match would have been.
         self.excepted += 1
-        _advance(partial, transition, moment)
+        _advance(partial, way, moment)
         outputs.append(excepted(partial, moment, exemption))
 
 
-def _advance(partial: Partial, transition: Transition, moment: Moment) -> None:
-    table, event = partial.run.table, moment.event
-    step = transition.step
-    if table.policy.steps[step].times is None and not partial.doubtful:
-        partial.doubtful = table.doubtful(step, event, partial.bindings if table.refers[step] else {})
-    partial.meet(step, transition.target, event, moment.weight, moment.now_ns)
+def _advance(partial: Partial, way: Way, moment: Moment) -> None:
+    table, event, step = partial.run.table, moment.event, way.step
+    if way.times is None and not partial.doubtful and table.in_doubt(step, moment.missing):
+        partial.doubtful = table.doubtful(step, event, partial.bindings if way.refers else {})
+    partial.meet(step, way.target, event, moment.weight, moment.now_ns)
 
 
 def _waiting(run: PolicyRun, reach: list[tuple[Scope, int]]) -> list[tuple[int, Candidates]]:
     # The partials that the event may reach, from the last place to the first. Of those in one place of several trees it
     # takes the latest begun, and only that; but every copy.
     table = run.table
+    if len(reach) == 1:
+        scope, fired = reach[0]
+        held_there = scope.held(run)
+        if len(held_there) == 1:
+            state, partials = held_there[0]
+            if len(partials) == 1:
+                return [(state, [(partials[0], fired)])]
     found: dict[int, Candidates] = {}
     for scope, fired in reach:
         for state, held in scope.held(run):
@@ -276,56 +277,60 @@ def _waiting(run: PolicyRun, reach: list[tuple[Scope, int]]) -> list[tuple[int, 
             for partial in held:
                 candidates.append((partial, fired))
     states = sorted(found, key=table.rank) if len(found) > 1 else list(found)
-    if table.policy.key is KeyKind.TREE and not table.copies:
+    if table.by_tree and not table.copies:
         return [(state, sorted(found[state], key=lambda candidate: -candidate[0].number)) for state in states]
     return [(state, [candidate]) for state in states for candidate in found[state]]
 
 
 def _accepting(
-    table: PolicyTable, state: State, fired: int, moment: Moment, partial: Partial | None
-) -> list[Transition]:
+    table: PolicyTable, ways: tuple[Way, ...], fired: int, moment: Moment, partial: Partial | None
+) -> list[Way]:
     # Those whose step the event is one of, in text order. partial: who waits there; None: it would begin.
-    found: list[Transition] = []
+    found: list[Way] = []
     bindings: Bindings = {}
-    for transition in state.transitions:
-        step = transition.step
+    for way in ways:
+        step = way.step
         if not fired >> step & 1:
             continue
         if partial is not None:
-            within_ns = table.policy.steps[step].within_ns
+            within_ns = way.within_ns
             if within_ns is not None and moment.now_ns - partial.last_ns > within_ns:
                 continue
-            if not bindings and table.refers[step]:
+            if not bindings and way.refers:
                 bindings = partial.bindings
-        if not table.holds(step, moment.event, bindings):
-            continue
-        times = table.policy.steps[step].times
-        if times is None or times.distinct is None or read(times.distinct, moment.event, bindings) is not None:
-            found.append(transition)
+        if _accepts(table, way, moment, bindings):
+            found.append(way)
     return found
+
+
+def _accepts(table: PolicyTable, way: Way, moment: Moment, bindings: Bindings) -> bool:
+    # Whether an event whose bit fired is one of the step's.
+    if not table.holds(way.step, moment.event, bindings):
+        return False
+    return way.distinct is None or read(way.distinct, moment.event, bindings) is not None
 
 
 def _is_taken_before(table: PolicyTable, state: int, fired: int, moment: Moment, decided: set[int]) -> bool:
     # Whether an alternative that stands before a count at the start takes the event: a step that begins, or a count met by it.
-    accepting = _accepting(table, State(table.before[state]), fired, moment, None)
-    return any(way.step not in table.counting or way.step in decided for way in accepting)
+    accepting = _accepting(table, table.before[state], fired, moment, None)
+    return any(way.times is None or way.step in decided for way in accepting)
 
 
-def _move(partial: Partial, transition: Transition, event: Event) -> Move:
+def _move(partial: Partial, way: Way, event: Event) -> Move:
     table = partial.run.table
-    if not table.policy.exemptions or not table.policy.states[transition.target].accepting:
-        return Move(partial, transition)
+    if not way.accepting or not table.exempts:
+        return Move(partial, way)
     bindings = partial.bindings
-    alias = table.policy.steps[transition.step].alias
+    alias = table.policy.steps[way.step].alias
     if alias is not None:
         bindings[alias] = event
-    return Move(partial, transition, *table.exempted(event, bindings))
+    return Move(partial, way, *table.exempted(event, bindings))
 
 
-def _repeat(candidates: Candidates, state: State, moment: Moment) -> list[tuple[Partial, int]]:
+def _repeat(candidates: Candidates, repeats: tuple[int, ...], moment: Moment) -> list[tuple[Partial, int]]:
     # The first partial, if any, whose place takes the event as a repeat, with the repeated step.
     for partial, fired in candidates:
-        for step in state.repeats:
+        for step in repeats:
             if fired >> step & 1 and _holds(partial, step, moment):
                 return [(partial, step)]
     return []
@@ -335,7 +340,8 @@ def _ends(partial: Partial, step: int, moment: Moment) -> bool:
     """Whether an `until` step's event ends the partial. What isn't sure ends nothing: padding must not buy an exclusion."""
     if not _holds(partial, step, moment):
         return False
-    if partial.run.table.doubtful(step, moment.event, partial.bindings):
+    table = partial.run.table
+    if table.in_doubt(step, moment.missing) and table.doubtful(step, moment.event, partial.bindings):
         partial.doubtful = True
         return False
     return True

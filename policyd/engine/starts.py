@@ -124,9 +124,9 @@ class Cohort:
         #: Of its members: all bits; and in ascending order how long what has begun lives, with the bits of those policies.
         self.all = 0
         self.windows: list[tuple[int, int]] = []
-        #: The event alone decides, and nothing of it can be in doubt that has no flag and an actor with these slots.
+        #: The event alone decides, and nothing of it can be in doubt that has no flag and an actor with these slots, as bits.
         self.plain = False
-        self.reads: tuple[int, ...] = ()
+        self.reads = 0
         #: In the loaded generation: the bits of the first steps and of all steps, and what all await behind the first.
         self.first = 0
         self.bits = 0
@@ -204,4 +204,7 @@ class Cohort:
 
     def last_eviction(self, member: int) -> int:
         """Returns the number that the last such eviction of a member had; 0 for none."""
-        return next((number for number, mask in self._evictions if mask & member), 0)
+        for number, mask in self._evictions:
+            if mask & member:
+                return number
+        return 0

@@ -14,7 +14,6 @@ from policyd.engine.starts import Begun, Cohort, Opened, Start
 from policyd.engine.table import Opening
 from policyd.engine.tally import Counted
 from policyd.engine.waiting import Waiting, scope_at
-from policyd.program import Overlap
 
 #: Where a bound of at least as many is reached, one part in so many of it goes.
 _AT_ONCE: Final = 64
@@ -49,18 +48,19 @@ class Store(Waiting):
         """Puts a partial in its place, and keeps the bounds. Returns False where the policy's mode leaves it no place."""
         run = partial.run
         partial.weight = partial.measured
-        scope = scope_at(self.scopes[run.table.policy.key], partial.key)
+        table = run.table
+        scope = scope_at(run.scopes, partial.key)
         start = scope.start_of(run)
-        if start is not None and run.table.plain is not None and partial.state == run.table.plain.target:
+        if start is not None and table.plain is not None and partial.state == table.plain.target:
             self.replaced += 1
             self._clear(start, run.member)
-            scope = scope_at(self.scopes[run.table.policy.key], partial.key)
-        held = scope.places.get(run, {}).get(partial.state)
-        mode = run.table.policy.mode
-        if held is not None and mode.overlap is Overlap.FIRST:
+            scope = scope_at(run.scopes, partial.key)
+        places = scope.places.get(run)
+        held = places.get(partial.state) if places is not None else None
+        if held is not None and not table.latest and not table.copies:
             self.replaced += 1
             return False
-        if held is not None and mode.overlap is Overlap.LATEST:
+        if held is not None and table.latest:
             # What is awaited here stays as it is.
             (older,) = held
             held[0] = partial
@@ -71,7 +71,7 @@ class Store(Waiting):
             self.replaced += 1
         else:
             self._put(scope, partial)
-            if mode.overlap is Overlap.ALL:
+            if table.copies:
                 self._keep_copies(partial)
         self._keep_bounds(run)
         return True
@@ -164,7 +164,7 @@ class Store(Waiting):
                 opening = run.table.plain.opening
                 cohort = self._cohorts.get(opening)
                 if cohort is None:
-                    cohort = self._cohorts[opening] = Cohort(opening, self.scopes[opening.kind])
+                    cohort = self._cohorts[opening] = Cohort(opening, self.scopes_of(opening.kind))
                 cohort.join(run)
         for opening in [opening for opening, cohort in self._cohorts.items() if not cohort.runs]:
             del self._cohorts[opening]
@@ -192,12 +192,12 @@ class Store(Waiting):
 
     def _keep_copies(self, partial: Partial) -> None:
         held = self.at(partial.run, partial.key, partial.state)
-        while len(held) > partial.run.table.policy.mode.copies:
+        while len(held) > partial.run.table.copies:
             self.remove(held[0])
             self.replaced += 1
 
     def _keep_bounds(self, run: PolicyRun) -> None:
-        while run.count > run.table.policy.max_partials:
+        while run.count > run.limit:
             self._evict_of(run)
         self._keep_pool()
 

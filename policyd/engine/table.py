@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from execray.schema.catalog import ACTOR_FIELD_BY_NAME, ACTOR_SLOT_OF, EVENT_BY_CODE, NO_CONTENT, Content
-from execray.schema.event import Event, creator_field
-from policyd.engine.conditions import ANCESTOR, Bindings, fields_of
-from policyd.engine.doubt import Judged, is_unsure
+from execray.schema.catalog import EVENT_BY_CODE, NO_CONTENT, Content
+from execray.schema.event import Event
+from policyd.engine.conditions import Bindings, Condition, fields_of
+from policyd.engine.doubt import Judged, is_unsure, slots_behind
 from policyd.engine.numbers import numbers_of
-from policyd.engine.planning import UNCACHED, asks_of, plan_step
-from policyd.program import CompiledPolicy, Exemption, Expr, FieldRef, KeyKind, Notify, Overlap, State, Step, Transition
+from policyd.engine.planning import UNCACHED, StepPlan, asks_of, plan_step
+from policyd.program import (
+    CompiledPolicy,
+    Exemption,
+    Expr,
+    FieldRef,
+    KeyKind,
+    Notify,
+    Overlap,
+    State,
+    Step,
+    Times,
+    Transition,
+)
 
 
 class Opening(NamedTuple):
@@ -32,6 +45,28 @@ class Plain(NamedTuple):
     opening: Opening
 
 
+class Way:
+    """A transition, with all that deciding on it and taking it asks of its step and of the place it leads to.
+
+    within_ns: how long after the step before. refers: whether the step reads earlier ones. reports: whether a handler wants to
+    know. goes_on: whether something is awaited in that place; accepting: whether to enter it completes a match.
+    """
+
+    __slots__ = ("accepting", "distinct", "goes_on", "refers", "reports", "step", "target", "times", "within_ns")
+
+    def __init__(self, transition: Transition, policy: CompiledPolicy, refers: bool, reports: bool) -> None:
+        step, target = policy.steps[transition.step], policy.states[transition.target]
+        self.step = transition.step
+        self.target = transition.target
+        self.within_ns = step.within_ns
+        self.times: Times | None = step.times
+        self.distinct: FieldRef | None = None if step.times is None else step.times.distinct
+        self.refers = refers
+        self.reports = reports
+        self.goes_on = bool(target.transitions)
+        self.accepting = target.accepting
+
+
 #: Of a table: one that lies elsewhere takes them over.
 _ATTRIBUTES: Final = (
     "_doubts_of_start",
@@ -39,30 +74,42 @@ _ATTRIBUTES: Final = (
     "_handlers",
     "_judged",
     "_keys",
+    "_residuals",
+    "_sure",
+    "aliases",
     "asks",
     "awaits",
     "base",
     "before",
     "bits",
+    "by_fields",
+    "by_tree",
     "codes",
     "content",
     "copies",
     "count_windows",
     "counting",
+    "exempts",
     "first",
     "goes_on",
+    "latest",
     "numbers",
+    "opens",
     "paths_by_file",
+    "places",
     "plain",
     "plans",
     "policy",
     "refers",
-    "reports_step",
+    "repeats",
     "states",
     "step_windows",
     "until_steps",
     "untils",
+    "urgent",
+    "ways",
     "width",
+    "within_ns",
 )
 
 
@@ -102,11 +149,13 @@ class PolicyTable:
         self.base = 0
         self.width = len(policy.steps)
         self.bits = (1 << self.width) - 1
-        self.first = _mask(t.step for t in policy.states[0].transitions)
+        self.first = self.opens = _mask(t.step for t in policy.states[0].transitions)
+        self.by_fields, self.by_tree = policy.key is KeyKind.FIELDS, policy.key is KeyKind.TREE
+        self.within_ns = policy.within_ns
+        self.aliases = tuple(step.alias for step in policy.steps)
+        self.places = len(policy.states)
         #: The places, and behind them one for each count that the policy may begin with: before it is reached, no step is met.
         self.states, self.counting = _with_counting(policy)
-        #: By place: of a count at the start, the alternatives that stand before it in the text.
-        self.before = tuple(_before(policy, place, state) for place, state in enumerate(self.states))
         #: By place: the `until` steps that end what waits there.
         self.untils = tuple(_untils(policy, state) for state in range(len(self.states)))
         self.until_steps = _mask(until.step for until in policy.untils)
@@ -122,11 +171,13 @@ class PolicyTable:
             asks_of({code: plan for (at, code), plan in self.plans.items() if at == index})
             for index in range(len(policy.steps))
         )
+        #: By step, what is to be tested besides its rows, by kind of event; None where nothing is.
+        self._residuals = tuple(_residuals(self.plans, step) for step in range(len(policy.steps)))
+        self.latest = policy.mode.overlap is Overlap.LATEST
         self.copies = policy.mode.copies if policy.mode.overlap is Overlap.ALL else 0
         #: It is one counted step and nothing else, so its partials outlive their matches.
         self.goes_on = _goes_on(policy)
         reported = {handler.step for handler in policy.handlers if handler.step is not None}
-        self.reports_step = tuple(step.alias in reported for step in policy.steps)
         self._judged = tuple(Judged(step.condition) for step in policy.steps)
         self._keys = tuple(key_fields(step) for step in policy.steps)
         #: Steps that read earlier ones.
@@ -134,51 +185,68 @@ class PolicyTable:
             any(ref.alias is not None for ref in (*fields_of(step.condition), *key_fields(step)))
             for step in policy.steps
         )
+        ways = [
+            tuple(
+                Way(t, policy, self.refers[t.step], policy.steps[t.step].alias in reported) for t in state.transitions
+            )
+            for state in self.states
+        ]
+        #: By place: the transitions, and the steps whose further matches are evidence.
+        self.ways, self.repeats = tuple(ways), tuple(state.repeats for state in self.states)
+        #: By place: of a count at the start, the alternatives that stand before it in the text.
+        self.before = tuple(_before(self.ways, at, self.places) for at in range(len(self.states)))
+        self._sure = tuple(
+            slots_behind((*judged.reads, *keys)) for judged, keys in zip(self._judged, self._keys, strict=True)
+        )
         #: None where more than the event decides whether, or where, a sequence begins.
         self.plain = _plain(policy, self)
-        self._doubts_of_start: tuple[bool, tuple[int, ...]] | None = None
+        self._doubts_of_start: tuple[bool, int] | None = None
+        self.exempts = bool(policy.exemptions)
         self._exemptions = tuple((exemption, Judged(exemption.condition)) for exemption in policy.exemptions)
         self._handlers = tuple(Judged(h.condition) for h in policy.handlers if h.condition is not None)
         #: What the policy needs of the sensor: kinds of event, calls that are `syscall`, paths of files, and content.
         self.codes = policy.codes
+        self.urgent = policy.urgent
         self.numbers = numbers_of(policy)
         self.paths_by_file = policy.paths_by_file
         self.content = content_of(policy)
 
     def rank(self, state: int) -> int:
         """Orders the places from the last to the first; counts towards a first step stand at the start, in text order."""
-        return -state if state < len(self.policy.states) else state
+        return -state if state < self.places else state
 
     @property
-    def doubts_of_start(self) -> tuple[bool, tuple[int, ...]]:
+    def doubts_of_start(self) -> tuple[bool, int]:
         """Returns what `Cohort.plain` and `Cohort.reads` say of the plain start, which there must be."""
         if self._doubts_of_start is None:
             self._doubts_of_start = self._find_doubts()
         return self._doubts_of_start
 
-    def _find_doubts(self) -> tuple[bool, tuple[int, ...]]:
+    def _find_doubts(self) -> tuple[bool, int]:
         assert self.plain is not None
         step = self.plain.step
-        refs = {*fields_of(self.policy.steps[step].condition), *self._keys[step]}
-        fields = [ACTOR_FIELD_BY_NAME[ref.name] for ref in refs if ref.name in ACTOR_FIELD_BY_NAME]
-        reads = {ACTOR_SLOT_OF[field.derived or field.name] for field in fields if not field.optional}
-        of_others = any(creator_field(ref.name) or ref.name == ANCESTOR or ref.name in UNCACHED for ref in refs)
-        whole = all(plan.residual is None for (at, _), plan in self.plans.items() if at == step)
-        return whole and not of_others, tuple(sorted(reads))
+        refs = (*self._judged[step].reads, *self._keys[step])
+        whole = self._residuals[step] is None and not any(ref.name in UNCACHED for ref in refs)
+        reads = self._sure[step]
+        return whole and reads >= 0, max(0, reads)
 
     def window_after(self, state: int) -> int | None:
         """How long a sequence that reaches a place at its first step may wait there, in ns."""
         windows = [window for window in (self.policy.within_ns, self.step_windows[state]) if window is not None]
         return min(windows, default=None)
 
-    def is_end(self, state: int) -> bool:
-        """Whether a partial ends there in silence (`benign`)."""
-        return not self.states[state].transitions and not self.states[state].accepting
-
     def holds(self, step: int, event: Event, bindings: Bindings) -> bool:
         """Whether what the rows left undecided of a step holds, given that its bit fired."""
-        residual = self.plans[step, event.type.code].residual
+        residuals = self._residuals[step]
+        if residuals is None:
+            return True
+        residual = residuals.get(event.type.code)
         return residual is None or residual(event, bindings)
+
+    def in_doubt(self, step: int, missing: int) -> bool:
+        """Whether it has to be asked if an event is `doubtful` for a step. missing: of its actor; -1: it has flags."""
+        sure = self._sure[step]
+        return missing < 0 or sure < 0 or sure & missing != 0
 
     def doubtful(self, step: int, event: Event, bindings: Bindings) -> bool:
         """Whether the event met the step, or under this key, on a value that is known in part only."""
@@ -217,11 +285,16 @@ def _plain(policy: CompiledPolicy, table: PolicyTable) -> Plain | None:
     again = {way.step for state in others for way in state.transitions} | {
         at for state in others for at in state.repeats
     }
-    if opening.times is not None or table.refers[step] or table.reports_step[step]:
+    if opening.times is not None or table.refers[step] or table.ways[0][0].reports:
         return None
     if step in again or table.until_steps >> step & 1 or not policy.states[target].transitions or target == 0:
         return None
     return Plain(step, target, Opening(policy.key, opening.codes, opening.condition, opening.key, policy.max_partials))
+
+
+def _residuals(plans: dict[tuple[int, int], StepPlan], step: int) -> dict[int, Condition] | None:
+    found = {code: plan.residual for (at, code), plan in plans.items() if at == step and plan.residual is not None}
+    return found or None
 
 
 def _with_counting(policy: CompiledPolicy) -> tuple[tuple[State, ...], dict[int, int]]:
@@ -233,11 +306,11 @@ def _with_counting(policy: CompiledPolicy) -> tuple[tuple[State, ...], dict[int,
     return tuple(states), counting
 
 
-def _before(policy: CompiledPolicy, place: int, state: State) -> tuple[Transition, ...]:
-    if place < len(policy.states):
+def _before(ways: tuple[tuple[Way, ...], ...], place: int, places: int) -> tuple[Way, ...]:
+    if place < places:
         return ()
-    ways = policy.states[0].transitions
-    return ways[: ways.index(state.transitions[0])]
+    counted = ways[place][0].step
+    return tuple(itertools.takewhile(lambda way: way.step != counted, ways[0]))
 
 
 def _untils(policy: CompiledPolicy, state: int) -> tuple[int, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Hashable
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from execray.schema.event import Event, Value
 from policyd.engine.keys import compact
@@ -14,57 +15,71 @@ from policyd.program import Times
 _NUMBER_BITS: Final = 40
 
 
-class Gaps(NamedTuple):
+class Gaps:
     """How many losses and evictions there had been at some moment."""
 
-    losses: int
-    evicted: int
+    __slots__ = ("evicted", "losses")
+
+    def __init__(self, losses: int, evicted: int) -> None:
+        self.losses = losses
+        self.evicted = evicted
 
 
-class Counted(NamedTuple):
-    """An event to be counted."""
+class Counted:
+    """An event to be counted.
 
-    event: Event
-    weight: int
-    now_ns: int
-    value: Value  # of the field whose distinct values are counted
-    doubtful: bool  # whether it met the step is not sure
-    gaps: Gaps
+    value: of the field whose distinct values are counted. doubtful: whether it met the step is not sure.
+    """
+
+    __slots__ = ("doubtful", "event", "gaps", "now_ns", "value", "weight")
+
+    def __init__(self, event: Event, weight: int, now_ns: int, value: Value, doubtful: bool, gaps: Gaps) -> None:
+        self.event = event
+        self.weight = weight
+        self.now_ns = now_ns
+        self.value = value
+        self.doubtful = doubtful
+        self.gaps = gaps
 
 
-class Kept(NamedTuple):
+class Kept:
     """A counted event that is kept as evidence; of each distinct value the last."""
 
-    number: int
-    event: Event
-    weight: int
-    value: Hashable
+    __slots__ = ("event", "number", "value", "weight")
+
+    def __init__(self, number: int, event: Event, weight: int, value: Hashable) -> None:
+        self.number = number
+        self.event = event
+        self.weight = weight
+        self.value = value
 
 
-class Window(Protocol):
+class Window(ABC):
     """What lies in a window, oldest first. Times never decrease; entries are numbered as they come."""
 
-    def __len__(self) -> int: ...
+    @abstractmethod
+    def __len__(self) -> int:
+        """Returns how many lie in it."""
 
+    @abstractmethod
     def oldest(self) -> tuple[int, int]:
         """Returns the time and the number of the first. There must be one."""
-        ...
 
     @property
+    @abstractmethod
     def doubtful(self) -> bool:
         """Whether for some that lies in it is not sure that it counts."""
-        ...
 
+    @abstractmethod
     def add(self, now_ns: int, number: int, value: Hashable, doubtful: bool) -> bool:
         """Takes one in; returns whether it is a value that was there."""
-        ...
 
+    @abstractmethod
     def drop(self) -> None:
         """Forgets the oldest."""
-        ...
 
 
-class Moments:
+class Moments(Window):
     """The times of the last events, at most a given number, in 8 bytes each."""
 
     def __init__(self, limit: int) -> None:
@@ -100,7 +115,7 @@ class Moments:
             self._first = 0
 
 
-class Values:
+class Values(Window):
     """Distinct values by the time when each was last seen, the longest unseen first, at most a given number."""
 
     def __init__(self, limit: int) -> None:
@@ -139,7 +154,7 @@ class Tally:
     kept: the first and the last of the counted events that are in the window, within a bound.
     """
 
-    __slots__ = ("_gaps", "_keep", "_number", "_times", "_window", "_window_ns", "kept", "last_ns")
+    __slots__ = ("_gaps", "_keep", "_number", "_times", "_window", "_window_ns", "kept", "last_ns", "oldest_ns")
 
     def __init__(self, times: Times, window_ns: int | None, keep: int) -> None:
         """window_ns: how long an event counts; None: for ever. keep: how many events are kept as evidence, at least 2."""
@@ -151,6 +166,7 @@ class Tally:
         self._gaps: deque[tuple[int, Gaps]] = deque()  # where they changed, by the number of the event counted
         self.kept: list[Kept] = []
         self.last_ns = 0
+        self.oldest_ns = 0  # the time of the oldest that counts
 
     def __len__(self) -> int:
         return len(self._window)
@@ -159,11 +175,6 @@ class Tally:
     def reached(self) -> bool:
         """Whether the step is met."""
         return len(self._window) >= self._times.count
-
-    @property
-    def oldest_ns(self) -> int:
-        """The time of the oldest that counts. There must be one."""
-        return self._window.oldest()[0]
 
     @property
     def doubtful(self) -> bool:
@@ -178,20 +189,25 @@ class Tally:
     @property
     def weight(self) -> int:
         """What the kept events weigh."""
-        return sum(kept.weight for kept in self.kept)
+        weight = 0
+        for kept in self.kept:
+            weight += kept.weight
+        return weight
 
     def add(self, counted: Counted) -> None:
         """Counts an event."""
         now_ns, value, window = counted.now_ns, compact(counted.value), self._window
-        if self._window_ns is not None:
+        if self._window_ns is not None and self._number and self.oldest_ns < now_ns - self._window_ns:
             while len(window) and window.oldest()[0] < now_ns - self._window_ns:
                 window.drop()
         self._number += 1
         again = window.add(now_ns, self._number, value, counted.doubtful)
         self.last_ns = now_ns
-        _, oldest = window.oldest()
-        if not self._gaps or self._gaps[-1][1] != counted.gaps:
-            self._gaps.append((self._number, counted.gaps))
+        self.oldest_ns, oldest = window.oldest()
+        gaps = counted.gaps
+        last = self._gaps[-1][1] if self._gaps else None
+        if last is None or last.losses != gaps.losses or last.evicted != gaps.evicted:
+            self._gaps.append((self._number, gaps))
         while len(self._gaps) > 1 and self._gaps[1][0] <= oldest:
             self._gaps.popleft()
         if self.kept and (again or self.kept[0].number < oldest):

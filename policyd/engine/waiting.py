@@ -18,14 +18,17 @@ class Waiting:
 
     def __init__(self, exit_grace_ns: int) -> None:
         """exit_grace_ns: how long a process's partials outlive it."""
-        self.scopes: dict[KeyKind, dict[Key, Scope]] = {kind: {} for kind in KeyKind}
+        #: What waits, under the keys of each kind.
+        self.by_process: dict[Key, Scope] = {}
+        self.by_tree: dict[Key, Scope] = {}
+        self.by_fields: dict[Key, Scope] = {}
         #: Not after the earliest deadline: before it, nothing is overdue.
         self.wake_ns = NEVER
         self._exit_grace_ns = exit_grace_ns
         self._live = 0
         self._heap: DeadlineHeap[Partial] = DeadlineHeap()
         self._agenda: Agenda[Start] = Agenda()
-        self._shares: Shares[Partial | Start] = Shares()
+        self._shares: Shares[Partial | Start] = Shares(pool=True)
 
     def __len__(self) -> int:
         return self._live
@@ -35,6 +38,16 @@ class Waiting:
         """The text kept as evidence, as the bound counts it."""
         return self._shares.weight * WEIGHT_BYTES
 
+    def scopes_of(self, kind: KeyKind) -> dict[Key, Scope]:
+        """Returns what waits under keys of a kind."""
+        match kind:
+            case KeyKind.PROCESS:
+                return self.by_process
+            case KeyKind.TREE:
+                return self.by_tree
+            case KeyKind.FIELDS:
+                return self.by_fields
+
     def holds(self, partial: Partial) -> bool:
         """Whether it is still in its place."""
         if partial.source is not None:
@@ -43,8 +56,9 @@ class Waiting:
 
     def at(self, run: PolicyRun, key: Key, state: int) -> list[Partial]:
         """Returns what waits in one place, but for what a Start stands for."""
-        scope = self.scopes[run.table.policy.key].get(key)
-        return scope.places.get(run, {}).get(state, []) if scope is not None else []
+        scope = run.scopes.get(key)
+        places = scope.places.get(run) if scope is not None else None
+        return places.get(state, []) if places is not None else []
 
     def remove(self, partial: Partial) -> None:
         """Takes a partial out."""
@@ -53,7 +67,7 @@ class Waiting:
             source, partial.source = partial.source, None
             self._clear(source, run.member)
             return
-        scopes = self.scopes[run.table.policy.key]
+        scopes = run.scopes
         scope = scopes[partial.key]
         places = scope.places[run]
         held = places[partial.state]
@@ -80,12 +94,12 @@ class Waiting:
         source, partial.source = partial.source, None
         if source is not None:
             # In this order the scope stays: whoever is at it goes on with what waits there.
-            self._put(scope_at(self.scopes[partial.run.table.policy.key], partial.key), partial)
+            self._put(scope_at(partial.run.scopes, partial.key), partial)
             self._clear(source, partial.run.member)
 
     def end_process(self, process: ProcessId, now_ns: int) -> None:
         """Lets the partials of a process that ended wait for the grace only. Those of other keys live on."""
-        scope = self.scopes[KeyKind.PROCESS].get(process)
+        scope = self.by_process.get(process)
         if scope is None:
             return
         until_ns = now_ns + self._exit_grace_ns
@@ -101,8 +115,15 @@ class Waiting:
 
     def _put(self, scope: Scope, partial: Partial) -> None:
         run = partial.run
-        scope.places.setdefault(run, {}).setdefault(partial.state, []).append(partial)
-        scope.refresh(run)
+        places = scope.places.get(run)
+        if places is None:
+            places = scope.places[run] = {}
+        held = places.get(partial.state)
+        if held is None:
+            places[partial.state] = [partial]
+            scope.mask |= run.table.awaits[partial.state]
+        else:
+            held.append(partial)
         self._live += 1
         self._heap.add(partial)
         self.wake_ns = min(self.wake_ns, partial.deadline_ns)
@@ -178,7 +199,7 @@ class Waiting:
                 scope.refresh(run)
 
     def _rebuild_masks(self) -> None:
-        for scopes in self.scopes.values():
+        for scopes in (self.by_process, self.by_tree, self.by_fields):
             for scope in scopes.values():
                 scope.mask = 0
                 for run in scope.places:

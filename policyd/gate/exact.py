@@ -31,10 +31,11 @@ from execray.gate.inline import (
     is_vacuous,
     tag_of,
 )
-from execray.gate.plan import Input
+from execray.gate.plan import ADDRESSES, Input
 from execray.schema.catalog import EVENT_BY_CODE, EventType
 from policyd.engine.conditions import FALSE, TRUE, constants_of, predicate, without
 from policyd.engine.planning import ACTOR, SlotKey, is_missing, normal, slot_of
+from policyd.gate.spans import places_of
 from policyd.gate.ways import has_path, input_of, is_gated
 from policyd.program import And, CompiledPolicy, Expr, FieldRef, Handler, KeyKind, Kill, Not, Op, Or, Overlap, Response
 from policyd.program import Test as Tested
@@ -116,6 +117,9 @@ def finished(policy: CompiledPolicy) -> Finished:
         for code in filter(is_gated, policy.steps[number].codes):
             ways = _ways(normal(whole), EVENT_BY_CODE[code], inexact)
             found += [rule for tests in ways if (rule := _rule(place, code, tests, inexact)) is not None]
+        if not any(map(is_gated, policy.steps[number].codes)):
+            names = " and ".join(EVENT_BY_CODE[code].name for code in policy.steps[number].codes)
+            raise NotInlineError(f"it has a step on {names}, which isn't decided on where calls return")
         if not found:
             why = ", ".join(f"`{name}`" for name in dict.fromkeys(inexact)) or "what it asks for"
             raise NotInlineError(f"the kernel doesn't know {why} for sure")
@@ -263,6 +267,8 @@ def _numbers(test: Tested, which: Input, name: str) -> list[NumberTest | TextTes
     """Returns a test for each constant; of `!=`, as if it were `=`."""
     if test.op is Op.EXISTS:
         return [NumberTest(which, NumberKind.RANGE, _LOWEST, _HIGHEST)]
+    if which in ADDRESSES:
+        return _addresses(test, which, name)
     ordered = test.op in (Op.LT, Op.LE, Op.GT, Op.GE)
     if test.op is Op.TRUE:
         return [NumberTest(which, NumberKind.RANGE, 0, 0, negate=True)]
@@ -276,6 +282,13 @@ def _numbers(test: Tested, which: Input, name: str) -> list[NumberTest | TextTes
     if not found:
         raise _Inexact(name)
     return found
+
+
+def _addresses(test: Tested, which: Input, name: str) -> list[NumberTest | TextTest]:
+    meant = [places_of(constant) for constant in constants_of(test) if not isinstance(constant, int)]
+    if not meant or any(may != must for may, must in meant) or test.op not in (Op.EQ, Op.IN, Op.NE):
+        raise _Inexact(name)
+    return [NumberTest(which, NumberKind.RANGE, *span) for (span,), _ in meant]
 
 
 def _number(op: Op, which: Input, number: int, name: str) -> NumberTest:

@@ -11,8 +11,9 @@ from execray.gate.inline import tag_of
 from execray.schema.catalog import LOST, Flag
 from execray.schema.event import Event
 from execray.schema.field import KILLER_SHIFT
-from execray.wire.frames import Batch, Row
-from policyd.engine.outputs import Match, Output, StepEvidence, finding_id
+from execray.wire.frames import Batch
+from policyd.engine.ids import finding_id
+from policyd.engine.outputs import Match, Output, StepEvidence
 from policyd.gate.exact import InlineBuilt
 from policyd.program import CompiledPolicy
 
@@ -47,11 +48,8 @@ class KernelKills:
 
         Of such a sequence the last step alone is known, so that is all of its evidence, and it is marked as degraded.
         """
-        marked = {
-            batch.first_id + at: (at, _flags(row) >> KILLER_SHIFT)
-            for at, row in enumerate(batch.events)
-            if _flags(row) & _KILLED
-        }
+        killed = [at for at, row in enumerate(batch.events) if row[0] != LOST and row[4] & _KILLED]
+        marked = {batch.first_id + at: (at, batch.events[at][4] >> KILLER_SHIFT) for at in killed}
         if not marked:
             return []
         self.killed += len(marked)
@@ -111,8 +109,3 @@ def _match(policy: CompiledPolicy, event: Event, generation: int) -> Match:
         partial_evidence=False,
         id=finding_id("Match", policy, key, [event]),
     )
-
-
-def _flags(row: Row) -> int:
-    flags: int = 0 if row[0] == LOST else row[4]
-    return flags

@@ -13,12 +13,9 @@ from typing import Final, TypeAlias
 from execray.gate import hashes
 from policyd.engine.conditions import constants_of
 from policyd.gate.words import Word, words_of
-from policyd.program import And, Constant, Expr, FieldRef, Not, Op, Or, Test
+from policyd.program import And, Expr, FieldRef, Not, Op, Or, Test
 
-_LOWEST: Final = -(1 << 63)
 _HIGHEST: Final = (1 << 63) - 1
-#: Ranges that a condition on a number is split into, at most.
-_MAX_SPANS: Final = 64
 _MAX_ATOMS: Final = 256
 #: Of suffixes that are looked at; a longer one is cut in front to the next of them.
 SUFFIX_LENGTHS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -71,9 +68,6 @@ class PathNeed:
         return 1 << 30 if self.open else sum(map(_weight, self.atoms))
 
 
-#: Ranges of numbers, ends included, in order and apart.
-Spans: TypeAlias = tuple[tuple[int, int], ...]
-EVERY: Final[Spans] = ((_LOWEST, _HIGHEST),)
 #: (mask, whether a bit of it must be set; else none must be)
 Mask: TypeAlias = tuple[int, bool]
 
@@ -222,102 +216,6 @@ def _fits_nameless(word: Word) -> bool:
         return False
     starts = not word.starts or not word.parts[0] or word.parts[0][:1] in (b"p", b"s")
     return starts and (not word.ends or not word.parts[-1] or word.parts[-1].endswith(b"]"))
-
-
-# --- numbers ----------------------------------------------------------------------------------------------------------
-
-
-def spans(expr: Expr, name: str) -> Spans:
-    """Returns the values of a field, of those that are known, for which a condition in negation normal form may hold."""
-    match expr:
-        case Test():
-            return _span_test(expr, name)
-        case Not(Test() as test):
-            return _others(test, name)
-        case And(items):
-            found = EVERY
-            for item in items:
-                found = _both(found, spans(item, name))
-            return found
-        case Or(items):
-            return _joined([span for item in items for span in spans(item, name)])
-        case _:
-            return EVERY
-
-
-def _span_test(test: Test, name: str) -> Spans:
-    numbers = _numbers(test, name)
-    match test.op:
-        case Op.TRUE if test.field.name == name:
-            return _outside(((0, 0),))
-        case Op.EQ | Op.IN if numbers:
-            return _joined([(number, number) for number in numbers])
-        case Op.NE if 0 < len(numbers) <= _MAX_SPANS:
-            return _outside(_joined([(number, number) for number in numbers]))
-        case Op.LT | Op.LE | Op.GT | Op.GE if len(numbers) == 1:
-            return _half(test.op, numbers[0])
-        case _:
-            return EVERY
-
-
-_INVERTIBLE: Final = frozenset({Op.EQ, Op.IN, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE})
-
-
-def _others(test: Test, name: str) -> Spans:
-    """The values for which a test doesn't hold; of one whose own values are not exactly known, every one."""
-    if test.field.name != name:
-        return EVERY
-    if test.op is Op.EXISTS:
-        return ()  # it is known, so it is there
-    exact = test.op is Op.TRUE or (test.op in _INVERTIBLE and 0 < len(_numbers(test, name)) <= _MAX_SPANS)
-    return _outside(_span_test(test, name)) if exact else EVERY
-
-
-def _numbers(test: Test, name: str) -> list[int]:
-    """The constants, where the test is one of this field against numbers and nothing else."""
-    if test.field.name != name or isinstance(test.value, FieldRef):
-        return []
-    found: list[Constant] = list(constants_of(test))
-    numbers = [int(value) for value in found if isinstance(value, int)]
-    inside = len(numbers) == len(found) and all(_LOWEST < number < _HIGHEST for number in numbers)
-    return numbers if inside else []
-
-
-def _half(op: Op, number: int) -> Spans:
-    match op:
-        case Op.LT:
-            return ((_LOWEST, number - 1),)
-        case Op.LE:
-            return ((_LOWEST, number),)
-        case Op.GT:
-            return ((number + 1, _HIGHEST),)
-        case _:
-            return ((number, _HIGHEST),)
-
-
-def _both(one: Spans, other: Spans) -> Spans:
-    found = [(max(a, c), min(b, d)) for a, b in one for c, d in other if max(a, c) <= min(b, d)]
-    return _joined(found)
-
-
-def _outside(inside: Spans) -> Spans:
-    found, at = [], _LOWEST
-    for low, high in inside:
-        if low > at:
-            found.append((at, low - 1))
-        at = high + 1
-    return (*found, (at, _HIGHEST)) if at <= _HIGHEST else tuple(found)
-
-
-def _joined(found: list[tuple[int, int]]) -> Spans:
-    out: list[tuple[int, int]] = []
-    for low, high in sorted(found):
-        if out and low <= out[-1][1] + 1:
-            out[-1] = (out[-1][0], max(high, out[-1][1]))
-        else:
-            out.append((low, high))
-    # Of too many, what lies between the outermost: more than was asked for.
-    return tuple(out) if len(out) <= _MAX_SPANS else ((out[0][0], out[-1][1]),)
 
 
 # --- bit sets ---------------------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ from execray.gate.plan import (
 )
 from policyd.engine.table import PolicyTable
 from policyd.gate.known import Known
-from policyd.gate.needs import EVERY, Mask, Part, Spans, key_of
+from policyd.gate.needs import Mask, Part, key_of
+from policyd.gate.spans import EVERY, Spans
 from policyd.gate.ways import ALWAYS, Bit, longest_ns, of_process
 
 #: Added to the window: events come in the order of the ring, which is not quite that of their times.
@@ -54,6 +55,7 @@ class Built:
     raw: bytes
     open_reasons: dict[int, str] = field(default_factory=dict)
     slots: dict[int, int] = field(default_factory=dict)
+    failed_execs: bool = False  # whether some step may be met by one
 
     def ends(self, begun: Iterable[int], now_ns: int) -> dict[int, int]:
         """Returns the slots of the policies that have begun, by their numbers, and until when that counts at most, in ns."""
@@ -63,7 +65,8 @@ class Built:
 
 def build_plan(tables: Sequence[PolicyTable], known: Known | None = None) -> Built:
     """Returns the plan of the loaded policies, as an object and as bytes. known: what was found out for earlier plans."""
-    bits = (known or Known()).bits(tables)
+    known = known or Known()
+    bits = known.bits(tables)
     by_code: dict[int, list[Bit]] = defaultdict(list)
     for bit in bits:
         by_code[bit.asked.code].append(bit)
@@ -76,12 +79,14 @@ def build_plan(tables: Sequence[PolicyTable], known: Known | None = None) -> Bui
         try:
             builder = _Builder(tables, tested, frozenset(reasons) | ALWAYS)
             plan = builder.plan()
-            return Built(plan, encode_plan(plan), reasons, builder.slots)
+            return Built(plan, encode_plan(plan), reasons, builder.slots, known.failed_execs)
         except (_FullError, ValueError):
             # The one with most bits is what fills the tables. With the codes that a sequence begins on, it ends with nothing.
             left = {code: len(found) for code, found in by_code.items() if code not in reasons}
             if not left:
-                return Built(_open_plan(by_code), encode_plan(_open_plan(by_code)), reasons)
+                return Built(
+                    _open_plan(by_code), encode_plan(_open_plan(by_code)), reasons, failed_execs=known.failed_execs
+                )
             reasons[max(left, key=lambda code: left[code])] = "there are more steps than the kernel has room for"
 
 
@@ -257,9 +262,14 @@ class _Builder:
 
 
 def _bounds(wanted: Iterable[Spans]) -> list[int]:
-    """Returns where one class of numbers ends and the next begins; of too many, those farthest apart."""
-    found = sorted({edge for spans in wanted for low, high in spans for edge in (low, high + 1)})
-    found = [edge for edge in found if EVERY[0][0] < edge <= EVERY[0][1]]
+    """Returns where one class of numbers ends and the next begins; of too many, those of short lists and those farthest apart."""
+    asked = set(wanted)
+    found = _edges(asked)
+    most = max(map(len, asked), default=0)
+    while len(found) > MAX_BOUNDS and most > 2:  # a long list is told apart in part before a short one is
+        most = max(2, most // 2)
+        asked = {_coarse(spans, most) for spans in asked}
+        found = _edges(asked)
     while len(found) > MAX_BOUNDS:
         gaps = [other - one for one, other in pairwise(found)]
         closest = gaps.index(min(gaps))
@@ -267,3 +277,17 @@ def _bounds(wanted: Iterable[Spans]) -> list[int]:
             closest + 1 if closest + 2 < len(found) else closest
         ]  # not the last one: all beyond would be in one class
     return found or [0]  # of what no number meets there is one class, too
+
+
+def _edges(asked: Iterable[Spans]) -> list[int]:
+    found = sorted({edge for spans in asked for low, high in spans for edge in (low, high + 1)})
+    return [edge for edge in found if EVERY[0][0] < edge <= EVERY[0][1]]
+
+
+def _coarse(spans: Spans, most: int) -> Spans:
+    """Returns the ranges as at most so many: what lies between two of them is filled in, the narrowest first."""
+    if len(spans) <= most:
+        return spans
+    gaps = sorted(range(1, len(spans)), key=lambda at: spans[at][0] - spans[at - 1][1], reverse=True)
+    cuts = [0, *sorted(gaps[: most - 1]), len(spans)]
+    return tuple((spans[first][0], spans[end - 1][1]) for first, end in pairwise(cuts))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
-from execray.gate.plan import Input
+from execray.gate.addresses import V4_PLACES, addresses_at
+from execray.gate.plan import ADDRESSES, Input
 from execray.schema.catalog import EVENT_BY_CODE
 from execray.schema.row import FILE_NAMES_NAME
 from policyd.engine.conditions import fields_of
 from policyd.engine.planning import ACTOR, SlotKey, slot_of
 from policyd.engine.table import PolicyTable
-from policyd.gate.needs import EVERY, Mask, PathNeed, Spans
+from policyd.gate.needs import Mask, PathNeed
+from policyd.gate.spans import EVERY, Spans, outside
 from policyd.gate.ways import Asked, asked_of, has_path, input_of, is_gated
 from policyd.program import CompiledPolicy, Step
 
@@ -81,6 +85,8 @@ def _spans(which: Input, wanted: Spans) -> str:
     name = _name(which)
     if which is Input.CREATED:  # it is 0 or 1
         return name if any(low <= 1 <= high for low, high in wanted) else f"not {name}"
+    if which in ADDRESSES:
+        return _addresses(name, wanted)
     told = [
         f"{name} = {low}"
         if low == high
@@ -94,13 +100,35 @@ def _spans(which: Input, wanted: Spans) -> str:
     return (" or ".join(told) if told else f"{name} is never that") + _more(len(wanted))
 
 
+def _addresses(name: str, wanted: Spans) -> str:
+    others = outside(wanted)
+    shown, how = (others, "not in") if len(others) < len(wanted) else (wanted, "in")
+    told = [_range(low, high) for low, high in shown[:_SHOWN]]
+    return (f"{name} {how} {' or '.join(told)}" if told else f"{name} is never that") + _more(len(shown))
+
+
+def _range(low: int, high: int) -> str:
+    """The addresses from one place to another: where they are one, as a network."""
+    ends = addresses_at(low)[0], addresses_at(high)[1]
+    first: ipaddress.IPv4Address | ipaddress.IPv6Address
+    last: ipaddress.IPv4Address | ipaddress.IPv6Address
+    if V4_PLACES[0] <= low and high <= V4_PLACES[1]:
+        first, last = (ipaddress.IPv4Address(end & 0xFFFFFFFF) for end in ends)
+    else:
+        first, last = map(ipaddress.IPv6Address, ends)
+    if first == last:
+        return str(first)
+    networks = list(islice(ipaddress.summarize_address_range(first, last), 2))
+    return str(networks[0]) if len(networks) == 1 else f"{first} to {last}"
+
+
 def _mask(which: Input, mask: Mask) -> str:
     bits, is_set = mask
     return f"{_name(which)} {'with a bit' if is_set else 'without a bit'} of {bits:#o}"
 
 
 def _name(which: Input) -> str:
-    return {Input.NEW_UID: "new.uid", Input.NEW_EUID: "new.euid"}.get(which, which.name.lower())
+    return which.name.lower().replace("_", ".")
 
 
 def _in_user_space(step: Step, code: int) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from execray.gate.addresses import place_of
 from execray.gate.memory import Memory
-from execray.gate.plan import GatePlan, Input
+from execray.gate.plan import ADDRESSES, GatePlan, Input
 from execray.gate.verdict import Facts, PathState, candidates
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.schema.event import Event, ProcessId
@@ -62,6 +63,8 @@ def facts_of(event: Event) -> Facts:
         value = event.get(name) if which is not None else None
         if which is not None and isinstance(value, int):
             numbers[which] = int(value)
+        elif which in ADDRESSES and isinstance(value, bytes):
+            numbers[which] = place_of(value)
     names = event.get(FILE_NAMES_NAME) if FILE_NAMES_NAME in event.type.slot_of else None
     named = tuple(name for name in names if isinstance(name, bytes)) if isinstance(names, tuple) else ()
     return Facts(code, state, path, comm if isinstance(comm, bytes) else None, numbers, named)

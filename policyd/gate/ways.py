@@ -11,7 +11,8 @@ from execray.schema.kinds import Kind
 from execray.schema.row import FILE_NAMES_NAME
 from policyd.engine.planning import ACTOR, SlotKey, Way, normal
 from policyd.engine.table import PolicyTable
-from policyd.gate.needs import EVERY, Mask, PathNeed, Spans, file_need, masks, names, path_need, spans
+from policyd.gate.needs import Mask, PathNeed, file_need, masks, names, path_need
+from policyd.gate.spans import EVERY, Spans, spans
 from policyd.program import And, CompiledPolicy, Expr, KeyKind
 
 #: Events that are never dropped: lineage, and what an actor is, come from them. Of changed credentials some are told by the
@@ -22,14 +23,19 @@ _INPUTS: Final = {
     "open": {"flags": Input.FLAGS, "mode": Input.MODE, "created": Input.CREATED},
     "create": {"flags": Input.FLAGS, "mode": Input.MODE},
     "chmod": {"mode": Input.MODE},
-    "connect": {"family": Input.FAMILY, "dst.port": Input.PORT},
-    "sendto": {"family": Input.FAMILY, "dst.port": Input.PORT},
-    "bind": {"family": Input.FAMILY},
-    "listen": {"family": Input.FAMILY},
-    "accept": {"family": Input.FAMILY},
+    "connect": {"family": Input.FAMILY, "dst.port": Input.PORT, "dst.ip": Input.DST_IP, "src.ip": Input.SRC_IP},
+    "sendto": {"family": Input.FAMILY, "dst.port": Input.PORT, "dst.ip": Input.DST_IP},
+    "bind": {"family": Input.FAMILY, "src.ip": Input.SRC_IP},
+    "listen": {"family": Input.FAMILY, "src.ip": Input.SRC_IP},
+    "accept": {"family": Input.FAMILY, "dst.ip": Input.DST_IP, "src.ip": Input.SRC_IP},
     "ptrace": {"request": Input.REQUEST},
     "kill": {"sig": Input.REQUEST},
-    "setuid": {"new.uid": Input.NEW_UID, "new.euid": Input.NEW_EUID},
+    "setuid": {
+        "new.uid": Input.NEW_UID,
+        "new.euid": Input.NEW_EUID,
+        "old.uid": Input.OLD_UID,
+        "old.euid": Input.OLD_EUID,
+    },
 }
 _OF_ACTOR: Final = {"uid": Input.UID, "euid": Input.EUID}
 _SETS: Final = frozenset({Input.FLAGS, Input.MODE})
@@ -133,6 +139,16 @@ def bits_of(table: PolicyTable, number: int) -> list[tuple[int, Bit]]:
             opens = number if step in first and follows else None
             found.append((step, Bit(asked_of(way, code), opens, None if step in first else number)))
     return found
+
+
+def meets_failed(table: PolicyTable, code: int) -> bool:
+    """Whether a call that failed may meet a step that asks for events of this code."""
+    for (_, asked), plan in table.plans.items():
+        for way in plan.ways if asked == code else ():
+            results = dict(asked_of(way, code).numbers).get(Input.RET, EVERY)
+            if any(low < 0 for low, _ in results):
+                return True
+    return False
 
 
 def of_process(policy: CompiledPolicy) -> bool:

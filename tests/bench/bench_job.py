@@ -6,6 +6,7 @@ Each job runs without the daemons, twice with them, and without them again, so t
 sides; the gate on, in audit mode, their priority that of their units. The very first run isn't counted. Told are the medians, and
 the middle half of the ratios of two runs side by side: how much of it is noise.
 The bound is 1.02 of the wall clock. The job's own processor time is told as well: it is less disturbed by other work on the host.
+So is that of the daemons, which are as `make install` would have them: compiled (.execray/compiled) where this machine can.
 Packages are installed from wheels that the bench makes, without a network. Needs root; gcc and make, and pip, for a job each.
 """
 
@@ -21,11 +22,13 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import truediv
 from pathlib import Path
 from typing import Any, Final
 
+from execray.process import stat_fields
 from tests.bench import command
 from tests.bench.settled import with_shipped
 from tests.support.arena import Arena
@@ -158,15 +161,19 @@ def run() -> dict[str, Any]:
             jobs["install"] = _install(folder / "install")
         runs = _Runs(jobs)
         runs.all("")  # fills the page cache
+        daemons: list[_Spent] = []
         for number in range(ROUNDS // 2):
             runs.all("without")
             with with_shipped(folder / f"{number}") as arena:
+                before = _spent(arena)
                 runs.all("with")
                 runs.all("with")
+                daemons.append(_spent(arena) - before)
                 gate = _gate(arena)
+                compiled = _compiled(arena)
             runs.all("without")
     result = {job: {**_ratio(found), "cpu_ratio": _ratio(runs.cpu[job])["ratio"]} for job, found in runs.times.items()}
-    return {**result, "gate": gate, "skipped": skipped}
+    return {**result, "gate": gate, "daemons": _per_round(daemons), "compiled": compiled, "skipped": skipped}
 
 
 class _Runs:
@@ -192,6 +199,53 @@ def children_cpu_s() -> float:
     """Returns the processor time of all children that have ended: the daemons, which haven't, are not among them."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """What the daemons have used of processors, in seconds, and for how much, since they began."""
+
+    tracerd_s: float
+    policyd_s: float
+    events: int
+    batches: int
+
+    def __sub__(self, other: _Spent) -> _Spent:
+        return _Spent(
+            self.tracerd_s - other.tracerd_s,
+            self.policyd_s - other.policyd_s,
+            self.events - other.events,
+            self.batches - other.batches,
+        )
+
+
+def _spent(arena: Arena) -> _Spent:
+    status = arena.status("tracerd")
+    tracerd_s, policyd_s = (_used_s(arena.stack.pid(name)) for name in ("tracerd", "policyd"))
+    return _Spent(tracerd_s, policyd_s, status["events"], status["batches"])
+
+
+def _used_s(pid: int) -> float:
+    fields = stat_fields(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _per_round(found: Sequence[_Spent]) -> dict[str, Any]:
+    """Returns medians for one turn of all jobs; two were run under each set of daemons."""
+    events = statistics.median(spent.events for spent in found)
+    return {
+        "events": round(events / 2),
+        "batches": round(statistics.median(spent.batches for spent in found) / 2),
+        "tracerd_s": round(statistics.median(spent.tracerd_s for spent in found) / 2, 3),
+        "policyd_s": round(statistics.median(spent.policyd_s for spent in found) / 2, 3),
+        "us_per_event": round(1e6 * statistics.median((s.tracerd_s + s.policyd_s) / s.events for s in found), 1),
+    }
+
+
+def _compiled(arena: Arena) -> dict[str, bool]:
+    """Returns whether decoder and engine were machine code, by what the daemons say."""
+    decoder, engine = arena.status("tracerd")["decoder"], arena.status("policyd")["engine"]
+    return {"decoder": decoder["compiled"], "engine": engine["compiled"]}
 
 
 def _gate(arena: Arena) -> dict[str, Any]:
@@ -227,6 +281,14 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"{job:8}{cells[0]:>22}{cells[1]:>22}{found['ratio']:8.3f}{half:>18}{found['cpu_ratio']:12.3f}")
     gate = result["gate"]
     lines.append(f"gate, last run: {gate['dropped']:,} events dropped, {gate['passed']:,} passed, {gate['lost']} lost")
+    spent = result["daemons"]
+    lines.append(
+        f"daemons, all jobs once: tracerd {spent['tracerd_s']:.2f} s, policyd {spent['policyd_s']:.2f} s for "
+        f"{spent['events']:,} events in {spent['batches']:,} batches, {spent['us_per_event']:.0f} us an event"
+    )
+    lines.append(
+        ", ".join(f"{name} {'compiled' if was else 'not compiled'}" for name, was in result["compiled"].items())
+    )
     return "\n".join([*lines, *result["skipped"]])
 
 

@@ -15,6 +15,9 @@ The ways take turns; ratios of medians are reported, and for the bounds that are
 | tested | the call is followed, its path built and tested; no record is sent |
 | recorded | a record of each call, drained on another processor |
 
+Other programs on the same hooks, another sensor's say, make what isn't ours slower, and so the ratios smaller; where the kernel
+counts the time of programs (`kernel.bpf_stats_enabled`), each run of any costs two readings of the clock more. Both are told.
+
 Needs root and gcc.
 """
 
@@ -27,7 +30,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -132,6 +135,20 @@ def _empty(live: Live) -> None:
     ring.release()
 
 
+def _also_there() -> list[str]:
+    """What else bears on the figures: asked before there is anything of ours."""
+    found = []
+    if Path("/proc/sys/kernel/bpf_stats_enabled").read_text(encoding="ascii").strip() != "0":
+        found.append("the kernel counts the time of BPF programs (kernel.bpf_stats_enabled)")
+    others = set()
+    for file in Path("/proc").glob("[0-9]*/fdinfo/*"):
+        with suppress(OSError):  # it may have gone
+            lines = dict(line.partition(":")[::2] for line in file.read_text(errors="replace").splitlines())
+            if lines.get("tp_name", "").strip() in ("sys_exit", "sys_enter"):
+                others.add(lines["link_id"])
+    return [*found, f"{len(others)} other programs at each system call"] if others else found
+
+
 class _Machine:
     """The sensor, and how each way is set up."""
 
@@ -187,7 +204,7 @@ def _measure(machine: _Machine, program: Path, wanted: list[str], calls: int) ->
 
 def run() -> dict[str, Any]:
     """Returns for each kind of work the nanoseconds untraced, and each way's ratio to that."""
-    result: dict[str, Any] = {"real-time priority": bool(_priority())}
+    result: dict[str, Any] = {"real-time priority": bool(_priority()), "also there": _also_there()}
     with tempfile.TemporaryDirectory(prefix="execray-bench-") as folder:
         programs = {n: _build(Path(folder), i, work[0]) for i, (n, work) in enumerate(WORK.items())}
         with Live([], ring_bytes=1 << 24) as live:
@@ -219,6 +236,7 @@ def table(result: dict[str, Any]) -> str:
         for b in result["bounds"]
     ]
     priority = "at real-time priority" if result["real-time priority"] else "WITHOUT real-time priority: expect noise"
+    lines += [f"also there: {what}" for what in result["also there"]]
     return "\n".join([*lines, f"{priority}; records lost while drained: {result['dropped']}"])
 
 

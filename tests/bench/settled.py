@@ -1,4 +1,6 @@
-"""The daemons as a host runs them: with the priority of their units and slice, behind a gate that drops all that it can."""
+"""The daemons as a host runs them: compiled where it can be, with the priority of their units and slice, behind a gate that
+drops all that it can.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,19 @@ import configparser
 import os
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from deploy.compiled.__main__ import renew
+from deploy.compiled.modules import made, obstacle
 from deploy.foreground.stack import DAEMONS
 from tests.support.arena import Arena, eventually
 
 _SHIPPED: Final = Path("policies")
 _UNITS: Final = Path("deploy/systemd")
+_TREE: Final = Path(__file__).parents[2]
 
 
 class Settled(Arena):
@@ -25,6 +31,8 @@ class Settled(Arena):
     slice: Path | None = None
 
     def __enter__(self) -> Self:
+        others = os.environ.get("PYTHONPATH", "")
+        self.stack.environment["PYTHONPATH"] = f"{as_installed()}:{others}".rstrip(":")
         self.slice = _make_slice(_setting("execray.slice", "Slice", "CPUWeight"))
         try:
             return super().__enter__()
@@ -55,6 +63,16 @@ class Settled(Arena):
     def _is_empty(self) -> bool:
         assert self.slice is not None
         return not (self.slice / "cgroup.procs").read_text(encoding="ascii")
+
+
+@cache
+def as_installed() -> Path:
+    """Returns the tree with what `make install` would run: engine and decoder as machine code, where this machine can make it."""
+    if made(_TREE) or obstacle() is not None:
+        return _TREE
+    compiled = _TREE / ".execray" / "compiled"
+    renew(compiled)
+    return compiled
 
 
 def with_shipped(folder: Path, *more: tuple[str, str]) -> Settled:

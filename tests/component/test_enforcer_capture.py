@@ -86,10 +86,10 @@ async def test_capture_holds_the_packets_sent_after_it_said_it_records(run_dir: 
         assert (done.result, done.file, done.text) == (Result.CAPTURED, begun.file, "the process ended")
         lines = read_back(done.file, "-A")
         assert any("stolen secret" in line for line in lines) and any("second" in line for line in lines)
-        assert done.packets == 2 and done.bytes == Path(done.file or "").stat().st_size  # noqa: ASYNC240  # procfs: nothing waits for a disk
+        assert done.packets == 2 and done.bytes == Path(done.file or "").stat().st_size  # noqa: ASYNC240  # a small file of the test's own
         assert (await status_of(config))["captures"] == {"running": 0, "done": 1}
     file = Path(done.file or "")
-    assert file.parent == config.capture_dir and stat.S_IMODE(file.stat().st_mode) == 0o600  # noqa: ASYNC240  # procfs: nothing waits for a disk
+    assert file.parent == config.capture_dir and stat.S_IMODE(file.stat().st_mode) == 0o600  # noqa: ASYNC240  # a small file of the test's own
     assert re.fullmatch(rf"\d{{8}}T\d{{6}}\.\d{{6}}-{child.pid}\.pcap", file.name)
     assert [line["what"] for line in audit_lines(config)] == ["order", "outcome", "outcome"]
 
@@ -167,7 +167,7 @@ async def test_capture_ends_when_the_file_is_full_at_a_whole_packet(run_dir: Pat
             assert child.poll() is None
     assert done.text.startswith("the file is full")
     assert done.bytes is not None and 18_000 < done.bytes <= 20_000
-    assert done.bytes == Path(done.file or "").stat().st_size  # noqa: ASYNC240  # procfs: nothing waits for a disk
+    assert done.bytes == Path(done.file or "").stat().st_size  # noqa: ASYNC240  # a small file of the test's own
     assert done.packets == len(read_back(done.file)) == 18
 
 

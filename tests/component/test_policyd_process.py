@@ -173,7 +173,7 @@ async def test_started_by_root_it_becomes_the_user_and_still_works(mode: str) ->
     with contextlib.ExitStack() as stack:
         # Below a folder that anyone may enter, as /var/lib is; pytest's own may be entered by root only.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/run", prefix="exr-")))
-        folder.chmod(0o755)  # noqa: ASYNC240
+        folder.chmod(0o755)  # noqa: ASYNC240  # a small file of the test's own
         config: Config = stack.enter_context(private_config(folder, {"a.policy": THEFT}))
         config = dataclasses.replace(config, group=grp.getgrgid(nobody.pw_gid).gr_name)
         async with tracerd_for(config) as tracerd:
@@ -182,7 +182,7 @@ async def test_started_by_root_it_becomes_the_user_and_still_works(mode: str) ->
             for number in range(2):  # the second time, everything is there already
                 theft(play, play.process(exe=f"/tmp/{number}"))
                 with policyd(config, "--user", "nobody", "--mode", mode) as child:
-                    status = Path(f"/proc/{child.process.pid}/status").read_text()  # noqa: ASYNC240
+                    status = Path(f"/proc/{child.process.pid}/status").read_text()  # noqa: ASYNC240  # a small file of the test's own
                     facts = dict(line.split(":", 1) for line in status.splitlines())
                     assert facts["Uid"].split() == [str(nobody.pw_uid)] * 4
                     assert int(facts["CapEff"], 16) == int(facts["CapPrm"], 16) == 1 << CAP_KILL

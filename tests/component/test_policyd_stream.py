@@ -20,6 +20,7 @@ from execray.process import boot_id
 from execray.schema.catalog import EVENT_BY_NAME, Content
 from execray.wire.frames import Batch, Error, Frame, Hello, Settle, Taken
 from policyd import control_ops
+from policyd.stream_client import ACK_BATCHES
 from tests.support.fake_tracerd import FakeTracerd, until
 from tests.support.playbook import Play
 from tests.support.policyds import THEFT, Policyd, policyd_here, private_config, theft, write_policy
@@ -102,18 +103,21 @@ async def test_a_reload_over_a_connection_that_just_broke_is_not_taken(
 ) -> None:
     going_on, fed = asyncio.Event(), policyd.daemon.batch
 
-    async def slow(batch: Batch, stream_id: str) -> None:
-        await going_on.wait()
-        await fed(batch, stream_id)
+    def full(batch: Batch, stream_id: str) -> bool:
+        fed(batch, stream_id)
+        return False
 
-    monkeypatch.setattr(policyd.daemon, "batch", slow)
+    async def room() -> None:
+        await going_on.wait()
+
+    monkeypatch.setattr(policyd.daemon, "batch", full)
+    monkeypatch.setattr(policyd.daemon, "room", room)
     play = Play()
     theft(play)
     await policyd.tracerd.send(play.batch())
     stream = policyd.daemon._stream
     await until(lambda: stream.feeding, "a batch under way")
-    assert stream._writer is not None
-    stream._writer.transport.abort()  # as where tracerd is gone, which isn't read before the batch is done with
+    stream._abort()  # as where tracerd is gone, which isn't read before the batch is done with
     report = await policyd.ask("reload")
     going_on.set()
     assert report["sensor"] == "away"
@@ -191,6 +195,19 @@ async def test_it_resumes_the_same_stream_behind_what_is_written(policyd: Policy
     await until(lambda: policyd.tracerd.connections == 2 and policyd.tracerd.subscribed, "a reconnection")
     assert "resume" not in policyd.tracerd.hellos[0].facts
     assert policyd.tracerd.hellos[1].facts["resume"] == ("stream-1", first.seq)
+
+
+async def test_batches_are_acknowledged_together(policyd: Policyd) -> None:
+    play = Play()
+    process = play.process()
+    batches = []
+    for number in range(4 * ACK_BATCHES + 1):
+        play.event("open", process, path=f"/{number}", flags=0, ret=3)
+        batches.append(play.batch())
+    await policyd.tracerd.send(*batches)
+    await policyd.tracerd.acknowledged(batches[-1])
+    assert policyd.tracerd.acks == sorted(set(policyd.tracerd.acks))
+    assert len(policyd.tracerd.acks) <= 2 * ACK_BATCHES
 
 
 async def test_a_batch_that_comes_again_in_one_life_is_fed_once(policyd: Policyd) -> None:

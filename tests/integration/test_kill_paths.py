@@ -388,7 +388,7 @@ async def test_capture_then_kill_keeps_what_the_victim_sent(run_dir: Path, tmp_p
             assert client.stats.late == client.stats.captures_cut == 0
     (done,) = ended
     assert (done.order_id, done.result, done.file, done.packets) == (begun.order_id, Result.CAPTURED, begun.file, 1)
-    assert b"evidence" in Path(done.file or "").read_bytes()  # noqa: ASYNC240
+    assert b"evidence" in Path(done.file or "").read_bytes()  # noqa: ASYNC240  # a small file of the test's own
 
 
 def test_both_ways_work_on_the_loop_that_policyd_runs_on(run_dir: Path, tmp_path: Path) -> None:

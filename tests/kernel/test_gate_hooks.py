@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
+import itertools
 import os
 import socket
 import threading
@@ -21,6 +23,9 @@ from execray.gate.hashes import (
 )
 from execray.gate.plan import ROW_ALL, ROW_NONE, CodeTest, GatePlan, Input, NumberKind, NumberTest
 from execray.schema.catalog import EVENT_BY_NAME, Flag
+from policyd.compiler import compile_set
+from policyd.engine.table import PolicyTable
+from policyd.gate.plan import build_plan
 from tests.support.live import Live, Run
 from tests.support.pace import patient
 from tests.support.paths import kernel_id
@@ -50,6 +55,13 @@ def number_plan(name: str, which: Input, kind: NumberKind, bounds: tuple[int, ..
     test = NumberTest(which, kind, bounds, 3)
     code = CodeTest(EVENT_BY_NAME[name].code, 0, 1, BIT, BIT, BIT, BIT, ROW_ALL, (test,))
     return GatePlan((code,), frozenset(), (0, (1 << 4096) - 1, 1, *rows))
+
+
+def built_plan(text: str) -> GatePlan:
+    """The plan of a policy."""
+    found = compile_set([("a.policy", text.encode())])
+    assert found.ok, found.diagnostics
+    return build_plan([PolicyTable(policy, 0) for policy in found.policies]).plan
 
 
 @pytest.fixture(scope="module")
@@ -282,6 +294,83 @@ def test_sockets_are_tested_by_family_and_port(gated: Live) -> None:
         assert not gated.python(code).of("connect")
 
 
+#: Addresses of each family; those that no route leads to are told as the caller gave them.
+PEERS = {
+    "AF_INET": ("127.0.0.1", "127.255.255.255", "128.0.0.1", "126.255.255.255", "255.255.255.254"),
+    "AF_INET6": (
+        "::1",
+        "::2",
+        "::ffff:127.0.0.1",
+        "::ffff:9.9.9.9",
+        "2001:db8::1",
+        "2001:db8:0:1::1",
+        "fe80::1",
+        "::5:0:0:0:1",
+    ),
+}
+TO_PEERS = f"""
+for family, peers in {PEERS}.items():
+    for peer in peers:
+        s = socket.socket(getattr(socket, family), socket.SOCK_DGRAM)
+        try:
+            CALL
+        except OSError:
+            pass
+        s.close()
+a, b = socket.socketpair()
+socket.socket(socket.AF_UNIX).connect_ex("/nowhere")
+b.send(b"x")
+"""
+
+
+def peers_in(*networks: str) -> set[str]:
+    """Those that lie in one of these; IPv4 within IPv6 as what it is."""
+    found = set()
+    for peer in itertools.chain(*PEERS.values()):
+        whole = ipaddress.ip_address(peer)
+        inner = whole.ipv4_mapped if isinstance(whole, ipaddress.IPv6Address) else None
+        if any(form in ipaddress.ip_network(network) for network in networks for form in (whole, inner) if form):
+            found.add(peer)
+    return found
+
+
+@pytest.mark.parametrize("name", ["connect", "sendto"])
+@pytest.mark.parametrize("networks", [("127.0.0.0/8", "::1"), ("::/64",), ("2001:db8::/64", "fe80::/10"), ("9.9.9.9",)])
+def test_addresses_are_tested_by_ranges_on_both_sides_of_them(
+    gated: Live, name: str, networks: tuple[str, ...]
+) -> None:
+    call = "s.connect((peer, 9))" if name == "connect" else "s.sendto(b'x', (peer, 9))"
+    every = set(itertools.chain(*PEERS.values()))
+    asked = ", ".join(f'"{network}"' for network in networks)
+    inside = peers_in(*networks)
+    outside = every - inside
+    if "::/64" in networks:  # IPv4 stands where it does within IPv6, and some reserved addresses stand together
+        inside |= {*PEERS["AF_INET"], "::5:0:0:0:1"}
+        outside |= {peer for peer in every if peer.startswith("::ffff:")}
+    for word, wanted in (("in", inside), ("not in", outside)):
+        load(gated, built_plan(f'path "p" {{ {name} {{ dst.ip {word} [{asked}] }} }}'), [name])
+        sent = [event.get("dst.ip") for event in gated.python(TO_PEERS.replace("CALL", call)).of(name)]
+        assert set(sent) - {None} == {ipaddress.ip_address(peer).packed for peer in wanted}
+        assert None in sent  # of what has no address nothing is known
+
+
+def test_own_addresses_are_tested_by_ranges(gated: Live) -> None:
+    code = """
+        for address in ("127.0.0.1", "127.0.0.2"):
+            server = socket.create_server((address, 0))
+            client = socket.create_connection(server.getsockname())
+            server.accept()[0].close()
+            client.close(); server.close()
+    """
+    names = ["bind", "listen", "accept", "connect"]
+    for field, name in (*(("src.ip", name) for name in names), ("dst.ip", "accept")):
+        load(gated, built_plan(f'path "p" {{ {name} {{ {field} = "127.0.0.2" }} }}'), names)
+        whole = len(gated.python(code).of(name))
+        load(gated, None, names)
+        every = gated.python(code).of(name)
+        assert len(every) == 2 and whole == sum(event.get(field) == bytes((127, 0, 0, 2)) for event in every)
+
+
 def test_a_signal_is_tested(gated: Live) -> None:
     load(gated, number_plan("kill", Input.REQUEST, NumberKind.RANGES, (1, 2), (0, 1, 0)))
     run = gated.python(
@@ -348,6 +437,15 @@ def test_no_event_that_both_plans_want_is_lost_while_they_take_turns(gated: Live
         thread.join(patient(30))
     assert flips > 3
     assert [event.get("path") for event in run.of("open")] == [path] * 5000
+
+
+@pytest.mark.parametrize(("which", "field"), [(Input.OLD_UID, "old.uid"), (Input.OLD_EUID, "old.euid")])
+def test_ids_before_a_set_id_call_are_tested(gated: Live, which: Input, field: str) -> None:
+    code = "syscall(117, 7, 8, 0); syscall(122, 5); syscall(117, 0, 0, 0); syscall(117, 9, 9, 0)"
+    number = {"old.uid": 7, "old.euid": 8}[field]
+    load(gated, number_plan("setuid", which, NumberKind.RANGES, (number, number + 1), (0, 1, 0)), ["setuid"])
+    found = gated.python(code).of("setuid")
+    assert [(event.get(field), event.get("new.uid")) for event in found] == [(number, None), (number, 0)]
 
 
 def test_what_a_set_id_call_leaves_behind_is_kept_although_its_event_is_dropped(gated: Live) -> None:

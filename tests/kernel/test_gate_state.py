@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.support.built import build
 from tests.support.live import PRELUDE, Live, Run
 from tests.support.pace import patient
 
-OPEN, KILL = EVENT_BY_NAME["open"].code, EVENT_BY_NAME["kill"].code
+OPEN, KILL, UNSHARE = (EVENT_BY_NAME[name].code for name in ("open", "kill", "unshare"))
 OWN, HOST = 1, CELL_SLOTS + 1
 SECOND = 1_000_000_000
 COMM = b"gate-state"
@@ -27,14 +28,14 @@ COMM = b"gate-state"
 WAIT = "os.kill(os.getpid(), 0)"
 
 
-def plan_of(begin: Path, slot: int = OWN, window_ns: int | None = 60 * SECOND) -> GatePlan:
+def plan_of(begin: Path, slot: int = OWN, window_ns: int | None = 60 * SECOND, waits: int = KILL) -> GatePlan:
     """A policy of two steps: an open of a file by a thread of our own name begins it, and any kill waits for that.
 
     By name, for other processes open files whose path nobody can tell, and these could be any.
     """
     codes = (
         CodeTest(OPEN, 0, 1, 2, ROW_NONE, ROW_NONE, ROW_NONE, ROW_NONE),
-        CodeTest(KILL, 1, 2, 3, 3, 3, 3, ROW_ALL),
+        CodeTest(waits, 1, 2, 3, 3, 3, 3, ROW_ALL),
     )
     rows = (0, ALL_BITS, 1, 1 << 64)
     keys = {exact_key(os.fsencode(begin)): 2, comm_key(COMM): 2}
@@ -89,6 +90,22 @@ def test_what_began_in_one_process_began_in_no_other(gated: Live, begin: Path) -
         {WAIT}
     """)
     assert [event.actor.id[0] for event in run.of("kill")] == [run.pid]
+
+
+@pytest.mark.parametrize(
+    ("name", "call"), [("setgid", "syscall(119, 4, 5, 6)"), ("unshare", "syscall(272, 0x10000000)")]
+)
+def test_what_a_call_that_waits_gave_is_no_right_without_a_call(gated: Live, begin: Path, name: str, call: str) -> None:
+    code, noticed = EVENT_BY_NAME[name].code, EVENT_BY_NAME["cred_change"].code
+    plan = replace(plan_of(begin, waits=code), open_codes=frozenset({noticed}))
+    assert not gated.sensor.want([OPEN, code, noticed], False, plan=plan)
+    assert gated.sensor.gate.settle(gated.sensor.gate.generation, {})
+    # a new user namespace gives capabilities, so they are given up first
+    run = gated.python(
+        f"assert syscall(117, 7, 7, 7) == 0 if {code == UNSHARE} else True; assert {call} == 0; os.getgid()"
+    )
+    assert not run.of(name)
+    assert not run.of("cred_change")
 
 
 def test_what_began_for_the_host_began_in_every_process(gated: Live, begin: Path) -> None:

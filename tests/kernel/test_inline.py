@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 
+from execray.gate.addresses import place_of
 from execray.gate.hashes import prefix_key
 from execray.gate.inline import InlinePlan, InlinePolicy, NumberKind, NumberTest, Part, Rule, TextTest
 from execray.gate.plan import ALL_BITS, ROW_ALL, CodeTest, GatePlan, Input
@@ -268,6 +269,20 @@ def test_a_connection_is_known_by_its_port(arena: Killing) -> None:
         port = server.getsockname()[1]
         arena.load(plan_of(rule("connect", NumberTest(Input.PORT, NumberKind.RANGE, port, port))))
         assert arena.kills(f"socket.create_connection(('127.0.0.1', {port}))")
+
+
+def test_a_connection_is_known_by_its_address(arena: Killing) -> None:
+    ours = text(b"inline-address", Part.COMM)  # others connect as well, and must live
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        named = "syscall(157, 15, buf(b'inline-address'), 0, 0, 0)"
+        there = f"{named}; socket.create_connection(('127.0.0.1', {port}))"
+        low, high = (place_of(bytes(address)) for address in ((127, 0, 0, 0), (127, 255, 255, 255)))
+        for negate in (False, True):
+            inside = NumberTest(Input.DST_IP, NumberKind.RANGE, low, high, negate)
+            arena.load(plan_of(rule("connect", inside, ours)))
+            assert arena.kills(there) is not negate
+            assert not arena.kills(f"{named}; socket.socket(socket.AF_UNIX).connect_ex('/nowhere')")
 
 
 # --- who is not killed ------------------------------------------------------------------------------------------------

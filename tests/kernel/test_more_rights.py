@@ -283,3 +283,31 @@ def test_a_program_that_gives_ids_by_its_file_changes_nothing_by_itself(live: Li
         assert (child.go(), child.rest()) == ([], "0\n")
     finally:
         program.unlink()
+
+
+def test_ids_that_change_while_calls_begin_to_be_followed_were_changed_by_a_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live = Live(["setgid", "cred_change"])
+    learn = live.sensor._scan.renew_creds
+    code = PRELUDE + "input(); print(syscall(119, 4, 5, 6), flush=True); input(); os.getgid()"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None and child.stdout is not None
+        stdin, stdout = child.stdin, child.stdout
+
+        def learn_and_change() -> None:
+            learn()
+            stdin.write("\n")
+            stdin.flush()
+            assert stdout.readline() == "0\n"
+
+        monkeypatch.setattr(live.sensor._scan, "renew_creds", learn_and_change)
+        try:
+            with live:
+                child.communicate("\n")
+                seen = [event for event in live.drain() if event.get("pid") == child.pid]
+        finally:
+            child.kill()
+    assert "exit" in {event.type.name for event in seen}
+    assert not [event for event in seen if event.type.name == "cred_change"]

@@ -100,7 +100,7 @@ async def test_a_record_that_is_still_being_written_holds_up_the_heartbeat(monke
         monkeypatch.setattr(made, "_interval_s", 0.01)
         monkeypatch.setattr(made._stream, "heartbeat", lambda *_: beats.append(busy))
         monkeypatch.setattr(ring, "next", lambda: None)
-        monkeypatch.setattr(ring, "release", lambda: None)
+        monkeypatch.setattr(ring, "release", lambda **_: None)
         for busy in (True, False):
             monkeypatch.setattr(type(ring), "end", ring.position + 8 * busy)
             with suppress(TimeoutError):

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable
 
 from tests.properties.cases import Case, compare, random_case
-from tests.properties.gate import compare_awaited, compare_stateless, gate_case
+from tests.properties.gate import address_case, compare_awaited, compare_stateless, gate_case
 from tests.properties.shrink import Compare, shrink
 
 CHECKS: tuple[tuple[Callable[[str], Case], Compare], ...] = (
     (random_case, compare),
     (gate_case, compare_stateless),
     (gate_case, compare_awaited),
+    (address_case, compare_stateless),
 )
 
 

@@ -27,6 +27,11 @@ def gate_case(seed: str) -> Case:
     return random_case(seed, KERNEL, NEVER)
 
 
+def address_case(seed: str) -> Case:
+    """The same of conditions on addresses."""
+    return random_case(seed, KERNEL | {"addresses"}, NEVER)
+
+
 def tables_of(policies: Sequence[CompiledPolicy]) -> list[PolicyTable]:
     """Returns the tables of a loaded set."""
     tables, base = [], 0

@@ -190,6 +190,24 @@ _KERNEL: tuple[Expr, ...] = (
     And((test("path", Op.NE, b"/a"), Not(test("file.names", Op.EQ, b"/a")))),
     test("file.names", Op.IN, (b"/a", b"/b")),
 )
+_NETWORKS = (
+    ("10.0.0.0/8", "::1"),
+    ("2001:db8::/126", "2001:db8::2"),
+    ("2001:db8::/32", "192.0.2.7"),
+    ("::/0", "10.0.0.1"),
+    ("::ffff:0:0/96", "::ffff:10.0.0.1"),
+    ("::5:0:0:0:0/65", "::5:0:0:0:1"),
+)
+_ADDRESSES: tuple[Expr, ...] = (
+    *(
+        test("dst.ip", Op.IN, (ipaddress.ip_network(one), ipaddress.ip_address(other).packed))
+        for one, other in _NETWORKS
+    ),
+    *(Not(test("dst.ip", Op.IN, (ipaddress.ip_network(one),))) for one, _ in _NETWORKS),
+    *(test("dst.ip", Op.NE, ipaddress.ip_address(other).packed) for _, other in _NETWORKS),
+    test("dst.ip", Op.EXISTS),
+    Not(test("dst.ip", Op.EXISTS)),
+)
 
 
 @dataclass
@@ -221,6 +239,8 @@ class _Draft:
 
     def atom(self) -> Expr:
         rng = self.rng
+        if self.has("addresses", 0.7):
+            return rng.choice(_ADDRESSES)
         if self.has("kernel", 0.5):
             return rng.choice(_KERNEL)
         if self.has("references", 0.3) and self.steps:
@@ -238,7 +258,7 @@ class _Draft:
     def step(self, *, plain: bool = False) -> int:
         """Adds a step and returns its number. plain: without a window or a count."""
         rng = self.rng
-        events = rng.choice(_EVENTS)
+        events = "connect" if self.has("addresses", 0.7) else rng.choice(_EVENTS)
         for feature, event in _RARE_EVENTS.items():
             if self.has(feature, 0.07):
                 events = event

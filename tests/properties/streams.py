@@ -29,6 +29,8 @@ ODD_PATHS = (
 FILE_IDS = ("8:1:1", "8:1:2")
 ARGVS = (("a",), ("a", "b"), ("-c", "ab"), ())
 ADDRESSES = ("10.0.0.1", "192.0.2.7", "::1")
+#: Both sides of what the kernel has one number for, and none.
+ODD_ADDRESSES = ("::ffff:10.0.0.1", "2001:db8::1", "2001:db8::2", "2001:db9::", "::5:0:0:0:1", "::a00:1", None)
 EXES = ("/bin/a", "/bin/b")
 UIDS = (0, 1000)
 SESSIONS = ((500, 5), (500, 6))  # their leaders
@@ -105,6 +107,7 @@ def play(moves: Sequence[Move]) -> Play:
 def random_moves(rng: Random, features: frozenset[str], length: int) -> tuple[Move, ...]:
     """Returns a stream with what the features allow."""
     kinds = ["open", "open", "open", "write", "write", "chmod", "connect"]
+    kinds = ["connect", "connect", "open"] if "addresses" in features else kinds
     kinds += ["fork"] if "forks" in features else []
     kinds += ["exit"] if "exits" in features else []
     kinds += ["reuse"] if "reuse" in features else []
@@ -154,7 +157,8 @@ def _fields(
         case "chmod":
             return (("path", path), ("mode", rng.choice(MODES)), ("ret", ret))
         case "connect":
-            return (("dst_ip", rng.choice(ADDRESSES)), ("dst_port", rng.choice(PORTS)), ("ret", ret))
+            addresses = (*ADDRESSES, *ODD_ADDRESSES) if "addresses" in features else ADDRESSES
+            return (("dst_ip", rng.choice(addresses)), ("dst_port", rng.choice(PORTS)), ("ret", ret))
         case "exec":
             return (("exe", rng.choice(EXES)), ("argv", rng.choice(ARGVS)), ("ret", 0))
     return ()

@@ -12,11 +12,12 @@ from unittest import mock
 
 import pytest
 
+from execray.gate.addresses import place_of
 from execray.gate.verdict import PathState
 from execray.schema.field import PATH_UNSURE
-from policyd.gate import known, needs, plan, twin, ways
+from policyd.gate import known, needs, plan, spans, twin, ways
 from policyd.program import And, Not, Or
-from tests.properties.gate import compare_awaited, compare_reloads, compare_stateless, gate_case
+from tests.properties.gate import address_case, compare_awaited, compare_reloads, compare_stateless, gate_case
 from tests.properties.shrink import Compare, shrink
 
 CASES = 600
@@ -32,6 +33,14 @@ def test_the_engine_finds_the_same_in_what_passes(compare: Compare, first: int) 
         found = compare(gate_case(f"gate:{number}"))
         if found is not None:
             pytest.fail(f"case {number}\n\n{shrink(found, compare, tries=2_000)}", pytrace=False)
+
+
+@pytest.mark.parametrize("first", range(0, CASES, CHUNK))
+def test_the_engine_finds_the_same_of_addresses(first: int) -> None:
+    for number in range(first, first + CHUNK):
+        found = compare_stateless(address_case(f"address:{number}"))
+        if found is not None:
+            pytest.fail(f"case {number}\n\n{shrink(found, compare_stateless, tries=2_000)}", pytrace=False)
 
 
 def test_a_new_plan_in_the_midst_of_a_stream_loses_nothing() -> None:
@@ -80,8 +89,18 @@ def nothing_is_missing(self: Any, code: int, first: int, end: int, bits: Any) ->
     return dataclasses.replace(CODE(self, code, first, end, bits), path_missing=0)
 
 
+def whole_places(constant: Any) -> Any:
+    may, _ = PLACES_OF(constant)
+    return may, may
+
+
+def v4_by_itself(address: bytes) -> int:
+    return PLACE_OF(address.rjust(16, b"\0"))
+
+
 PATH_NEED, PATH_OF, BITS_OF = needs.path_need, twin.path_of, ways.bits_of
-FIRST_STEPS, LONGEST_NS, SPANS = ways.first_steps, ways.longest_ns, needs.spans
+FIRST_STEPS, LONGEST_NS, SPANS = ways.first_steps, ways.longest_ns, spans.spans
+PLACES_OF, PLACE_OF = spans.places_of, place_of
 CODE = plan._Builder._code
 
 
@@ -104,3 +123,16 @@ def test_a_planted_fault_is_seen(where: Any, name: str, fault: Callable[..., Any
     with mock.patch.object(where, name, fault):
         seen = next((number for number in range(PATIENCE) if compare(gate_case(f"gate:{number}"))), None)
     assert seen is not None
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "fault"),
+    [
+        pytest.param(spans, "places_of", whole_places, id="not in over a part of a place"),
+        pytest.param(twin, "place_of", v4_by_itself, id="IPv4 where it isn't looked for"),
+        pytest.param(spans, "V4_PLACES", (0, 0), id="IPv4 taken for one within IPv6"),
+    ],
+)
+def test_a_planted_fault_in_addresses_is_seen(where: Any, name: str, fault: Any) -> None:
+    with mock.patch.object(where, name, fault):
+        assert any(compare_stateless(address_case(f"address:{number}")) for number in range(PATIENCE))

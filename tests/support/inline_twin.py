@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from execray.gate.addresses import place_of
 from execray.gate.inline import NumberKind, NumberTest, Part, Rule, TextTest
-from execray.gate.plan import Input
+from execray.gate.plan import ADDRESSES, Input
 from execray.schema.event import Event
 
 _FIELDS = {
@@ -16,7 +17,11 @@ _FIELDS = {
     Input.PORT: "dst.port",
     Input.NEW_UID: "new.uid",
     Input.NEW_EUID: "new.euid",
+    Input.OLD_UID: "old.uid",
+    Input.OLD_EUID: "old.euid",
     Input.CREATED: "created",
+    Input.DST_IP: "dst.ip",
+    Input.SRC_IP: "src.ip",
 }
 
 
@@ -30,6 +35,8 @@ def meets(rule: Rule, event: Event) -> bool:
 def _number(test: NumberTest, event: Event) -> bool:
     name = _FIELDS.get(test.input, {"ptrace": "request", "kill": "sig"}.get(event.type.name, ""))
     value = event.get(name)
+    if test.input in ADDRESSES and isinstance(value, bytes):
+        value = place_of(value)
     if not isinstance(value, int):
         return False
     met = test.low <= value <= test.high if test.kind is NumberKind.RANGE else value & test.low == test.high

@@ -24,7 +24,7 @@ TREE: Final = Path(__file__).resolve().parents[2]
 KERNEL_TESTS: Final = tuple(
     str(file.relative_to(TREE))
     for file in sorted((TREE / "tests/kernel").glob("test_*.py"))
-    if file.name != "test_tracerd.py"
+    if file.name not in ("test_tracerd.py", "test_pacing.py")
 )
 KILL_TEST: Final = "tests/vm/kill.py"
 #: A software processor is about ten times slower than the real one: so much longer may everything take.

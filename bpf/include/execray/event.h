@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 22
+#define ER_ABI_VERSION 26
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -104,9 +104,11 @@ enum er_flag {
 #define ER_TAIL_MAX	 (3 * ER_PATH_MAX + 2 * ER_CGROUP_MAX + ER_INTERP_MAX + ER_ARGV_MAX)
 #define ER_RECORD_MAX	 (512 + ER_TAIL_MAX)
 
+#define ER_KIND_URGENT 32768 /* besides the kind of a record that doesn't wait for others */
+
 struct er_header {
 	__u32 len;     /* of the whole record */
-	__u16 kind;    /* enum er_event */
+	__u16 kind;    /* enum er_event, or with ER_KIND_URGENT */
 	__u16 flags;   /* enum er_flag */
 	__u64 time_ns; /* CLOCK_BOOTTIME */
 };
@@ -388,6 +390,7 @@ struct er_config {
 	__u32 gate;	      /* the plan in use, 1 or 2; 0: everything passes. Or ER_GATE_SHADOW besides */
 	__u64 followed;	      /* bit 1 << er_event: somebody follows all of these, also what no policy wants */
 	__u64 waiting;	      /* bit 1 << er_event: the plan may have er_gate_code::waits */
+	__u64 urgent;	      /* bit 1 << er_event: something may have to be done at these: the reader is woken */
 	__u64 lapsed_ns;      /* CLOCK_BOOTTIME as tracerd last looked: what had ended by then has ended */
 };
 

@@ -5,6 +5,7 @@
 
 #include "execray/gate_maps.h"
 #include "execray/gate_core.h"
+#include "execray/gate_address.h"
 
 #define ER_GATE_HALF	 0xff /* of er_config::gate: the plan in use; 0: none, everything passes */
 #define ER_FMODE_CREATED 0x100000
@@ -77,11 +78,46 @@ static __always_inline void er_gate_put(struct er_gate_work *work, enum er_gate_
 	work->known |= 1U << input;
 }
 
+static __always_inline void er_gate_put_address(struct er_gate_work *work, enum er_gate_input input, __u16 family,
+						const __u8 *address)
+{
+	__u64 upper = 0, lower = ER_GATE_V4_MAPPED | bpf_ntohl(*(const volatile __u32 *)address);
+
+	if (family == ER_AF_INET6) {
+		upper = bpf_be64_to_cpu(ER_GATE_LOAD(address));
+		lower = bpf_be64_to_cpu(ER_GATE_LOAD(address + 8));
+	}
+	er_gate_put(work, input, er_gate_place(upper, lower));
+}
+
+/* What a socket's call says of both ends, as the decoder tells it: which of them is the source depends on the call. */
+static __always_inline void er_gate_ends(const struct er_connect *connect, struct er_gate_work *work)
+{
+	const __u8 *src = connect->saddr, *dst = NULL;
+
+	if (connect->family)
+		er_gate_put(work, ER_GATE_FAMILY, connect->family);
+	if (connect->family != ER_AF_INET && connect->family != ER_AF_INET6)
+		return;
+	switch (work->event) {
+	case ER_EVENT_CONNECT: src = connect->sport ? connect->saddr : NULL; /* fall through */
+	case ER_EVENT_SENDTO:
+		dst = connect->daddr;
+		er_gate_put(work, ER_GATE_PORT, connect->dport);
+		break;
+	case ER_EVENT_BIND: src = connect->ret ? connect->daddr : connect->saddr; break;
+	case ER_EVENT_ACCEPT: src = connect->daddr; dst = connect->saddr;
+	}
+	if (src)
+		er_gate_put_address(work, ER_GATE_SRC_IP, connect->family, src);
+	if (dst)
+		er_gate_put_address(work, ER_GATE_DST_IP, connect->family, dst);
+}
+
 /* The numbers that the event's record has. */
 static __always_inline void er_gate_fields(struct er_scratch *scratch, struct er_gate_work *work)
 {
 	struct er_file *file = &scratch->record.file;
-	struct er_connect *connect = &scratch->record.connect;
 	struct er_setuid *setuid = &scratch->record.setuid;
 	struct er_plain *plain = &scratch->record.plain;
 
@@ -97,15 +133,9 @@ static __always_inline void er_gate_fields(struct er_scratch *scratch, struct er
 		break;
 	case ER_EVENT_CONNECT:
 	case ER_EVENT_SENDTO:
-		if (connect->family == ER_AF_INET || connect->family == ER_AF_INET6)
-			er_gate_put(work, ER_GATE_PORT, connect->dport);
-		/* fall through */
 	case ER_EVENT_BIND:
 	case ER_EVENT_LISTEN:
-	case ER_EVENT_ACCEPT:
-		if (connect->family)
-			er_gate_put(work, ER_GATE_FAMILY, connect->family);
-		break;
+	case ER_EVENT_ACCEPT: er_gate_ends(&scratch->record.connect, work); break;
 	case ER_EVENT_PTRACE:
 	case ER_EVENT_KILL: er_gate_put(work, ER_GATE_REQUEST, scratch->record.ptrace.request); break;
 	case ER_EVENT_CHMOD: /* behind the name, or else behind the descriptor */
@@ -113,7 +143,11 @@ static __always_inline void er_gate_fields(struct er_scratch *scratch, struct er
 			    (scratch->call.shape.name == 2 ? plain->arg2 : plain->arg1) & ER_S_IALLUGO);
 		break;
 	case ER_EVENT_SETUID:
-		if (setuid->call == ER_CALL_SETFSUID) /* it has neither */
+		if (!(setuid->hdr.flags & ER_F_OLD_CREDS_UNKNOWN)) {
+			er_gate_put(work, ER_GATE_OLD_UID, setuid->old_uid);
+			er_gate_put(work, ER_GATE_OLD_EUID, setuid->old_euid);
+		}
+		if (setuid->call == ER_CALL_SETFSUID) /* it has no new ones */
 			break;
 		er_gate_put(work, ER_GATE_NEW_UID, setuid->new_uid);
 		er_gate_put(work, ER_GATE_NEW_EUID, setuid->new_euid);
@@ -361,7 +395,9 @@ static __always_inline bool er_gate_pass(const struct er_config *config, struct 
 	/* where all passes, what would have been dropped gets a time, too: er_gate_awaits() */
 	work->now_ns = gate & ER_GATE_SHADOW ? ER_GATE_CLOCK() : 0;
 	work->named = plan->code[event].asks & 1 << ER_GATE_FILE ? er_gate_named(plan, work->half, scratch) : 0;
+	work->urgent = 0;
 	pass = er_gate_verdict() || er_gate_is_late(scratch);
+	scratch->call.urgent = work->urgent;
 	if (!pass && !(gate & ER_GATE_SHADOW))
 		pass = er_followed(config, event);
 	if (pass)

@@ -153,7 +153,7 @@ static __always_inline bool er_gate_numbers(struct er_gate_work *work, const str
 
 	for (i = 0; i < ER_GATE_NUMBERS; i++) {
 		const struct er_gate_number *number = &code->number[i];
-		__u32 input = number->input & 15;
+		__u32 input = number->input & (ER_GATE_INPUTS - 1);
 
 		if (i >= code->numbers)
 			break;
@@ -212,7 +212,8 @@ __noinline int er_gate_left(__u32 at, __u64 bits)
 
 /*
  * Whether one of the bits that are left of a word, of which there is one, is awaited. Those that are first begin what
- * they begin. Not static, so that it is verified once and not for each word.
+ * they begin; where one goes on with what has begun, somebody may have to act. Not static, so that it is verified once
+ * and not for each word.
  */
 __noinline int er_gate_meets(__u32 at)
 {
@@ -220,26 +221,28 @@ __noinline int er_gate_meets(__u32 at)
 	const struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
 	__u32 word = at & (ER_GATE_WORDS - 1), i;
 	__u64 bits, first;
+	int passes;
 
 	if (!plan)
 		return 1;
 	bits = work->left;
 	first = bits & plan->row[plan->first & (ER_GATE_ROWS - 1)].word[word];
-	if (first) {
-		for (i = 0; i < 64 && first; i++) {
-			er_gate_begin(word * 64 + er_gate_lowest(first));
-			first &= first - 1;
-		}
-		return 1;
-	}
-	for (i = 0; i < ER_GATE_LOOKS; i++) {
+	bits &= ~first;
+	passes = first != 0;
+	for (i = 0; i < ER_GATE_LOOKS; i++) { /* before the event itself begins something */
 		if (!bits)
-			return 0;
+			break;
 		if (er_gate_awaits(word * 64 + er_gate_lowest(bits)))
-			return 1;
+			break;
 		bits &= bits - 1;
 	}
-	return bits != 0;
+	if (bits)
+		passes = work->urgent = 1;
+	for (i = 0; i < 64 && first; i++) {
+		er_gate_begin(word * 64 + er_gate_lowest(first));
+		first &= first - 1;
+	}
+	return passes;
 }
 
 /* One of the rows that the numbers chose; the row of all bits where there are fewer. */
@@ -260,7 +263,7 @@ static __always_inline bool er_gate_any(const struct er_gate *plan, struct er_ga
 	const struct er_gate_row *one = er_gate_chosen(plan, work, 0), *other = er_gate_chosen(plan, work, 1);
 	__u32 from = code->first_word, to = code->end_word, i;
 
-	work->pass = 0;
+	work->pass = work->urgent = 0;
 	for (i = 0; i < ER_GATE_WORDS; i++) {
 		__u32 word = (from + i) & (ER_GATE_WORDS - 1);
 		__u64 bits;
@@ -273,7 +276,7 @@ static __always_inline bool er_gate_any(const struct er_gate *plan, struct er_ga
 		bits &= one->word[word] & other->word[word];
 		if (bits && er_gate_left(word, bits) && er_gate_meets(word)) {
 			work->pass = 1;
-			if (!code->begins) /* or all that begins must be noted */
+			if (!code->begins && work->urgent) /* or all that begins must be noted */
 				break;
 		}
 	}

@@ -18,6 +18,7 @@
 #define ER_GATE_SUFFIXES 8    /* lengths */
 #define ER_GATE_NUMBERS	 6    /* tested of one event */
 #define ER_GATE_BOUNDS	 16   /* of one number */
+#define ER_GATE_INPUTS	 32   /* places for numbers */
 #define ER_GATE_CHOSEN	 48   /* rows that the numbers of one event choose at most; more are left out */
 #define ER_GATE_DEPTH	 32   /* components of a path; of a deeper one nothing is known */
 #define ER_GATE_FILES	 8192
@@ -47,8 +48,12 @@ enum er_gate_input {
 	ER_GATE_NEW_UID = 9,
 	ER_GATE_NEW_EUID = 10,
 	ER_GATE_CREATED = 11,
+	ER_GATE_DST_IP = 12, /* gate_address.h */
+	ER_GATE_SRC_IP = 13,
 	ER_GATE_FILE = 14, /* no numbers, but places in er_gate_code::asks: a file whatever leads to it, */
 	ER_GATE_COMM = 15, /* and the actor's name */
+	ER_GATE_OLD_UID = 16,
+	ER_GATE_OLD_EUID = 17,
 };
 
 enum er_gate_kind {
@@ -145,7 +150,7 @@ struct er_gate_work {
 	__u32 tgid;
 	__u32 named;  /* the row of the bits that ask for this file whatever leads to it; 0: none does */
 	__u64 now_ns; /* 0: not asked for yet */
-	__u64 number[16];
+	__u64 number[ER_GATE_INPUTS];
 	__u64 comm[2]; /* behind its NUL only NULs */
 	__u64 tail[2]; /* the path's last 16 bytes; before a shorter one's begin anything */
 	__u64 component[ER_GATE_DEPTH];
@@ -156,6 +161,7 @@ struct er_gate_work {
 	__u32 comm_row;
 	__u16 row[ER_GATE_CHOSEN];
 	__u64 pass;
+	__u64 urgent;		  /* it goes on with what has begun */
 	__u64 left;		  /* of a word: the bits that nothing contradicts */
 	__u64 hit[ER_GATE_WORDS]; /* of the event's words: bits that the path has by its keys */
 	/* counts; tracerd adds up those of all processors */

@@ -23,7 +23,7 @@ static __always_inline bool er_inline_output(struct er_scratch *scratch, __u32 t
 	barrier_var(total);
 	if (total > ER_RECORD_MAX)
 		return false;
-	return er_send(&scratch->record, total);
+	return er_send_scratch(scratch, total);
 }
 
 /* Whether the process is about to end anyway: its other threads' last calls are worth no kill. */
@@ -199,18 +199,24 @@ __noinline int er_inline_send(__u32 total)
 {
 	struct er_scratch *scratch = er_get_scratch();
 	struct er_inline_state *state = er_inline_state();
-	struct er_inline_work *work = er_inline_work();
-	struct er_gate_work *numbers = er_gate_work();
 	const struct er_inline_plan *plan;
+	struct er_inline_work *work;
+	struct er_gate_work *numbers;
+	__u64 half;
 	__u32 code;
 
 	if (!scratch)
 		return 0;
-	code = scratch->call.event & (ER_INLINE_CODES - 1);
-	if (!state || !work || !numbers)
+	half = state ? *(volatile __u64 *)&state->half : 0; /* once: the plans may be changed meanwhile */
+	if (!half)					    /* on most hosts */
 		return er_inline_output(scratch, total);
-	work->half = *(volatile __u64 *)&state->half;
-	plan = work->half ? er_inline_plan(work) : NULL;
+	work = er_inline_work();
+	numbers = er_gate_work();
+	if (!work || !numbers)
+		return er_inline_output(scratch, total);
+	code = scratch->call.event & (ER_INLINE_CODES - 1);
+	work->half = half;
+	plan = er_inline_plan(work);
 	if (!plan || plan->first[code] >= plan->end[code])
 		return er_inline_output(scratch, total);
 	if (scratch->record.exec.hdr.flags & ~ER_INLINE_HARMLESS) {

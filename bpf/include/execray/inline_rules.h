@@ -85,10 +85,11 @@ __noinline int er_inline_text(__u32 index, __u32 which)
 static __always_inline enum er_inline_met er_inline_number(const struct er_gate_work *work,
 							   const struct er_inline_number *number)
 {
-	__u64 value = work->number[number->input & 15];
+	__u32 input = number->input & (ER_GATE_INPUTS - 1);
+	__u64 value = work->number[input];
 	bool met;
 
-	if (!(work->known >> (number->input & 15) & 1))
+	if (!(work->known >> input & 1))
 		return number->negate || number->input == ER_GATE_RET ? ER_INLINE_MAYBE : ER_INLINE_NOT;
 	if (number->kind == ER_INLINE_RANGE)
 		met = (__s64)value >= (__s64)number->low && (__s64)value <= (__s64)number->high;

@@ -147,18 +147,38 @@ static __always_inline bool er_followed(const struct er_config *config, __u32 ev
 	return false;
 }
 
-/* Returns whether there was room for it. */
-static __always_inline bool er_send(void *record, __u64 len)
+/*
+ * Whether something may have to be done at events of this kind whatever they are. The mask has no place for what
+ * packages add.
+ */
+static __always_inline bool er_is_urgent(const struct er_header *header)
+{
+	struct er_config *config = er_get_config();
+
+	return header->kind >= ER_EVENT_OWN || (config && config->urgent >> (header->kind & 63) & 1);
+}
+
+/*
+ * Sends a record that begins with a header. Without flags the kernel wakes the reader only when it had caught up, which
+ * it hasn't while it lets records gather (tracerd/pacing.py). Returns whether there was room for it.
+ */
+static __always_inline bool er_send_as(struct er_header *header, __u64 len, bool urgent)
 {
 	void *ring = er_slot(&er_ring_slot);
 
-	/* Without flags the kernel wakes the reader only when it had caught up: a busy reader costs no wake-ups. */
-	if (ring && bpf_ringbuf_output(ring, record, len, 0) == 0) {
+	if (urgent)
+		header->kind |= ER_KIND_URGENT;
+	if (ring && bpf_ringbuf_output(ring, header, len, urgent ? BPF_RB_FORCE_WAKEUP : 0) == 0) {
 		er_count(ER_COUNT_SENT);
 		return true;
 	}
 	er_count(ER_COUNT_DROPPED);
 	return false;
+}
+
+static __always_inline bool er_send(void *record, __u64 len)
+{
+	return er_send_as(record, len, er_is_urgent(record));
 }
 
 #endif

@@ -37,6 +37,7 @@ struct er_call {
 	__u32 path_at;	   /* where in the record's bytes the path of the event is; gate.h */
 	__u32 path_len;	   /* 0: it has none, or one that the kernel doesn't know */
 	__u32 path_known;  /* enum er_gate_path, for a path that was walked */
+	__u32 urgent;	   /* it goes on with what has begun; gate.h */
 };
 
 /* The current task, for ER_READ(er_can_load(), ...): a plain load where that is possible, for the call of a helper
@@ -72,6 +73,14 @@ static __always_inline struct er_scratch *er_get_scratch(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&er_scratches, &zero);
+}
+
+/* Sends the record that begins the scratch area's, of a system call that the gate has looked at. */
+static __always_inline bool er_send_scratch(struct er_scratch *scratch, __u64 len)
+{
+	struct er_header *header = &scratch->record.exec.hdr;
+
+	return er_send_as(header, len, scratch->call.urgent || er_is_urgent(header));
 }
 
 #endif

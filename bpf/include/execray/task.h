@@ -185,16 +185,14 @@ __noinline int er_is_armed(void)
 }
 
 /* Which events of a call are not wanted from this process, because it isn't armed: 0, or enum er_armed_event. */
-static __always_inline __u8 er_skipped(struct er_shape *shape, struct task_struct *task)
+static __always_inline __u8 er_skipped(struct er_shapes *shapes, struct er_shape *shape, struct task_struct *task)
 {
-	struct er_shapes *shapes;
 	__u32 tgid;
 
 	if (!shape->armed)
 		return 0;
-	shapes = er_get_shapes();
 	tgid = ER_READ(er_can_load(), task, tgid);
-	return shapes && shapes->armed[tgid & (ER_PID_SLOTS - 1)] && er_is_armed() ? 0 : shape->armed;
+	return shapes->armed[tgid & (ER_PID_SLOTS - 1)] && er_is_armed() ? 0 : shape->armed;
 }
 
 /* At the end of a process. */

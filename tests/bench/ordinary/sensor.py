@@ -32,12 +32,16 @@ class _Recorder:
     def subscription(self) -> Subscribe:
         return Subscribe(self._codes, 0)
 
-    async def batch(self, batch: Batch, stream_id: str) -> None:
+    def batch(self, batch: Batch, stream_id: str) -> bool:
         self._file.write(encode(batch))
         assert self.client is not None
         self.client.acknowledge(stream_id, batch.seq)
+        return True
 
-    async def heartbeat(self, heartbeat: Heartbeat) -> None:
+    async def room(self) -> None:
+        """There always is some."""
+
+    def heartbeat(self, heartbeat: Heartbeat) -> None:
         self.connected.set()
 
 

@@ -55,7 +55,7 @@ def batch(*rows: tuple[Any, ...], actors: tuple[Any, ...] = ()) -> Batch:
 
 FRAMES: list[Frame] = [
     Hello("tracerd", {"boot_id": "b", "pid": 7}),
-    Subscribe((1, 2), 3, (59, 101), b"plan", (b"/etc/shadow",), (1,), b"rules"),
+    Subscribe((1, 2), 3, (59, 101), b"plan", (b"/etc/shadow",), (1,), b"rules", (2,), False),
     batch(*(row(event) for event in EVENTS), (LOST, 11, "ring", 5, 9)),
     Ack(2**40),
     Heartbeat(12, {"lost": {"ring": 0}, "rate": 1.5}),
@@ -209,7 +209,7 @@ def test_hello_of_another_role_or_version_is_refused_in_words() -> None:
     assert check_hello(good, "tracerd") is good
     for frame, words in (
         (Ack(1), "expected a hello, got Ack"),
-        (Hello("tracerd", {}, protocol=2), "stream protocol 2, and this is 5"),
+        (Hello("tracerd", {}, protocol=2), "stream protocol 2, and this is 6"),
         (Hello("tracerd", {}, catalog=99), f"event catalogue 99, and this is {CATALOG_VERSION}"),
         (Hello("x" * 99, {}), "expected tracerd, got"),
     ):

@@ -15,10 +15,11 @@ class Disk:
     """Takes alerts while it is `free`."""
 
     def __init__(self) -> None:
-        self.free = asyncio.Event()
+        self.asked, self.free = asyncio.Event(), asyncio.Event()
         self.written: list[Any] = []
 
     async def write(self, alerts: Sequence[Any]) -> None:
+        self.asked.set()
         await self.free.wait()
         self.written += alerts
 
@@ -90,9 +91,23 @@ async def _put_alerts(line: Line, count: int) -> None:
         await line.writer.put(Item([alert(seq)], "s", seq))
 
 
+async def test_a_batch_without_alerts_is_acknowledged_at_once_where_nothing_is_being_written() -> None:
+    async with running() as line, asyncio.timeout(10):
+        await line.writer.put(Item([], "s", 0))
+        assert line.acknowledged == [("s", 0)]
+        await line.writer.put(Item([alert(1)], "s", 1))
+        await line.disk.asked.wait()
+        await line.writer.put(Item([], "s", 2))  # behind an alert that is under way
+        assert line.acknowledged == [("s", 0)]
+        line.disk.free.set()
+        await line.writer.drain(5)
+    assert line.acknowledged == [("s", 0), ("s", 1), ("s", 2)]
+
+
 async def test_a_batch_of_another_stream_is_acknowledged_by_itself() -> None:
     async with running() as line, asyncio.timeout(10):
         line.disk.free.set()
+        await line.writer.put(Item([alert(0)], "before", 6))
         await line.writer.put(Item([], "before", 7))
         await line.writer.put(Item([], "after", 0))
         await line.writer.put(Item([alert(1)]))  # a loss that was summed up: of no batch

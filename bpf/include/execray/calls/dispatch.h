@@ -32,7 +32,7 @@ __noinline int er_record(void)
 		return 0;
 	if (!er_begin_of(er_caller(call), &scratch->record.exec.hdr, config, call->event))
 		return 0;
-	call->path_at = call->path_len = call->path_known = 0;
+	call->path_at = call->path_len = call->path_known = call->urgent = 0;
 	if (call->compat)
 		scratch->record.exec.hdr.flags |= ER_F_COMPAT_ABI;
 	if (call->uring)

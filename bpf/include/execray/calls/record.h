@@ -38,7 +38,9 @@ static __always_inline void er_submit(void *record, __u32 total)
 #if defined(ER_KILLS)
 	er_inline_send(total);
 #elif defined(ER_USES_UP)
-	if (er_send(record, total))
+	struct er_scratch *scratch = er_get_scratch();
+
+	if (scratch && er_send_scratch(scratch, total))
 		er_inline_doubt();
 #else
 	er_send(record, total);

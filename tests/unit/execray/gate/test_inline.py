@@ -64,7 +64,7 @@ CHANGES: dict[str, tuple[tuple[int, ...], Any]] = {
     "a change of credentials": ((2, 0, 2), EVENT_BY_NAME["cred_change"].code),
     "too many numbers": ((2, 1, 3), [[7, 1, 0, 0, False]] * 7),
     "too many texts": ((2, 0, 4), [[1, b"/a", False]] * 5),
-    "a number that isn't there": ((2, 1, 3, 0, 0), 13),
+    "a number that isn't there": ((2, 1, 3, 0, 0), 31),
     "a kind that isn't there": ((2, 1, 3, 0, 1), 3),
     "a bound of more than 64 bits": ((2, 1, 3, 0, 3), 1 << 63),
     "a mask of no sign": ((2, 1, 3, 1, 2), -1),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from execray.schema.kinds import Kind
 from policyd import program
 from policyd.compiler import compile_source
 from policyd.program import CompiledPolicy, FieldRef, KeyKind, Mode, Not, Op, Overlap, Quantified, Times
+from tests.support.playbook import Play
+from tests.support.stories import machine, matches
 
 PROCESS = FieldRef("proc.id", Kind.PROCESS)
 PARENT = FieldRef("parent.proc.id", Kind.PROCESS)
@@ -55,6 +59,31 @@ def test_words_for_scopes_stand_for_fields() -> None:
     assert keys(policy("open {} exec {}", "key host")) == [(), ()]
     assert policy("open {} exec {}", "key host").key is KeyKind.FIELDS
     assert keys(policy("open {} by process, uid exec {} by parent.id, uid")) == [(PROCESS, UID), (PARENT, UID)]
+
+
+def test_a_pid_is_the_process_that_has_it() -> None:
+    assert policy("open {} exec {}", "key pid").key is KeyKind.PROCESS
+    child = FieldRef("child.id", Kind.PROCESS)
+    assert keys(policy("fork {} by child.pid, uid open {} by pid, uid")) == [(child, UID), (PROCESS, UID)]
+    target, creator = FieldRef("target.id", Kind.PROCESS), FieldRef("ancestor[1].proc.id", Kind.PROCESS)
+    assert keys(policy("kill {} by target.pid open {} by ancestor[1].pid")) == [(target,), (creator,)]
+
+
+def test_a_pid_that_is_compared_with_other_numbers_is_a_number() -> None:
+    assert keys(policy("open {} by pid exec {} by uid")) == [(FieldRef("pid", Kind.INT),), (UID,)]
+
+
+def test_a_pid_that_another_process_has_got_joins_nothing() -> None:
+    engine = machine(policy("fork {} as f by child.pid open {} as o by pid"))
+    play = Play()
+    parent = play.process()
+    child = play.process(parent)
+    later = replace(child, id=(child.id[0], child.id[1] + 1_000_000))
+    play.event("fork", parent, child_id=child.id)
+    play.event("open", later, path="/b")
+    assert not matches(engine.feed(play.batch()))
+    play.event("open", child, path="/b")
+    assert [match.actor.id for match in matches(engine.feed(play.batch()))] == [child.id]
 
 
 def test_kinds_that_compare_may_meet_in_a_key() -> None:

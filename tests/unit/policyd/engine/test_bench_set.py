@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from policyd.engine import generation
 from policyd.engine.machine import Machine
 from policyd.program import KeyKind
 from tests.bench.engine.policies import BUSY, WHOLE, policies, story
@@ -47,6 +50,19 @@ def test_stream_has_the_new_values_the_processes_and_the_steps_that_it_should() 
     assert 0.005 < stats["advanced"] / stats["events"] < stats["fired"] / stats["events"] < 0.025
     assert (stats["malformed"], stats["evicted"]) == (0, 0)
     assert stats["completed"] > 0
+
+
+def test_rows_that_are_compared_first_say_what_they_say_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide, narrow = Machine(), Machine()
+    wide.load(policies(), 1)
+    monkeypatch.setattr(generation, "_WIDE", 1_000_000)
+    narrow.load(policies(), 1)
+    found = [
+        [output for batch in Scene().batches(12_000) for output in engine.feed(batch)] for engine in (wide, narrow)
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) > 10
+    assert wide.stats() == narrow.stats()
 
 
 def test_busy_policies_are_begun_by_one_event_in_five() -> None:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execray.wire.frames import Batch
+from policyd.engine.atoms import Effect, View
 from policyd.engine.heap import DeadlineHeap
 from policyd.engine.machine import Machine
-from policyd.engine.outputs import Match, SensorLoss
+from policyd.engine.outputs import Match, Output, SensorLoss
 from policyd.engine.partials import Limits
 from policyd.engine.rows import SlotRows, demand_of
 from policyd.engine.shares import Held, Owner, Ranking, Shares
@@ -172,6 +173,33 @@ def test_row_cache_is_bounded_in_bytes_too() -> None:
     assert rows.stats.clears >= 4
 
 
+def test_words_of_commands_are_looked_at_only_where_a_step_that_is_left_asks_for_them() -> None:
+    engine = Machine()
+    asks = step("exec", eq("exe", "/bin/asks"), test("argv", Op.CONTAINS, ("-x",)))
+    of_parent = step("exec", eq("exe", "/bin/asks"), test("parent.argv", Op.CONTAINS, ("-y",)))
+    engine.load([policy("p", asks), policy("q", of_parent), policy("r", step("open", eq("path", "/a")))], 1)
+    play = Play()
+    for number in range(20):
+        proc = play.process(play.process(argv=["y", f"-y{number}"]), argv=["x", f"-x{number}"])
+        play.event("open", proc, path="/a")
+        play.event("exec", proc)
+    assert _names(engine.feed(play.batch())) == ["r"] * 20
+    before = engine.stats()["row_cache_misses"]
+    assert before == 2  # a path, a program
+    for number in range(20):
+        play.event(
+            "exec", play.process(play.process(argv=["y", f"-y{number}"]), exe="/bin/asks", argv=["x", f"-x{number}"])
+        )
+    play.event("exec", play.process(exe="/bin/asks", argv=["-x"]))  # whose parent nobody knows
+    found = _names(engine.feed(play.batch()))
+    assert found == ["p", "q"] * 20 + ["p"]
+    assert engine.stats()["row_cache_misses"] == before + 1 + 40 + 1
+
+
+def _names(outputs: list[Output]) -> list[str]:
+    return [output.policy.name for output in outputs if isinstance(output, Match)]
+
+
 def _broken(batch: Batch, position: int, at: int, value: object) -> Batch:
     events = list(batch.events)
     row = list(events[position])
@@ -262,24 +290,46 @@ _OWNERS = st.builds(Owner, st.integers(0, 3), st.sampled_from([1, 2, b"box"]))
 )
 def test_shares_name_the_longest_held_entry_of_who_holds_most(actions: list[tuple[str, Owner, int]]) -> None:
     shares: Shares[Held] = Shares()
+    pool: Shares[Held] = Shares(pool=True)  # each is in two, and they don't get in each other's way
     live: list[Held] = []
     for action, owner, weight in actions:
         if action == "add" or not live:
             live.append(_held(owner, weight))
             shares.add(live[-1])
+            pool.add(live[-1])
         elif action == "replace":
             old = live.pop(weight % len(live))
             live.append(_held(owner, weight))
             shares.replace(old, live[-1])
+            pool.replace(old, live[-1])
         elif action == "remove":
-            shares.remove(live.pop(weight % len(live)))
+            gone = live.pop(weight % len(live))
+            shares.remove(gone)
+            pool.remove(gone)
         else:  # it is asked for now and then only
             victim = shares.victim()
             assert victim.owner in _heaviest(live)
             assert victim is next(item for item in live if item.owner == victim.owner)
             live.remove(victim)
             shares.remove(victim)
-        assert (shares.count, shares.weight) == (len(live), sum(item.weight for item in live))
+            pool.remove(victim)
+        for one in (shares, pool):
+            assert (one.count, one.weight) == (len(live), sum(item.weight for item in live))
+            for whose in {item.owner for item in live}:
+                in_order = [item for item in one if item.owner == whose]
+                assert in_order == [item for item in live if item.owner == whose]
+
+
+def test_words_of_a_list_are_remembered_within_a_bound_and_mean_the_same_after_it() -> None:
+    view = View(ref("argv"), derived=False, fold=False)
+    view.add(test("argv", Op.MATCH, ("^-x[0-9]+$",)), 0)
+    view.build(lambda atoms: Effect((), 0, tuple(atoms)))
+    for number in range(3000):
+        for words, met in ((b"a%d -x%d", 1), (b"a%d y%d", 0), (b"a%d -x7 -x%d " + b"long" * 50, 2)):
+            found: list[Effect] = []
+            view.collect(tuple((words % (number, number)).split()), found)
+            assert len(found) == met
+        assert view.words <= 1024
 
 
 def _held(owner: Owner, weight: int) -> Held:

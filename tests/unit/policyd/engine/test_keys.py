@@ -49,6 +49,27 @@ def test_parent_continues_as_its_child() -> None:
     assert (match.actor.id, match.key) == (child.id, (parent.id,))
 
 
+def test_a_key_may_be_a_number_that_is_made_of_an_identity() -> None:
+    engine = machine(policy("p", *keyed("child.pid > pid", step("fork", alias="f"), B), key=FIELDS))
+    play = Play()
+    parent = play.process()
+    child, stranger = play.process(parent), play.process(parent)
+    play.event("fork", parent, child_id=child.id)
+    play.event("open", stranger, path="/b")
+    play.event("open", child, path="/b")
+    assert [(m.actor.id, m.key) for m in matches(engine.feed(play.batch()))] == [(child.id, (child.id[0],))]
+
+
+def test_a_number_of_the_parents_identity_is_a_key_too() -> None:
+    engine = machine(policy("p", *keyed("pid > parent.pid", A, B), key=FIELDS))
+    play = Play()
+    parent = play.process()
+    child = play.process(parent)
+    play.event("open", parent, path="/a")
+    play.event("open", child, path="/b")
+    assert [(m.actor.id, m.key) for m in matches(engine.feed(play.batch()))] == [(child.id, (parent.id[0],))]
+
+
 def test_siblings_share_their_parent() -> None:
     engine = machine(policy("p", *keyed("parent.proc.id", A, B), key=FIELDS))
     play = Play()

@@ -101,6 +101,51 @@ def test_a_rule_is_met_exactly_where_the_policy_matches(condition: str) -> None:
             assert met, event.to_json()
 
 
+ADDRESSES = (
+    "127.0.0.1",
+    "128.0.0.0",
+    "::1",
+    "::2",
+    "::ffff:127.0.0.1",
+    "2001:db8::1",
+    "2001:db8:0:1::",
+    "::5:0:0:0:1",
+    None,
+)
+
+
+@pytest.mark.parametrize("field", ["dst.ip", "src.ip"])
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'F in ["127.0.0.0/8", "::1"]',
+        'F not in ["127.0.0.0/8", "::1"]',
+        'F in ["2001:db8::/64"] or F = "::1"',
+        'F != "::1" and not F in ["2001:db8::/64"]',
+        'F in ["::/63", "2001:db8::/32"] and ret = 0',
+    ],
+)
+def test_a_rule_of_addresses_is_met_exactly_where_the_policy_matches(condition: str, field: str) -> None:
+    policy = one(
+        f'policy "p" response enforce {{ connect {{ {condition.replace("F", field)} }}\non match {{ kill }} }}'
+    )
+    if "::/63" in condition:  # with all of IPv6 that has IPv4 in it
+        with pytest.raises(NotInlineError, match="doesn't know"):
+            finished(policy)
+        return
+    play = Play()
+    who = play.process()
+    for address in ADDRESSES:
+        play.event("connect", who, dst_ip=address, src_ip=address, ret=0)
+    machine, batch = Machine(), play.batch()
+    machine.load([policy], 1)
+    matched = {output.event.id for output in machine.feed(batch) if isinstance(output, Match)}
+    assert 0 < len(matched) < len(ADDRESSES)
+    for event in map(batch.event, range(len(batch.events))):
+        met = any(meets(rule, event) for rule in finished(policy).rules)
+        assert met is (event.id in matched and event.get(field) is not None), event.to_json()
+
+
 def _batch() -> Any:
     play = Play()
     uids = [play.process(uid=uid, euid=euid, comm=comm) for uid, euid, comm in ((0, 0, "cat"), (7, 8, "dog"))]
@@ -159,9 +204,10 @@ def test_only_what_the_kernel_compares_as_the_engine_does_is_exact(event: str, c
     ("last", "handler", "why"),
     [
         ("connect { dst.port = 9 }", "on match { kill }", ""),
+        ('connect { dst.ip not in ["127.0.0.0/8", "::1"] }', "on match { kill }", ""),
         ("connect { dst.port = 9 }", "on match if uid = 7 { kill }", "without a kill"),
         ("connect { dst.port = 9 }", "on match { kill }\non match if uid = 7 { kill }", "without a kill"),
-        ("connect { dst.port = 9 or dst.ip = 10.0.0.1 }", "on match { kill }", "must be exact in all its ways"),
+        ('connect { dst.port = 9 or dst.ip = "2001:db8::1" }', "on match { kill }", "must be exact in all its ways"),
         ('open { path = "/a" }', "on match { kill }", "`file.names` isn't"),
     ],
 )
@@ -247,7 +293,7 @@ def test_a_sequence_needs_a_window_that_is_longer_than_what_is_left_to_user_spac
 
 def test_steps_of_exec_are_not_inline() -> None:
     text = 'policy "p" within 1m response enforce { exec { uid = 7 }\nopen { uid = 7 }\non match { kill } }'
-    with pytest.raises(NotInlineError):
+    with pytest.raises(NotInlineError, match="a step on exec"):
         finished(one(text))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from unittest import mock
 import pytest
 
 from execray.eventfile import EventReader, open_events
+from execray.gate.addresses import place_of
 from execray.gate.encoding import decode_plan
 from execray.gate.plan import MAX_BOUNDS, GatePlan, Input
 from execray.gate.verdict import Facts, PathState, candidates
@@ -132,6 +134,22 @@ def test_more_numbers_than_there_are_classes_for_are_told_apart_in_part() -> Non
     sent = [port for port in range(200) if candidates(made, Facts(CONNECT, numbers={Input.PORT: port})) != 0]
     assert set(wanted) <= set(sent)
     assert 199 not in sent and 0 not in sent
+
+
+def test_a_long_list_leaves_a_short_one_as_exact_as_it_was() -> None:
+    long = ", ".join(f'"10.{number}.0.1"' for number in range(30))
+    made = built(
+        'path "p" { connect { dst.ip not in ["127.0.0.0/8", "::1"] } }',
+        f'path "q" {{ connect {{ dst.ip in [{long}] }} }}',
+    ).plan
+
+    def bits(address: str) -> int:
+        place = place_of(ipaddress.ip_address(address).packed)
+        return (candidates(made, Facts(CONNECT, numbers={Input.DST_IP: place})) or 0).bit_count()
+
+    assert [bits("127.0.0.1"), bits("127.255.255.255"), bits("::1")] == [0, 0, 0]
+    assert [bits("9.9.9.9"), bits("2001:db8::1"), bits("11.0.0.1")] == [1, 1, 1]
+    assert {bits(f"10.{number}.0.1") for number in range(30)} == {2}
 
 
 def ordinary() -> Iterator[Event]:
