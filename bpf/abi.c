@@ -20,6 +20,7 @@ struct er_self er_keep_self;
 struct er_creds er_keep_creds;
 struct er_ring_key er_keep_ring_key;
 struct er_ring_name er_keep_ring_name;
+struct er_counts er_keep_counts;
 struct er_gate er_keep_gate;
 struct er_gate_cell_key er_keep_gate_cell_key;
 struct er_gate_code er_keep_gate_code;

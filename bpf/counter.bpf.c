@@ -5,7 +5,7 @@
 SEC("tp_btf/sys_enter")
 int BPF_PROG(er_sys_enter, struct pt_regs *regs, long id)
 {
-	er_count(ER_COUNT_SYSCALLS);
+	er_count_often(ER_COUNT_SYSCALLS);
 	return 0;
 }
 

@@ -49,7 +49,7 @@ from policyd.sinks.jsonl import AlertFile
 from policyd.sinks.stdout import StdoutSink
 from policyd.store import PolicyStore, utc_today
 from policyd.stream_client import StreamClient
-from policyd.tap_filter import without_content
+from policyd.tap_filter import SECRETS, without_content
 from policyd.taps import Taps
 from policyd.writer import Followers, Item, Writer
 
@@ -241,7 +241,7 @@ class Daemon:
 
     def batch(self, batch: Batch, stream_id: str) -> bool:
         """Feeds the engine, orders what it calls for at once, and queues the alerts."""
-        hidden = self._taps.content & ~self._needs.content if self._taps else Content(0)
+        hidden = self._taps.content & SECRETS & ~self._needs.content if self._taps else Content(0)
         outputs = self._machine.feed(without_content(batch, hidden) if hidden else batch)
         if self._config.tracerd.inline == "on":
             outputs = [*outputs, *self._kernel_kills.look(batch, outputs, self._store.generation)]

@@ -7,7 +7,7 @@ import fnmatch
 import functools
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, TypeAlias
@@ -27,6 +27,7 @@ _TAKEN_AT: Final = {
     if event.taken
 }
 TAKEN: Final = frozenset(name for event in EVENTS for name in event.taken)
+SECRETS: Final = functools.reduce(operator.or_, (kind for event in EVENTS for kind in event.taken.values()), NO_CONTENT)
 # An actor's row begins with its parent.
 _ID, _UID, _EUID, _EXE = (1 + ACTOR_SLOT_OF[name] for name in ("proc.id", "uid", "euid", "exe"))
 
@@ -69,8 +70,16 @@ def _without(row: Row, places: list[int]) -> Row:
 
 
 def content_of(codes: frozenset[int]) -> Content:
-    """Returns all the bytes that events of these codes may have."""
-    kinds = [kind for code in codes for _, kind in _TAKEN_AT.get(code, ())]
+    """Returns all the secret bytes that events of these codes may have."""
+    return _all_of(kind for code in codes for _, kind in _TAKEN_AT.get(code, ()))
+
+
+def open_content_of(codes: frozenset[int]) -> Content:
+    """Returns what else of events of these codes has to be asked for, and may be shown to whoever follows them."""
+    return _all_of(slot.asked for code in codes for slot in EVENT_BY_CODE[code].slots)
+
+
+def _all_of(kinds: Iterable[Content]) -> Content:
     return functools.reduce(operator.or_, kinds, NO_CONTENT)
 
 

@@ -25,7 +25,7 @@ from execray.wire.frames import Batch
 from policyd.engine.evidence import ActorCache, Resolver
 from policyd.engine.generation import Needs
 from policyd.gate.ways import is_gated
-from policyd.tap_filter import TAKEN, Filter, Spec, content_of
+from policyd.tap_filter import TAKEN, Filter, Spec, content_of, open_content_of
 
 MAX_TAPS: Final = 4
 MAX_WAITING: Final = 1024  # events of one tail
@@ -284,7 +284,8 @@ class Taps:
         before = self.codes, self.content
         change(tap)
         self.codes = frozenset[int]().union(*(tap.filter.spec.codes for tap in self._taps))
-        self.content = content_of(frozenset[int]().union(*(tap.filter.spec.codes for tap in self._taps if tap.content)))
+        secret = frozenset[int]().union(*(tap.filter.spec.codes for tap in self._taps if tap.content))
+        self.content = content_of(secret) | open_content_of(self.codes)
         if (self.codes, self.content) != before:
             self._resubscribe()
 

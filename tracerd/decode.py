@@ -301,7 +301,8 @@ class Decoder:
         key = record[_FILE_AT:at]
         path, ident, fspath, known = self._builder.files.get(key) or self._new_file(record, key)
         raw = record[at:end]
-        rawpath = self._builder.text(raw) if raw or not flags & _UNREADABLE else None
+        # of a file that is known it is taken along only where somebody asks for it
+        rawpath = self._builder.text(raw) if raw or not (ino or flags & _UNREADABLE) else None
         names = self.names.get(known)
         alias = None if names is None else tuple(map(self._builder.text, names))
         created = bool(f_mode & _FMODE_CREATED or (ino and open_flags & _O_TMPFILE))

@@ -18,7 +18,7 @@ from execray.gate.plan import GatePlan
 from execray.process import boot_id
 from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME, EVENTS, FIRST_ADDED, EventType
 from execray.schema.extension import digests
-from execray.schema.layout import CONFIG, CREDS, ER_COUNTER, ER_SELF_FLAG, GATE_WORK_BYTES, SELF
+from execray.schema.layout import CONFIG, COUNTS, CREDS, ER_COUNTER, ER_SELF_FLAG, GATE_WORK_BYTES, SELF
 from tracerd import bpf
 from tracerd.armed import KEY_BYTES, MAX_ARMED, SELF_AT, SHAPES_BYTES, VALUE_BYTES, ArmedProcesses, PidFilter
 from tracerd.bpf import Map, MapType
@@ -100,9 +100,7 @@ class Sensor:
                 "er_gate_files": self.gate.files.map,
                 "er_ring": Map.create(MapType.RINGBUF, "er_ring", 0, 0, ring_bytes),
                 "er_config": Map.create(MapType.ARRAY, "er_config", 4, CONFIG.size, 1, bpf.MAP_MMAPABLE),
-                "er_counter": Map.create(
-                    MapType.ARRAY, "er_counter", 4, 8, ER_COUNTER["ER_COUNT_MAX"], bpf.MAP_MMAPABLE
-                ),
+                "er_counter": Map.create(MapType.PERCPU_ARRAY, "er_counter", 4, COUNTS.size, 1),
                 "er_shapes": Map.create(MapType.ARRAY, "er_shapes", 4, SHAPES_BYTES, 1, bpf.MAP_MMAPABLE),
                 "er_self": Map.create(MapType.HASH, "er_self", 4, SELF.size, _SELF_MAX),
                 "er_ring_names": self._rings.map,
@@ -116,7 +114,7 @@ class Sensor:
         self._shapes = self._maps["er_shapes"].view()
         self.armed = ArmedProcesses(self._maps["er_armed"], self._shapes)
         self._own = PidFilter(self._maps["er_self"], self._shapes, SELF_AT)
-        self._counters = memoryview(self._maps["er_counter"].view()).cast("Q")
+        self._counts_bytes = COUNTS.size * possible_cpus()  # read as one value: those of all, one behind the other
         self.ring = RingReader(self._maps["er_ring"].fd, ring_bytes)
         for name in ("proc", "sys", "uring", "submit", *(("counter",) if counter else ())):
             self._load(name, object_dir)
@@ -252,9 +250,10 @@ class Sensor:
         self._rings.sweep(now_ns)
 
     def counter(self, name: str) -> int:
-        """Returns one of `enum er_counter`, by its name without ER_COUNT_."""
-        value: int = self._counters[ER_COUNTER[f"ER_COUNT_{name}"]]
-        return value
+        """Returns one of `enum er_counter`, by its name without ER_COUNT_: what all processors have counted. Raises OSError."""
+        counts = Map(self._maps["er_counter"].fd, 4, self._counts_bytes, 1)
+        raw = counts.lookup(struct.pack("<I", 0)) or b""
+        return sum(memoryview(raw).cast("Q")[ER_COUNTER[f"ER_COUNT_{name}"] :: ER_COUNTER["ER_COUNT_MAX"]])
 
     def gate_status(self) -> dict[str, Any]:
         """Returns what the gate does, and what it let pass and dropped. Raises OSError."""
@@ -333,7 +332,6 @@ class Sensor:
         self._objects.clear()
         self._others.close()
         self.ring.close()
-        self._counters.release()
         self._config.close()
         self._shapes.close()
         self.inline.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from execray.schema.field import PATH_UNSURE, Content, Field, Flag
@@ -22,7 +23,12 @@ _RAWNEWPATH = Field(
 )
 
 _OPENED: Final = (
-    RAWPATH,
+    replace(
+        RAWPATH,
+        doc="The path as the caller wrote it; not resolved. Read when the call returns. Where there is a `path`, this one is"
+        " there only while a loaded policy names it for this event, or somebody follows such events (`execray-ctl events`).",
+        asked=Content.SPELLING,
+    ),
     Field("flags", Kind.BITS, "Open flags as passed.", constants="O_"),
     Field("mode", Kind.BITS, "Permission bits as passed with O_CREAT.", constants="S_"),
 )

@@ -32,11 +32,12 @@ class Flag(enum.IntFlag):
 
 
 class Content(enum.IntFlag):
-    """Bytes that are taken along only where a policy names them. The numbers are `enum er_content` of event.h."""
+    """Bytes that are taken along only where somebody names them. The numbers are `enum er_content` of event.h."""
 
     WRITE = 1 << 0  # what is written
     READ = 1 << 1
     ENV = 1 << 2  # environments
+    SPELLING = 1 << 3  # of a file whose path is known, how the caller wrote it
 
 
 NO_CONTENT = Content(0)
@@ -62,5 +63,8 @@ class Field:
     cut_by: Flag = NO_FLAG  # an event with one of these flags holds only part of the value
     spoofable: bool = False  # the watched process can forge it
     words: tuple[str, ...] = ()  # of text: all that it may hold; empty: anything
-    taken: Content = NO_CONTENT  # it is there only where it was asked for
+    taken: Content = NO_CONTENT  # a secret: it is there only where it was asked for, and shown to nobody else
+    asked: Content = (
+        NO_CONTENT  # no secret: it is there where it was asked for, by whomever, or where `path` is missing
+    )
     optional: bool = False  # not every process (or event) has it, so that a missing one is known to be missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 26
+ER_ABI_VERSION: Final = 27
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -70,6 +70,7 @@ ER_CONTENT: Final = {
     "ER_CONTENT_WRITE": 1,
     "ER_CONTENT_READ": 2,
     "ER_CONTENT_ENV": 4,
+    "ER_CONTENT_SPELLING": 8,
 }
 
 ER_COUNTER: Final = {
@@ -274,6 +275,15 @@ class Connect(NamedTuple):
 
 
 CONNECT: Final = Struct("<136xQH2x4xiiHHHH16s16s")
+
+
+class Counts(NamedTuple):
+    """struct er_counts, 64 bytes without its tail."""
+
+    value: bytes
+
+
+COUNTS: Final = Struct("<64s")
 
 
 class CredChange(NamedTuple):

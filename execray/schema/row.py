@@ -64,8 +64,13 @@ class EventType:
 
     @cached_property
     def taken(self) -> dict[str, Content]:
-        """The slots that are filled only where somebody asked for them, by name, each with what is to be asked for."""
+        """The secret slots, which are filled only where somebody asked for them, by name, each with what is to be asked for."""
         return {field.name: field.taken for field in self.slots if field.taken}
+
+    @cached_property
+    def asked(self) -> dict[str, Content]:
+        """All slots that aren't surely filled where nobody asked for them, by name, each with what is to be asked for."""
+        return {field.name: field.taken | field.asked for field in self.slots if field.taken | field.asked}
 
     @cached_property
     def slot_of(self) -> dict[str, int]:

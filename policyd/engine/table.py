@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from execray.schema.catalog import EVENT_BY_CODE, NO_CONTENT, Content
+from execray.schema.catalog import EVENT_BY_CODE, EVENTS, NO_CONTENT, Content
 from execray.schema.event import Event
 from policyd.engine.conditions import Bindings, Condition, fields_of
 from policyd.engine.doubt import Judged, is_unsure, slots_behind
@@ -25,6 +25,8 @@ from policyd.program import (
     Times,
     Transition,
 )
+
+_ASKED: Final = frozenset(name for event in EVENTS for name in event.asked)
 
 
 class Opening(NamedTuple):
@@ -357,9 +359,9 @@ def content_of(policy: CompiledPolicy) -> Content:
     found += [(step.codes, ref) for step in policy.steps for ref in (*fields_of(step.condition), *key_fields(step))]
     taken = NO_CONTENT
     for codes, ref in found:
-        if ref.name in UNCACHED:
+        if ref.name in _ASKED:
             for code in codes if ref.alias is None else aliased.get(ref.alias, ()):
-                taken |= EVENT_BY_CODE[code].taken.get(ref.name, NO_CONTENT)
+                taken |= EVENT_BY_CODE[code].asked.get(ref.name, NO_CONTENT)
     return taken
 
 

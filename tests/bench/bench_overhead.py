@@ -14,6 +14,7 @@ The ways take turns; ratios of medians are reported, and for the bounds that are
 | unarmed | the call is wanted from armed processes only, and this is none |
 | tested | the call is followed, its path built and tested; no record is sent |
 | recorded | a record of each call, drained on another processor |
+| spelled | the same with the path as the caller wrote it, which is captured where a policy or a tail asks for it |
 
 Other programs on the same hooks, another sensor's say, make what isn't ours slower, and so the ratios smaller; where the kernel
 counts the time of programs (`kernel.bpf_stats_enabled`), each run of any costs two readings of the clock more. Both are told.
@@ -34,7 +35,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from execray.schema.catalog import EVENT_BY_NAME
+from execray.schema.catalog import EVENT_BY_NAME, NO_CONTENT, Content
 from tests.bench import command
 from tests.bench.empty_program import attached as empty_program
 from tests.support.live import Live
@@ -43,7 +44,8 @@ ROUNDS: Final = 9
 BLOCKS: Final = 50
 CALLS: Final = 30_000
 PROGRAMS: Final = 200
-WAYS: Final = ("untraced", "empty", "other", "unarmed", "tested", "recorded")
+WAYS: Final = ("untraced", "empty", "other", "unarmed", "tested", "recorded", "spelled")
+_DRAINED: Final = ("recorded", "spelled")
 _ALWAYS: Final = ("er_exec", "er_fork", "er_exit")
 #: name -> (C statement, events that record it, how often)
 WORK: Final = {
@@ -169,15 +171,16 @@ class _Machine:
                 _attach(live.sensor, True)
                 stack.callback(_attach, live.sensor, False)
                 codes = [EVENT_BY_NAME[event].code for event in (wanted if way != "other" else ["setuid"])]
-                live.sensor.want(codes, True, (), codes if way == "unarmed" else ())
+                content = Content.WRITE | (Content.SPELLING if way == "spelled" else NO_CONTENT)
+                live.sensor.want(codes, content, (), codes if way == "unarmed" else ())
                 stack.callback(live.want, [])
                 if way == "tested":
                     live.sensor._config[:8] = bytes(8)  # er_config::wanted: followed, and asked for by nobody
-                elif way == "recorded":
+                elif way in _DRAINED:
                     stack.enter_context(_drained(live))
             argv: list[str | Path] = ["taskset", "-c", "0", *self._prefix, program, str(calls)]
             out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-        if way == "recorded":
+        if way in _DRAINED:
             self.dropped += live.sensor.counter("DROPPED") - before
         return statistics.quantiles(map(float, out.split()))[0]
 
@@ -189,6 +192,8 @@ def _attach(sensor: Any, on: bool) -> None:
 
 
 def _applies(way: str, wanted: list[str]) -> bool:
+    if way == "spelled":
+        return any(EVENT_BY_NAME[event].asked.get("rawpath") for event in wanted)
     # exec, fork and exit always leave the kernel: lineage rests on them
     return way in ("untraced", "empty", "other") or (bool(wanted) and (way == "recorded" or "exec" not in wanted))
 

@@ -101,13 +101,14 @@ async def test_the_sensor_is_asked_for_more_only_while_somebody_follows(policyd:
     assert not codes("ptrace", "setuid") & first
     async with following(policyd, "--type", "ptrace,open", "-n", "1"):
         await until(lambda: len(subscriptions) == 2, "a second subscription")
-        assert set(subscriptions[1].codes) == first | codes("ptrace") and not subscriptions[1].content
+        assert set(subscriptions[1].codes) == first | codes("ptrace")
+        assert subscriptions[1].content == Content.SPELLING
         assert (
             set(subscriptions[1].followed) == codes("ptrace", "open") and subscriptions[1].plan == subscriptions[0].plan
         )
         async with following(policyd, "--content", "-n", "1"):
             await until(lambda: len(subscriptions) == 3, "a third one")
-            assert subscriptions[2].content == Content.WRITE
+            assert subscriptions[2].content == Content.WRITE | Content.SPELLING
             play = Play()
             some(play)
             await policyd.tracerd.send(play.batch())

@@ -67,7 +67,7 @@ def test_no_write_of_a_process_that_is_not_armed_is_recorded(live: Live) -> None
         child.stdin.close()
         events = live.collect(child.pid)
     assert not [event for event in events if event.type.name == "write"]
-    assert b"/dev/zero" in [event.get("rawpath") for event in events if event.type.name == "open"]
+    assert b"/dev/zero" in [event.get("path") for event in events if event.type.name == "open"]
 
 
 def test_another_process_that_had_the_pid_arms_nobody(live: Live) -> None:

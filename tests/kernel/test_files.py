@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from execray.schema.catalog import Flag
+from execray.schema.catalog import EVENT_BY_NAME, NO_CONTENT, Content, Flag
 from execray.schema.kinds import CONSTANTS
 from tests.support.live import Live
 from tests.support.pace import patient
@@ -244,6 +244,30 @@ def test_content_is_left_out_where_nobody_asked() -> None:
         run = live.python("os.write(1, b'private')")
         event = run.one("write", len=7)
         assert event.get("content") is None
+
+
+def test_the_callers_spelling_is_left_out_where_the_path_is_known_and_nobody_asked(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("")
+    (tmp_path / "link").symlink_to("f")
+    here = os.fsencode(tmp_path)
+    codes = [EVENT_BY_NAME[name].code for name in ("open", "create", "chmod")]
+    with Live([]) as live:
+        for wanted in (NO_CONTENT, Content.SPELLING):
+            assert not live.sensor.want(codes, int(wanted))
+            run = live.python(
+                """
+                os.chdir(sys.argv[1])
+                os.close(os.open("link", os.O_RDONLY)); syscall(257, -100, buf(b"none"), 0, 0)
+                os.close(os.open("new", os.O_CREAT | os.O_WRONLY)); os.unlink("new"); os.chmod("link", 0o600)
+            """,
+                tmp_path,
+            )
+            asked = bool(wanted)
+            opened = run.one("open", path=here + b"/f")
+            assert opened.get("rawpath") == (b"link" if asked else None) and not opened.flags
+            assert run.one("create", path=here + b"/new").get("rawpath") == (b"new" if asked else None)
+            assert run.one("open", rawpath=b"none").get("path") is None  # there is nothing else to know it by
+            assert run.one("chmod", rawpath=b"link")
 
 
 # chmod

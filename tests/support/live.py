@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from execray.schema.catalog import EVENT_BY_NAME, LOST, NO_CONTENT
+from execray.schema.catalog import EVENT_BY_NAME, LOST, NO_CONTENT, Content
 from execray.schema.event import Event, value_to_json
 from execray.wire.frames import Decoder as FrameDecoder
 from execray.wire.frames import encode
@@ -97,7 +97,7 @@ class Live:
         self.decoder = Decoder(self.table, self.builder)
         self.lost = 0
         self._names = names
-        self._content = int(~NO_CONTENT) if content else 0
+        self._content = int(~NO_CONTENT if content else Content.SPELLING)
 
     def __enter__(self) -> Self:
         self.sensor.start(self.table)

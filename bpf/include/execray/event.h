@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 26
+#define ER_ABI_VERSION 27
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -397,7 +397,8 @@ struct er_config {
 enum er_content {
 	ER_CONTENT_WRITE = 1 << 0, /* what is written */
 	ER_CONTENT_READ = 1 << 1,
-	ER_CONTENT_ENV = 1 << 2, /* environments */
+	ER_CONTENT_ENV = 1 << 2,      /* environments */
+	ER_CONTENT_SPELLING = 1 << 3, /* of a file whose path is known, how the caller wrote it */
 };
 
 #define ER_GATE_SHADOW 256 /* everything passes, flagged with what the gate says of it */
@@ -455,6 +456,11 @@ enum er_counter {
 	ER_COUNT_NAMES_FULL, /* no room to keep a name of an io_uring's operation */
 	ER_COUNT_REFUSED,    /* no room in the ring for what is only followed */
 	ER_COUNT_MAX = 8,
+};
+
+/* The counters of one CPU: no two of them share a cache line, and whoever reads adds them up. */
+struct er_counts {
+	__u64 value[ER_COUNT_MAX];
 };
 
 #endif

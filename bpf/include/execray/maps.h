@@ -38,11 +38,10 @@ struct er_config_map {
 };
 
 struct er_counter_map {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, ER_COUNT_MAX);
-	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
 	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(__u64));
+	__uint(value_size, sizeof(struct er_counts));
 };
 
 struct er_shapes_map {
@@ -97,14 +96,32 @@ static __always_inline void *er_slot(void *slot)
 	return bpf_map_lookup_elem(slot, &zero);
 }
 
-static __always_inline void er_count(enum er_counter which)
+static __always_inline __u64 *er_counter(enum er_counter which)
 {
 	void *counters = er_slot(&er_counter_slot);
-	__u32 key = which;
-	__u64 *value = counters ? bpf_map_lookup_elem(counters, &key) : NULL;
+	struct er_counts *counts;
+	__u32 zero = 0;
+
+	counts = counters ? bpf_map_lookup_elem(counters, &zero) : NULL;
+	return counts ? &counts->value[which] : NULL;
+}
+
+/* Exact: also where an interrupt's program counts on the same CPU meanwhile. */
+static __always_inline void er_count(enum er_counter which)
+{
+	__u64 *value = er_counter(which);
 
 	if (value)
 		__sync_fetch_and_add(value, 1);
+}
+
+/* For what happens all the time, and may be off by one: without a locked instruction. */
+static __always_inline void er_count_often(enum er_counter which)
+{
+	__u64 *value = er_counter(which);
+
+	if (value)
+		++*value;
 }
 
 static __always_inline struct er_config *er_get_config(void)
@@ -169,7 +186,7 @@ static __always_inline bool er_send_as(struct er_header *header, __u64 len, bool
 	if (urgent)
 		header->kind |= ER_KIND_URGENT;
 	if (ring && bpf_ringbuf_output(ring, header, len, urgent ? BPF_RB_FORCE_WAKEUP : 0) == 0) {
-		er_count(ER_COUNT_SENT);
+		er_count_often(ER_COUNT_SENT);
 		return true;
 	}
 	er_count(ER_COUNT_DROPPED);

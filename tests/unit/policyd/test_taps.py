@@ -110,7 +110,7 @@ async def test_the_sensor_is_asked_when_a_tail_begins_and_when_it_ends(rig: Rig)
     first, second = await rig.tail(OPENS), await rig.tail(WRITES, content=True)
     same = await rig.tail(OPENS)
     opens, writes = OPENS.codes, WRITES.codes
-    assert rig.asked == [(opens, NO_CONTENT), (opens | writes, Content.WRITE)]
+    assert rig.asked == [(opens, Content.SPELLING), (opens | writes, Content.SPELLING | Content.WRITE)]
     rig.taps.offer(rig.opens(1), NOTHING, losses=True)
     await take(first, 1)
     await first.aclose()
@@ -121,7 +121,7 @@ async def test_the_sensor_is_asked_when_a_tail_begins_and_when_it_ends(rig: Rig)
     await second.aclose()
     await take(same, 1)
     await same.aclose()
-    assert rig.asked[2:] == [(opens, NO_CONTENT), (frozenset(), NO_CONTENT)] and len(rig.taps) == 0
+    assert rig.asked[2:] == [(opens, Content.SPELLING), (frozenset(), NO_CONTENT)] and len(rig.taps) == 0
 
 
 async def test_content_goes_only_to_the_tail_that_asked_for_it(rig: Rig) -> None:
@@ -135,10 +135,19 @@ async def test_content_goes_only_to_the_tail_that_asked_for_it(rig: Rig) -> None
     await without.aclose()
 
 
+async def test_the_callers_spelling_is_no_secret_and_whoever_follows_opens_gets_it(rig: Rig) -> None:
+    async with aclosing(await rig.tail(OPENS)) as tail:
+        rig.play.event("open", rig.proc, path="/etc/passwd", rawpath="../etc/passwd", flags=0, ret=3)
+        rig.taps.offer(rig.play.batch(), NOTHING, losses=True)
+        assert [record["rawpath"] for record in await take(tail, 1)] == ["../etc/passwd"]
+    async with aclosing(await rig.tail(Spec(codes=codes_of(["chmod", "connect"])))):
+        assert rig.taps.content == NO_CONTENT
+
+
 async def test_a_tail_asks_for_the_bytes_of_what_it_follows_and_for_no_others(rig: Rig) -> None:
     spec = Spec(codes=codes_of(["read", "exec", "open"]))
     tail, other = await rig.tail(spec, content=True), await rig.tail(WRITES)
-    assert rig.taps.content == Content.READ | Content.ENV
+    assert rig.taps.content == Content.READ | Content.ENV | Content.SPELLING
     rig.play.event("exec", rig.proc, filename="/bin/x", env=["TOKEN=1"], ret=0)
     rig.play.event("read", rig.proc, path="/x", content="root:secret", len=11, ret=11)
     rig.taps.offer(rig.play.batch(), NOTHING, losses=True)
@@ -243,7 +252,7 @@ async def test_events_lost_for_there_were_too_many_end_the_tails_that_policies_d
     policies = Needs(OPENS.codes, NO_CONTENT)
     rig.play.lost(7, where)
     rig.taps.offer(rig.play.batch(), policies, losses=True)
-    assert rig.asked[-1] == (OPENS.codes, NO_CONTENT) and len(rig.taps) == 1
+    assert rig.asked[-1] == (OPENS.codes, Content.SPELLING) and len(rig.taps) == 1
     assert (await take(greedy, 1))[0]["where"] == where
     with pytest.raises(OperatorError, match="detection comes first: events were lost"):
         await take(greedy, 1)

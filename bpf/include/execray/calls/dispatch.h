@@ -39,7 +39,9 @@ __noinline int er_record(void)
 		scratch->record.exec.hdr.flags |= ER_F_IO_URING;
 	switch (call->event) {
 	case ER_EVENT_OPEN:
-	case ER_EVENT_CREATE: er_clear_file(&scratch->record.file, call->ret); return er_open(scratch, call);
+	case ER_EVENT_CREATE:
+		er_clear_file(&scratch->record.file, call->ret);
+		return er_open(scratch, call, config->content & ER_CONTENT_SPELLING);
 	case ER_EVENT_WRITE:
 	case ER_EVENT_READ:
 		er_clear_file(&scratch->record.file, call->ret);

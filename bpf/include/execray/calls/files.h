@@ -95,7 +95,8 @@ static __always_inline void er_opened_by(struct er_task *out, struct file *file)
 	out->fsgid = BPF_CORE_READ(cred, fsgid.val);
 }
 
-static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
+/* spelling: whether the name is wanted as the caller wrote it, also where the path is known. */
+static __noinline int er_open(struct er_scratch *scratch, struct er_call *call, __u32 spelling)
 {
 	struct er_file *e;
 	struct open_how how = {};
@@ -152,7 +153,7 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call)
 	if (call->uring && call->file) /* a request may bring credentials that were registered before */
 		er_opened_by(&e->task, call->file);
 	at &= 2 * ER_PATH_MAX - 1;
-	if (call->file)
+	if (call->file && (spelling || !e->ino)) /* without a number the path counts for nothing */
 		e->raw_len = er_append_given(call, &e->tail[at], raw, 2, &e->hdr);
 	at += e->raw_len & (ER_PATH_MAX - 1);
 	er_send_file(scratch, e, at);

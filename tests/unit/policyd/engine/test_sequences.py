@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from execray.schema.catalog import Content, Flag
+from execray.schema.catalog import NO_CONTENT, Content, Flag
 from policyd.engine.outputs import Match, SensorLoss, StepDone, handler_applies
 from policyd.engine.partials import Limits
 from policyd.program import Alert, And, Expr, Handler, Log, Not, Op, Or, Quantified, State, Step, Transition
@@ -394,8 +394,11 @@ def test_needs_name_the_events_of_all_policies() -> None:
         ((step("read|write|open", test("content", Op.CONTAINS, ("x",))),), Content.WRITE | Content.READ),
         ((step("exec", Quantified(ref("env"), Not(test("uid", Op.EQ, 0)))),), Content.ENV),
         ((step("read", alias="r"), step("write", eq("path", "$r:content"))), Content.READ),
+        ((step("open|chmod", test("rawpath", Op.CONTAINS, ("x",))),), Content.SPELLING),
+        ((step("create", alias="c"), step("write", eq("path", "$c:rawpath"))), Content.SPELLING),
+        ((step("chmod|rename", test("rawpath", Op.CONTAINS, ("x",))),), NO_CONTENT),
     ],
-    ids=["write", "read", "both", "environment", "earlier"],
+    ids=["write", "read", "both", "environment", "earlier", "spelling", "earlier spelling", "always there"],
 )
 def test_only_the_bytes_that_a_condition_reads_are_needed(steps: tuple[Step, ...], content: Content) -> None:
     assert machine(policy("p", *steps)).needs().content == content
