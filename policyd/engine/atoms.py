@@ -15,7 +15,7 @@ from policyd.patterns import compile_pattern, regex_options
 from policyd.program import Constant, FieldRef, Op, Test
 
 # RE2 builds one automaton for a whole set; past this many patterns its memory is better spent on a second one.
-_SET_SIZE: Final = 128
+_SET_SIZE: Final = 256
 #: Elements of lists remembered for each view, and of what length: of a command's words, most have been met before.
 _WORDS: Final = 1024
 _WORD_BYTES: Final = 64

@@ -23,7 +23,7 @@ from execray.wire.frames import Batch
 from policyd.engine.keys import KeyFunction
 from policyd.engine.paths import bounded_paths
 from policyd.engine.planning import ACTOR, PARENT, PARENT_ACTOR, UNCACHED, Demands, SlotKey
-from policyd.engine.rows import SlotRows
+from policyd.engine.rows import Row, SlotRows
 from policyd.engine.table import PolicyTable
 from policyd.program import CompiledPolicy, FieldRef, KeyKind
 
@@ -33,6 +33,8 @@ TEXT: Final = 1  # an index into the batch's strings
 TEXTS: Final = 2  # a tuple of them
 
 _MAX_FOLDED: Final = 4096
+_MAX_JOINS: Final = 4096  # of actors' rows, remembered
+_PLACES: Final = 64  # in which a plan notes what met an actor's row
 #: Steps, and so bits of a row, from which on a comparison of two rows that are often the same is quicker than `&`.
 _WIDE: Final = 500
 
@@ -40,13 +42,14 @@ _WIDE: Final = 500
 class FieldPlan:
     """How to test one slot. at: its place in the row. mode: RAW, TEXT or TEXTS. cache: of its rows. constrained: who tests it.
 
-    one, other, both: two rows that met here, and what they have in common.
+    one, other, both: what was left of an event, the row that it met here, and what these have in common.
     """
 
     __slots__ = ("at", "both", "cache", "constrained", "mode", "one", "other", "rows")
 
     def __init__(self, at: int, mode: int, rows: SlotRows) -> None:
-        self.one = self.other = self.both = 0
+        self.one = self.both = 0
+        self.other: Row | None = None
         self.at = at
         self.mode = mode
         self.cache = rows.cache
@@ -54,14 +57,39 @@ class FieldPlan:
         self.rows = rows
 
 
+class ActorRow:
+    """The steps that some fields of an actor don't contradict; mostly one object for equal ones.
+
+    at: where plans note what met it. further: with a row of another field, which one follows.
+    """
+
+    __slots__ = ("at", "bits", "further")
+
+    def __init__(self, bits: int, at: int) -> None:
+        self.bits = bits
+        self.at = at
+        self.further: dict[Row, ActorRow] = {}
+
+
+class Met:
+    """What an event left and an actor's row, the last two that met here, have in common. lists: whether that asks for lists."""
+
+    __slots__ = ("actor", "bits", "left", "lists")
+
+    def __init__(self, actor: ActorRow) -> None:
+        self.actor = actor
+        self.bits = self.left = 0
+        self.lists = False
+
+
 class CodePlan:
     """How to test one kind of event: the slots to look at before its actor, those after it, and those only for bits that fire.
 
     mask: the steps it may meet where it has no `file.names`, as hardly any has; -1: the rows of the slots say so. named: where in
-    the row these names would be, 0 where no step asks for them.
+    the row these names would be, 0 where no step asks for them. met: by ActorRow.at.
     """
 
-    __slots__ = ("fields", "further_fields", "late_fields", "mask", "named")
+    __slots__ = ("fields", "further_fields", "late_fields", "mask", "met", "named")
 
     def __init__(
         self,
@@ -76,6 +104,7 @@ class CodePlan:
         self.fields = fields
         self.further_fields = further_fields
         self.late_fields = late_fields
+        self.met = [Met(ActorRow(0, at)) for at in range(_PLACES)]
 
 
 class Needs(NamedTuple):
@@ -137,15 +166,19 @@ class Generation:
         self.parent_fields, self.parent_lists = _apart(self._fields(PARENT_ACTOR, lambda slot: 1 + ACTOR_SLOT_OF[slot]))
         #: The steps that ask for lists of an actor or its parent: a command's words are new for every second program, and long.
         self.list_bits = _union(field.constrained for field in (*self.actor_lists, *self.parent_lists))
-        self.orphan_row, self.orphan_lists = _without(self.parent_fields, ones), _without(self.parent_lists, ones)
+        self.orphan_row = Row(_without(self.parent_fields, ones))
+        self.orphan_lists = Row(_without(self.parent_lists, ones))
         self.plans = {code: self._plan(EVENT_BY_CODE[code], mask) for code, mask in self._masks.items()}
+        self._any_actor = ActorRow(ones, 0)  # of whom nothing is known yet
+        self._actor_rows: dict[int, ActorRow] = {}
+        self._joins = 0
         self._needs = _needs(self.tables)
 
     def needs(self) -> Needs:
         """Returns the events that some policy names, and which bytes some condition or `notify` reads."""
         return self._needs
 
-    def actor_row(self, batch: Batch, index: int) -> int:
+    def actor_row(self, batch: Batch, index: int) -> ActorRow:
         """Returns the steps that an actor and its parent don't contradict, their lists left out.
 
         Raises PeerError for a malformed actor.
@@ -156,25 +189,53 @@ class Generation:
 
     def lists_row(self, batch: Batch, index: int) -> int:
         """Returns the steps that the lists of an actor and its parent don't contradict. Raises as actor_row does."""
-        return self._actor(batch, index, self.actor_lists, self.parent_lists, self.orphan_lists)
+        return self._actor(batch, index, self.actor_lists, self.parent_lists, self.orphan_lists).bits
 
     def _actor(
-        self, batch: Batch, index: int, own: tuple[FieldPlan, ...], of_parent: tuple[FieldPlan, ...], orphan: int
-    ) -> int:
-        actor = batch.actors[index]
-        row = self.lookup(actor, own, batch.strings, self._ones)
+        self, batch: Batch, index: int, own: tuple[FieldPlan, ...], of_parent: tuple[FieldPlan, ...], orphan: Row
+    ) -> ActorRow:
+        actor, strings = batch.actors[index], batch.strings
+        found = self._join(self._any_actor, actor, own, strings)
         if not of_parent:
-            return row
+            return found
         if actor[0] is None:
-            return row & orphan
-        return self.lookup(batch.actors[actor[0]], of_parent, batch.strings, row)
+            return found.further.get(orphan) or self._joined(found, orphan)
+        return self._join(found, batch.actors[actor[0]], of_parent, strings)
+
+    def _join(
+        self, found: ActorRow, actor: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...]
+    ) -> ActorRow:
+        for field in fields:
+            value = actor[field.at]
+            if field.mode == TEXT and value is not None:
+                value = strings[value]
+            elif field.mode == TEXTS and value is not None:
+                value = tuple([strings[item] for item in value])
+            row = field.cache.get(value)
+            if row is None:
+                row = field.rows.miss(value)
+            further = found.further.get(row)
+            found = self._joined(found, row) if further is None else further
+        return found
+
+    def _joined(self, one: ActorRow, row: Row) -> ActorRow:
+        if self._joins == _MAX_JOINS:
+            self._joins, self._any_actor, self._actor_rows = 0, ActorRow(self._ones, 0), {}
+        self._joins += 1
+        bits = one.bits & row.bits
+        # Never the same object where nothing is left out: cycles are collected at good moments only.
+        found = self._actor_rows.get(bits) if bits != one.bits else ActorRow(bits, one.at)
+        if found is None:
+            found = self._actor_rows[bits] = ActorRow(bits, len(self._actor_rows) % _PLACES)
+        one.further[row] = found
+        return found
 
     def named_row(self, code: int, names: Any, strings: tuple[bytes, ...]) -> int:
         """Returns the steps that an event of a kind may meet whose file has these names. Raises as the rows' `row` does."""
         rows = self.rows[SlotKey(code, FILE_NAMES_NAME)]
         value = tuple([strings[name] for name in names])
         found = rows.cache.get(value)
-        return rows.miss(value) if found is None else found
+        return (found or rows.miss(value)).bits
 
     @staticmethod
     def lookup(row: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...], bits: int) -> int:
@@ -188,7 +249,7 @@ class Generation:
             elif field.mode == TEXTS and value is not None:
                 value = tuple([strings[item] for item in value])
             found = field.cache.get(value)
-            bits &= field.rows.miss(value) if found is None else found
+            bits &= (found or field.rows.miss(value)).bits
         return bits
 
     def fold(self, bits: int) -> int:

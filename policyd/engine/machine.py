@@ -11,7 +11,7 @@ from execray.errors import PeerError
 from execray.schema.catalog import EVENT_BY_NAME, LOST
 from execray.wire.frames import Batch
 from policyd.engine.evidence import ActorCache, Resolver, lineage
-from policyd.engine.generation import TEXT, TEXTS, Generation, Needs
+from policyd.engine.generation import TEXT, TEXTS, ActorRow, Generation, Needs
 from policyd.engine.ids import loss_id
 from policyd.engine.keys import Key
 from policyd.engine.moment import Keyed, Moment
@@ -191,9 +191,9 @@ class Machine:
         tree_bits, field_bits = generation.tree_bits, generation.field_bits
         process_scopes, tree_scopes = store.by_process, store.by_tree
         strings, actors, resolver = batch.strings, batch.actors, Resolver(batch, self._actors)
-        actor_rows: list[int | None] = [None] * len(actors)
+        actor_rows: list[ActorRow | None] = [None] * len(actors)
         # Most events have the rows of one before: where these are long, to compare them is quicker.
-        wide, met, left = generation.is_wide, [-1] * len(actors), [0] * len(actors)
+        wide = generation.is_wide
         list_bits, list_rows = generation.list_bits, dict[int, int]()
         lines: dict[int, tuple[Key, ...]] = {}
         now, wake = self._now_ns, store.wake_ns
@@ -225,14 +225,13 @@ class Machine:
                         known = field.cache.get(value)
                         if known is None:
                             known = field.rows.miss(value)
-                        if bits < 0:
-                            bits = known
+                        if bits == -1:
+                            bits = known.bits
                         elif not wide:
-                            bits &= known
-                        elif bits == field.one and known == field.other:
-                            bits = field.both
+                            bits &= known.bits
                         else:
-                            field.one, field.other, field.both = bits, known, bits & known
+                            if known is not field.other or bits != field.one:
+                                field.one, field.other, field.both = bits, known, bits & known.bits
                             bits = field.both
                         if not bits:
                             break
@@ -241,13 +240,15 @@ class Machine:
                         if found is None:
                             found = actor_rows[actor] = generation.actor_row(batch, actor)
                         if not wide:
-                            bits &= found
-                        elif bits == met[actor]:
-                            bits = left[actor]
+                            bits &= found.bits
+                            asks = bits & list_bits != 0
                         else:
-                            met[actor], left[actor] = bits, bits & found
-                            bits = left[actor]
-                        if bits and bits & list_bits:
+                            met = plan.met[found.at]
+                            if met.actor is not found or met.bits != bits:
+                                met.actor, met.bits, met.left = found, bits, bits & found.bits
+                                met.lists = met.left & list_bits != 0
+                            bits, asks = met.left, met.lists
+                        if asks:
                             more = list_rows.get(actor)
                             if more is None:
                                 more = list_rows[actor] = generation.lists_row(batch, actor)
@@ -342,7 +343,7 @@ class Machine:
             cohort = self._runs[self._generation.owners[(left & -left).bit_length() - 1]].cohort
             assert cohort is not None
             found.append((cohort, cohort.members_of(left & cohort.first)))
-            left &= ~cohort.first
+            left ^= left & cohort.first
         plain = tuple(found) if all(cohort.plain for cohort, _ in found) else ()
         openings = _Openings(plain, functools.reduce(operator.or_, (cohort.reads for cohort, _ in plain), 0))
         if len(self._openings) >= _MAX_OPENINGS:
@@ -370,19 +371,22 @@ class Machine:
         begin = fire & self._generation.plain_first
         fire ^= begin
         while fire:
-            run = runs[owners[(fire & -fire).bit_length() - 1]]
-            bits = run.table.bits
-            taken = fire & bits
+            # Mostly there is one policy, and the highest bit is found at once; the lowest takes three numbers as long as a row.
+            run = runs[owners[fire.bit_length() - 1]]
+            taken = fire & run.table.bits
+            if taken != fire:
+                run = runs[owners[(fire & -fire).bit_length() - 1]]
+                taken = fire & run.table.bits
             fire ^= taken
-            if begin and begin & bits:
-                taken |= begin & bits
-                begin &= ~bits
+            if begin and (both := begin & run.table.bits):
+                taken |= both
+                begin ^= both
             self._sequencer.take(run, taken >> run.table.base, moment, outputs)
         while begin:
             cohort = runs[owners[(begin & -begin).bit_length() - 1]].cohort
             assert cohort is not None
             self._sequencer.begin_if(cohort, begin & cohort.first, moment)
-            begin &= ~cohort.first
+            begin ^= begin & cohort.first
 
     def _loss(self, row: tuple[Any, ...], row_id: int) -> SensorLoss:
         _, time_ns, where, count, since_ns = row[:5]

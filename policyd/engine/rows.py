@@ -104,6 +104,15 @@ class _Level:
     free: int = 0  # the bits that need none
 
 
+class Row:
+    """The bits of the steps that a value doesn't contradict; equal ones of one slot are mostly the same object."""
+
+    __slots__ = ("bits",)
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+
+
 class SlotRows:
     """The rows of one slot: built from conditions, computed for a value, cached within a bound.
 
@@ -112,8 +121,8 @@ class SlotRows:
 
     def __init__(self, kind: Kind, derived: Callable[[str], bool], entries: int = CACHE_ENTRIES) -> None:
         self.kind = kind
-        self.cache: dict[Value, int] = {}
-        self._older: dict[Value, int] = {}
+        self.cache: dict[Value, Row] = {}
+        self._older: dict[Value, Row] = {}
         self.stats = CacheStats()
         self.constrained = 0  # the bits of steps that test this slot
         self._type = _TYPES[kind]
@@ -131,10 +140,10 @@ class SlotRows:
         self._compiled: list[tuple[Callable[[set[int]], bool], int]] = []
         self._read: set[int] = set()  # atoms in formulas
         self._ones = 0
-        self._none = 0  # the row where no test holds
+        self._none = Row(0)  # where no test holds
         self._collects: tuple[Callable[[Value, list[Effect]], None], ...] = ()
         self._fails: list[tuple[View, Ranges]] = []
-        self._rows: dict[int, int] = {}  # equal rows are one object
+        self._rows: dict[int, Row] = {}
 
     def __len__(self) -> int:
         """Returns how many values' rows are remembered."""
@@ -169,27 +178,28 @@ class SlotRows:
             ranges.build()
         self._collects = tuple(view.collect for view in self._views.values())
         self._fails = [(view, ranges) for (view, _), ranges in self._ranges.items()]
-        self._none = self._combined([])
+        self._none = Row(self._combined([]))
 
     def row(self, value: Value) -> int:
-        """Computes a value's row. Raises PeerError for a value of another type than the slot's."""
+        """Computes the bits of a value's row. Raises PeerError for a value of another type than the slot's."""
         if value is not None and not isinstance(value, self._type):
             check_value(self.kind, value)
         effects: list[Effect] = []
         for collect in self._collects:
             collect(value, effects)
-        row = self._combined(effects) if effects else self._none
+        row = self._combined(effects) if effects else self._none.bits
         for view, ranges in self._fails:
-            row &= ~ranges.failing(view.value(value))
+            failing = ranges.failing(view.value(value))
+            if failing:
+                row ^= row & failing
         return row
 
-    def miss(self, value: Value) -> int:
+    def miss(self, value: Value) -> Row:
         """Returns the row of a value that isn't in `cache`, and puts it there. Raises PeerError as row does."""
-        known = self._older.pop(value, None)
-        if known is None:
-            known = self.row(value)
+        row = self._older.pop(value, None)
+        if row is None:
+            row = self._shared(self.row(value))
             self.stats.misses += 1
-        row = known if known is self._none else self._rows.setdefault(known, known)
         size = _size(value)
         if len(self.cache) >= self._half or self._bytes + size > CACHE_BYTES // 2:
             # What was asked for since the last time stays at hand, so that what is new all the time doesn't push out the rest.
@@ -200,6 +210,14 @@ class SlotRows:
             self.stats.clears += 1
         self.cache[value] = row
         self._bytes += size
+        return row
+
+    def _shared(self, bits: int) -> Row:
+        if bits == self._none.bits:
+            return self._none
+        row = self._rows.get(bits)
+        if row is None:
+            row = self._rows[bits] = Row(bits)
         return row
 
     def _add_bound(self, bit: int, bound: _Bound) -> None:
@@ -252,7 +270,7 @@ class SlotRows:
         for effect in effects:
             barred |= effect.barred
         if barred:
-            row &= ~barred
+            row ^= row & barred
         if self._compiled:
             true = {atom for effect in effects for atom in effect.atoms}
             for holds, bits in self._compiled:

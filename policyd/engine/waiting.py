@@ -193,7 +193,7 @@ class Waiting:
         if not scope.places and not scope.starts:
             del scopes[start.key]
             return
-        scope.mask &= ~cohort.bits
+        scope.mask ^= scope.mask & cohort.bits
         if scope.places and cohort.further:
             for run in scope.places.keys() & cohort.further.keys():
                 scope.refresh(run)

@@ -6,6 +6,7 @@ import pytest
 
 from policyd.engine import generation
 from policyd.engine.machine import Machine
+from policyd.engine.outputs import Output
 from policyd.program import KeyKind
 from tests.bench.engine.policies import BUSY, WHOLE, policies, story
 from tests.bench.engine.stream import PROCESSES, Scene
@@ -57,12 +58,26 @@ def test_rows_that_are_compared_first_say_what_they_say_without(monkeypatch: pyt
     wide.load(policies(), 1)
     monkeypatch.setattr(generation, "_WIDE", 1_000_000)
     narrow.load(policies(), 1)
-    found = [
-        [output for batch in Scene().batches(12_000) for output in engine.feed(batch)] for engine in (wide, narrow)
-    ]
+    monkeypatch.undo()
+    found = [_found(engine) for engine in (wide, narrow)]
     assert found[0] == found[1]
     assert len(found[0]) > 10
     assert wide.stats() == narrow.stats()
+
+
+def test_rows_of_actors_that_are_forgotten_all_the_time_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, forgetful = Machine(), Machine()
+    for engine in (plain, forgetful):
+        engine.load(policies(), 1)
+    wanted = _found(plain)
+    monkeypatch.setattr(generation, "_MAX_JOINS", 3)
+    monkeypatch.setattr(generation, "_PLACES", 2)
+    assert _found(forgetful) == wanted
+    assert plain.stats() == forgetful.stats()
+
+
+def _found(engine: Machine) -> list[Output]:
+    return [output for batch in Scene().batches(12_000) for output in engine.feed(batch)]
 
 
 def test_busy_policies_are_begun_by_one_event_in_five() -> None:
