@@ -75,7 +75,7 @@ class ActorCache:
 
 
 def _known(slots: tuple[Value, ...], parent: Known | None) -> Known:
-    shape = tuple(map(type, slots))
+    shape = tuple([type(value) for value in slots])
     missing = _ACTOR_SHAPES.get(shape)
     if missing is None:
         for field, value in zip(ACTOR_SLOTS, slots, strict=True):
@@ -189,7 +189,7 @@ class Resolver:
             else:
                 texts.append(many := tuple([strings[index] for index in row[at]]))
                 size += sum(map(len, many))
-        if tuple(map(type, row)) not in layout.shapes:
+        if tuple([type(value) for value in row]) not in layout.shapes:
             _check(layout, row, texts)
         known = self._actors.get(row[2]) or self.known(row[2])
         return Sighting(batch.first_id + position, row, texts, size, known)
@@ -224,7 +224,7 @@ def _check(layout: _Layout, row: tuple[Any, ...], texts: list[Any]) -> None:
     for field, value in zip(layout.kind.slots, layout.values(row, texts), strict=True):
         check_value(field.kind, value)
     if len(layout.shapes) < _MAX_SHAPES:
-        layout.shapes.add(tuple(map(type, row)))
+        layout.shapes.add(tuple([type(value) for value in row]))
 
 
 def _actor_slots(row: tuple[Any, ...], strings: tuple[bytes, ...]) -> tuple[Value, ...]:
@@ -276,9 +276,9 @@ def owner_of(actor: Actor) -> Owner:
     """Returns who what the actor does counts for: its user, in its container, or else in its cgroup."""
     # A container's cgroup may have others below it, which its processes can make.
     uid, group = actor.slots[_UID], actor.slots[_CONTAINER]
-    if not isinstance(group, bytes):
+    if type(group) is not bytes:
         group = actor.slots[_CGROUP]
-    return Owner(uid if isinstance(uid, int) else -1, group if isinstance(group, int | bytes) else -1)
+    return Owner(uid if isinstance(uid, int) else -1, group if isinstance(group, (bytes, int)) else -1)
 
 
 def text_bytes(values: tuple[Value, ...]) -> int:
