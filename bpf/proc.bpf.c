@@ -14,9 +14,9 @@
  */
 static __always_inline __u32 er_append_argv(struct er_exec *e, struct task_struct *task, __u32 at, bool env)
 {
-	__u64 start = BPF_CORE_READ(task, mm, arg_start);
-	__u64 end = BPF_CORE_READ(task, mm, arg_end);
-	__u64 last = env && BPF_CORE_READ(task, mm, env_start) == end ? BPF_CORE_READ(task, mm, env_end) : end;
+	__u64 start = ER_READ(true, task, mm, arg_start);
+	__u64 end = ER_READ(true, task, mm, arg_end);
+	__u64 last = env && ER_READ(true, task, mm, env_start) == end ? ER_READ(true, task, mm, env_end) : end;
 	__u64 len = last - start, argv = end - start;
 	__u64 most = at > ER_TAIL_MAX - ER_ARGV_MAX ? ER_ARGV_LEAST : ER_ARGV_MAX;
 
@@ -44,11 +44,11 @@ static __always_inline __u32 er_append_argv(struct er_exec *e, struct task_struc
 /* Of a script, what its first line says, or who is registered for it: the program that runs is then that one. */
 static __always_inline __u32 er_append_interp(struct er_exec *e, const struct linux_binprm *bprm, char *tail)
 {
-	const char *interp = BPF_CORE_READ(bprm, interp);
+	const char *interp = ER_READ(true, bprm, interp);
 	long len;
 
 	e->interp_len = 0;
-	if (interp == BPF_CORE_READ(bprm, filename))
+	if (interp == ER_READ(true, bprm, filename))
 		return 0;
 	len = bpf_probe_read_kernel_str(tail, ER_INTERP_MAX, interp);
 	if (len == ER_INTERP_MAX)
@@ -60,8 +60,8 @@ static __always_inline __u32 er_append_interp(struct er_exec *e, const struct li
 /* A daemon of ours that executes another program is ours no longer; what it started on purpose still is. */
 static __always_inline void er_end_hiding(struct task_struct *task)
 {
-	__u32 pid = BPF_CORE_READ(task, tgid);
-	__u32 flags = er_self_flags(pid, er_start_ns(task));
+	__u32 pid = ER_READ(true, task, tgid);
+	__u32 flags = er_self_flags(pid, er_start_of(task, true));
 	void *map = er_slot(&er_self_slot);
 
 	if (map && flags && !(flags & (ER_SELF_CHILD | ER_SELF_HEARTBEAT)))
@@ -80,12 +80,12 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	long len;
 
 	/* exec by another thread than the leader: that thread takes over the leader's tid */
-	if (old_pid != BPF_CORE_READ(task, pid))
+	if (old_pid != ER_READ(true, task, pid))
 		er_forget_creds(old_pid);
 	else if (!BPF_CORE_READ_BITFIELD_PROBED(bprm,
 						secureexec)) /* set where the file gives other ids or capabilities */
 		er_note_cred_change(config, ER_CALL_EXEC);
-	er_remember_creds(task);
+	er_remember_creds(task, true);
 	er_end_hiding(task);
 	if (!config || !scratch)
 		return 0;
@@ -93,9 +93,9 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	if (!er_begin(&e->hdr, config, ER_EVENT_EXEC))
 		return 0;
 	er_sign(&e->hdr, &e->task);
-	file = BPF_CORE_READ(task, mm, exe_file);
+	file = ER_READ(true, task, mm, exe_file);
 	ER_FILL_INODE(e, file);
-	er_fill_parent(e, task);
+	er_fill_parent(e, task, true);
 	er_fill_image(e, task, file);
 	e->ret = 0;
 	e->argv_len = e->env_len = 0;
@@ -105,7 +105,7 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	e->own_len = er_append_below(scratch, &e->tail[at], at, &below_len, &e->hdr.flags);
 	e->below_len = below_len;
 	at += below_len & (ER_PATH_MAX - 1);
-	len = bpf_probe_read_kernel_str(&e->tail[at], ER_PATH_MAX, BPF_CORE_READ(bprm, filename));
+	len = bpf_probe_read_kernel_str(&e->tail[at], ER_PATH_MAX, ER_READ(true, bprm, filename));
 	e->filename_len = len > 0 ? len - 1 : 0;
 	at += e->filename_len & (ER_PATH_MAX - 1);
 	at += er_append_interp(e, bprm, &e->tail[at]);
@@ -125,13 +125,13 @@ int BPF_PROG(er_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 static __always_inline bool er_inherit_self(struct task_struct *parent, struct task_struct *child, bool heartbeat,
 					    __u32 child_pid)
 {
-	struct er_self self = {.start_ns = er_start_ns(child)};
+	struct er_self self = {.start_ns = er_start_of(child, true)};
 	struct er_shapes *shapes = er_get_shapes();
 	void *map = er_slot(&er_self_slot);
 
 	if (heartbeat)
 		self.flags = ER_SELF_HEARTBEAT;
-	else if (er_self_flags(BPF_CORE_READ(parent, tgid), er_start_ns(parent)) & ER_SELF_INHERIT)
+	else if (er_self_flags(ER_READ(true, parent, tgid), er_start_of(parent, true)) & ER_SELF_INHERIT)
 		self.flags = ER_SELF_DROP | ER_SELF_CHILD;
 	if (!self.flags || !map)
 		return false;
@@ -158,7 +158,7 @@ static __always_inline bool er_inherit_self(struct task_struct *parent, struct t
 #define ER_CLONE_NEWNET	   0x40000000
 
 /* Both sides' `member` compared: the same one, or not. */
-#define ER_SAME(one, other, member) (BPF_CORE_READ(one, member) == BPF_CORE_READ(other, member))
+#define ER_SAME(one, other, member) (ER_READ(true, one, member) == ER_READ(true, other, member))
 
 /*
  * By which flags the child was made, as far as it shows: they are the caller's memory in clone3, and nothing that a
@@ -166,7 +166,7 @@ static __always_inline bool er_inherit_self(struct task_struct *parent, struct t
  */
 static __always_inline __u32 er_clone_flags(struct task_struct *parent, struct task_struct *child)
 {
-	struct nsproxy *ours = BPF_CORE_READ(parent, nsproxy), *theirs = BPF_CORE_READ(child, nsproxy);
+	struct nsproxy *ours = ER_READ(true, parent, nsproxy), *theirs = ER_READ(true, child, nsproxy);
 	__u32 flags = 0;
 
 	flags |= ER_SAME(parent, child, mm) ? ER_CLONE_VM : 0;
@@ -174,7 +174,7 @@ static __always_inline __u32 er_clone_flags(struct task_struct *parent, struct t
 	flags |= ER_SAME(parent, child, files) ? ER_CLONE_FILES : 0;
 	flags |= ER_SAME(parent, child, sighand) ? ER_CLONE_SIGHAND : 0;
 	flags |= ER_SAME(parent, child, real_parent) ? ER_CLONE_PARENT : 0;
-	flags |= BPF_CORE_READ(parent, real_cred, user_ns) == BPF_CORE_READ(child, real_cred, user_ns)
+	flags |= ER_READ(true, parent, real_cred, user_ns) == ER_READ(true, child, real_cred, user_ns)
 			 ? 0
 			 : ER_CLONE_NEWUSER;
 	if (ours == theirs)
@@ -192,13 +192,13 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(er_fork, struct task_struct *parent, struct task_struct *child)
 {
 	struct er_config *config = er_get_config();
-	__u32 child_pid = BPF_CORE_READ(child, tgid);
+	__u32 child_pid = ER_READ(true, child, tgid);
 	struct er_fork e;
 	bool ours, heartbeat;
 
 	er_note_cred_change(config, ER_CALL_FORK);
-	er_remember_creds(child);
-	if (!config || child_pid != (__u32)BPF_CORE_READ(child, pid)) /* a thread */
+	er_remember_creds(child, true);
+	if (!config || child_pid != (__u32)ER_READ(true, child, pid)) /* a thread */
 		return 0;
 	heartbeat = er_is_heartbeat(config, bpf_get_current_pid_tgid());
 	ours = er_inherit_self(parent, child, heartbeat, child_pid);
@@ -215,7 +215,7 @@ int BPF_PROG(er_fork, struct task_struct *parent, struct task_struct *child)
 	e.hdr.time_ns = bpf_ktime_get_boot_ns();
 	er_fill_task(&e.task, parent, true);
 	e.child_pid = child_pid;
-	e.child_start_ns = er_start_ns(child);
+	e.child_start_ns = er_start_of(child, true);
 	e.child_ns_nr = er_nr_within(child);
 	e.clone_flags = er_clone_flags(parent, child);
 	er_send(&e, sizeof(e));
@@ -226,14 +226,14 @@ SEC("tp_btf/sched_process_exit")
 int BPF_PROG(er_exit, struct task_struct *task)
 {
 	struct er_config *config = er_get_config();
-	__u32 pid = BPF_CORE_READ(task, tgid);
+	__u32 pid = ER_READ(true, task, tgid);
 	void *map = er_slot(&er_self_slot);
 	struct er_exit e;
 	bool send;
 
-	er_forget_creds(BPF_CORE_READ(task, pid));
+	er_forget_creds(ER_READ(true, task, pid));
 	/* do_exit counts the thread out before it comes here, so the last one finds none left */
-	if (!config || BPF_CORE_READ(task, signal, live.counter) != 0)
+	if (!config || ER_READ(true, task, signal, live.counter) != 0)
 		return 0;
 	__builtin_memset(&e, 0, sizeof(e));
 	e.hdr.len = sizeof(e);
@@ -247,9 +247,9 @@ int BPF_PROG(er_exit, struct task_struct *task)
 		return 0;
 	er_sign(&e.hdr, &e.task);
 	/* a group exit (exit_group, a fatal signal) keeps its code in signal_struct, a lone thread's in the task */
-	e.code = BPF_CORE_READ(task, signal, group_exit_code);
+	e.code = ER_READ(true, task, signal, group_exit_code);
 	if (!e.code)
-		e.code = BPF_CORE_READ(task, exit_code);
+		e.code = ER_READ(true, task, exit_code);
 	er_send(&e, sizeof(e));
 	return 0;
 }

@@ -22,8 +22,8 @@ int er_scan(struct bpf_iter__task *ctx)
 	e->hdr.kind = ER_EVENT_SCAN;
 	e->hdr.time_ns = bpf_ktime_get_boot_ns();
 	er_fill_task(&e->task, task, true);
-	er_fill_parent(e, task);
-	file = BPF_CORE_READ(task, mm, exe_file);
+	er_fill_parent(e, task, true);
+	file = ER_READ(true, task, mm, exe_file);
 	if (file && e->task.pid == e->task.tid) {
 		ER_FILL_INODE(e, file);
 		er_fill_image(e, task, file);

@@ -36,9 +36,9 @@
 static __always_inline __u32 er_append_place(struct er_scratch *scratch, struct er_exec *e, __u32 at,
 					     struct task_struct *task)
 {
-	struct fs_struct *fs = BPF_CORE_READ(task, fs);
-	struct css_set *set = BPF_CORE_READ(task, cgroups);
-	struct cgroup *dfl = BPF_CORE_READ(set, dfl_cgrp), *v1 = er_v1_cgroup(set, dfl);
+	struct fs_struct *fs = ER_READ(true, task, fs);
+	struct css_set *set = ER_READ(true, task, cgroups);
+	struct cgroup *dfl = ER_READ(true, set, dfl_cgrp), *v1 = er_v1_cgroup(set, dfl);
 	__u16 flags = 0;
 
 	e->cwd_len = e->cgroup_len = e->v1_len = 0;
@@ -57,12 +57,13 @@ static __always_inline __u32 er_append_place(struct er_scratch *scratch, struct 
 	return at;
 }
 
-static __always_inline void er_fill_parent(struct er_exec *e, struct task_struct *task)
+/* direct: as for ER_READ. */
+static __always_inline void er_fill_parent(struct er_exec *e, struct task_struct *task, const bool direct)
 {
-	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
+	struct task_struct *parent = ER_READ(direct, task, real_parent);
 
-	e->ppid = BPF_CORE_READ(parent, tgid);
-	e->parent_start_ns = er_start_ns(parent);
+	e->ppid = ER_READ(direct, parent, tgid);
+	e->parent_start_ns = er_start_of(parent, direct);
 }
 
 #endif

@@ -17,7 +17,7 @@ static __always_inline bool er_creds_differ(struct er_cred_change *e, bool exec)
 	struct er_creds *old = map ? bpf_map_lookup_elem(map, &tid) : NULL;
 	struct er_creds now = {};
 
-	er_fill_creds(&now, (void *)bpf_get_current_task());
+	er_fill_creds(&now, er_this_task(), er_can_load());
 	if (!old || old->start_ns != now.start_ns)
 		old = &now;
 	e->hdr.len = sizeof(*e);
@@ -48,7 +48,7 @@ static __always_inline void er_note_cred_change(const struct er_config *config, 
 	e = &scratch->record.cred_change;
 	if (!er_creds_differ(e, where == ER_CALL_EXEC))
 		return;
-	er_remember_creds((void *)bpf_get_current_task());
+	er_remember_creds(er_this_task(), er_can_load());
 	if (!er_begin(&e->hdr, config, ER_EVENT_CRED_CHANGE))
 		return;
 	e->call = where;

@@ -28,8 +28,8 @@ struct inode___private {
 		} else if (bpf_core_field_exists(er_private->__i_##which)) {                \
 			bpf_core_read(&er_time, sizeof(er_time), &er_private->__i_##which); \
 		} else {                                                                    \
-			er_time.tv_sec = BPF_CORE_READ(inode, i_##which##_sec);             \
-			er_time.tv_nsec = BPF_CORE_READ(inode, i_##which##_nsec);           \
+			er_time.tv_sec = ER_READ(true, inode, i_##which##_sec);             \
+			er_time.tv_nsec = ER_READ(true, inode, i_##which##_nsec);           \
 		}                                                                           \
 		out = ER_TIME_NS(er_time);                                                  \
 	} while (0)
@@ -43,7 +43,7 @@ static __always_inline bool er_is_upper(struct inode *inode)
 {
 	struct dentry *upper = NULL;
 
-	if (BPF_CORE_READ(inode, i_sb, s_magic) != ER_OVERLAY_MAGIC)
+	if (ER_READ(true, inode, i_sb, s_magic) != ER_OVERLAY_MAGIC)
 		return false;
 	bpf_probe_read_kernel(&upper, sizeof(upper), (void *)inode + bpf_core_type_size(struct inode));
 	return upper;
@@ -67,22 +67,27 @@ static __always_inline bool er_is_terminal(struct task_struct *task, __u32 fd, s
 /* The number that a process has in its own pid namespace. */
 static __always_inline __u32 er_nr_within(struct task_struct *task)
 {
-	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level), nr = 0;
+	struct pid *pid = ER_READ(true, task, group_leader, thread_pid);
+	__u32 level = ER_READ(true, pid, level), nr = 0;
 
+	if (!level) { /* an index that isn't a constant is nothing for a plain load */
+		level = ER_READ(true, pid, numbers[0].nr);
+		barrier_var(level); /* or both numbers are fetched by one instruction, which is refused */
+		return level;
+	}
 	bpf_core_read(&nr, sizeof(nr), &pid->numbers[level & (ER_PID_LEVELS - 1)].nr);
 	return nr;
 }
 
 static __always_inline void er_fill_image(struct er_exec *e, struct task_struct *task, struct file *file)
 {
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
-	const struct cred *cred = BPF_CORE_READ(task, real_cred);
-	struct tty_struct *tty = BPF_CORE_READ(task, signal, tty);
+	struct inode *inode = ER_READ(true, file, f_inode);
+	const struct cred *cred = ER_READ(true, task, real_cred);
+	struct tty_struct *tty = ER_READ(true, task, signal, tty);
 
 	ER_INODE_TIME(e->mtime_ns, inode, mtime);
 	ER_INODE_TIME(e->ctime_ns, inode, ctime);
-	ER_CAPS(e->cap_bounding, cred, cap_bset, false);
+	ER_CAPS(e->cap_bounding, cred, cap_bset, true);
 	e->ns_nr = er_nr_within(task);
 	e->facts = 0;
 	if (er_is_upper(inode))

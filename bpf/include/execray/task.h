@@ -21,10 +21,15 @@ static __always_inline struct task_struct *er_this_task(void)
 	return er_can_load() ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
 }
 
+/* Linux 5.5 (cf25e24db61c) renamed real_start_time; nothing older has the ring buffer. direct: as for ER_READ. */
+static __always_inline __u64 er_start_of(struct task_struct *task, const bool direct)
+{
+	return ER_READ(direct, task, group_leader, start_boottime);
+}
+
 static __always_inline __u64 er_start_ns(struct task_struct *task)
 {
-	/* Linux 5.5 (cf25e24db61c) renamed real_start_time; nothing older has the ring buffer. */
-	return BPF_CORE_READ(task, group_leader, start_boottime);
+	return er_start_of(task, false);
 }
 
 /* The number that struct pid has in the initial namespace; 0 is nobody's. */
@@ -238,27 +243,28 @@ static __always_inline void er_sign(struct er_header *hdr, struct er_task *out)
 	hdr->time_ns = bpf_ktime_get_boot_ns();
 }
 
-static __always_inline void er_fill_creds(struct er_creds *out, struct task_struct *task)
+/* direct: as for ER_READ. */
+static __always_inline void er_fill_creds(struct er_creds *out, struct task_struct *task, const bool direct)
 {
-	const struct cred *cred = BPF_CORE_READ(task, real_cred);
+	const struct cred *cred = ER_READ(direct, task, real_cred);
 
-	out->start_ns = er_start_ns(task);
-	out->uid = BPF_CORE_READ(cred, uid.val);
-	out->euid = BPF_CORE_READ(cred, euid.val);
-	out->gid = BPF_CORE_READ(cred, gid.val);
-	out->egid = BPF_CORE_READ(cred, egid.val);
-	ER_CAPS(out->cap_effective, cred, cap_effective, false);
-	ER_CAPS(out->cap_permitted, cred, cap_permitted, false);
-	out->ns_user = BPF_CORE_READ(cred, user_ns, ns.inum);
+	out->start_ns = er_start_of(task, direct);
+	out->uid = ER_READ(direct, cred, uid.val);
+	out->euid = ER_READ(direct, cred, euid.val);
+	out->gid = ER_READ(direct, cred, gid.val);
+	out->egid = ER_READ(direct, cred, egid.val);
+	ER_CAPS(out->cap_effective, cred, cap_effective, direct);
+	ER_CAPS(out->cap_permitted, cred, cap_permitted, direct);
+	out->ns_user = ER_READ(direct, cred, user_ns, ns.inum);
 }
 
-static __always_inline void er_remember_creds(struct task_struct *task)
+static __always_inline void er_remember_creds(struct task_struct *task, const bool direct)
 {
-	__u32 tid = BPF_CORE_READ(task, pid);
+	__u32 tid = ER_READ(direct, task, pid);
 	void *map = er_slot(&er_creds_slot);
 	struct er_creds creds = {};
 
-	er_fill_creds(&creds, task);
+	er_fill_creds(&creds, task, direct);
 	if (map && bpf_map_update_elem(map, &tid, &creds, BPF_ANY))
 		er_count(ER_COUNT_CREDS_FULL);
 }

@@ -30,9 +30,9 @@ static __noinline int er_renew_creds(enum er_event event, bool ids)
 	struct er_creds *known = map ? bpf_map_lookup_elem(map, &tid) : NULL;
 	struct er_creds now = {};
 
-	er_fill_creds(&now, task);
+	er_fill_creds(&now, task, false);
 	if (!known || known->start_ns != now.start_ns) {
-		er_remember_creds(task);
+		er_remember_creds(task, false);
 		return 0;
 	}
 	if (event == ER_EVENT_SETUID && ids) {
@@ -115,7 +115,7 @@ static __noinline int er_cred_change(struct er_scratch *scratch, struct er_call 
 	e->call = er_asked(call->nr);
 	if (!changed && !(e->hdr.flags & ER_F_HEARTBEAT))
 		return 0;
-	er_remember_creds((void *)bpf_get_current_task());
+	er_remember_creds((void *)bpf_get_current_task(), false);
 	if (er_admit())
 		er_submit(e, sizeof(*e));
 	return 0;

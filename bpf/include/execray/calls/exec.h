@@ -16,7 +16,7 @@ static __noinline int er_exec_failed(struct er_scratch *scratch, struct er_call 
 	e = &scratch->record.exec;
 	if (!er_admit())
 		return 0;
-	er_fill_parent(e, (void *)bpf_get_current_task());
+	er_fill_parent(e, er_this_task(), er_can_load());
 	e->ino = 0;
 	e->dev = 0;
 	e->i_uid = 0;
