@@ -270,6 +270,13 @@ def test_the_callers_spelling_is_left_out_where_the_path_is_known_and_nobody_ask
             assert run.one("chmod", rawpath=b"link")
 
 
+def test_the_callers_spelling_is_kept_of_a_file_that_has_no_path() -> None:
+    with Live([]) as live:
+        assert not live.sensor.want([EVENT_BY_NAME["open"].code], int(NO_CONTENT))
+        event = live.python("os.open('/proc/self/ns/net', os.O_RDONLY)").one("open", rawpath=b"/proc/self/ns/net")
+        assert event.get("path") is None and event.get("file.id") is not None
+
+
 # chmod
 
 

@@ -153,7 +153,8 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call, 
 	if (call->uring && call->file) /* a request may bring credentials that were registered before */
 		er_opened_by(&e->task, call->file);
 	at &= 2 * ER_PATH_MAX - 1;
-	if (call->file && (spelling || !e->ino)) /* without a number the path counts for nothing */
+	/* without a number the path counts for nothing; /proc/self/ns/net and the like have none */
+	if (call->file && (spelling || !e->ino || !e->path_len))
 		e->raw_len = er_append_given(call, &e->tail[at], raw, 2, &e->hdr);
 	at += e->raw_len & (ER_PATH_MAX - 1);
 	er_send_file(scratch, e, at);
