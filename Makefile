@@ -78,8 +78,8 @@ compiled: dev ## .execray/compiled: the tree with engine and decoder as machine 
 BENCH_TREE = $(CURDIR)$(if $(filter yes,$(COMPILED)),/.execray/compiled)
 bench: build ## throughput, kill latency, overhead: a table and bench.json; BENCH_PY=/usr/bin/python3: with another, COMPILED=yes
 	$(if $(filter yes,$(COMPILED)),$(Q)$(MAKE) -s compiled ARGS=)
-	$(Q)cd $(BENCH_TREE) && $(if $(BENCH_PY),PYTHONPATH=$(BENCH_TREE):$(abspath $(wildcard $(VENV)/lib/python3*/site-packages)) \
-		$(BENCH_PY),$(abspath $(PY))) -m tests.bench --json $(CURDIR)/bench.json $(ARGS)
+	$(Q)cd $(BENCH_TREE) && PYTHONPATH=$(BENCH_TREE)$(if $(BENCH_PY),:$(abspath $(wildcard $(VENV)/lib/python3*/site-packages)) \
+		$(BENCH_PY), $(abspath $(PY))) -m tests.bench --json $(CURDIR)/bench.json $(ARGS)
 
 check: lint types bpf abi-check docs-check ## everything that CI checks beside the tests
 

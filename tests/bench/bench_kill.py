@@ -3,7 +3,8 @@
     python -m tests.bench.bench_kill --json kill.json
 
 Real attackers, killed on the real kernel. Both ends are kernel times (CLOCK_BOOTTIME): the last step's event as the alert has
-it, and the exit as a second, independent sensor saw it. The two ways take turns in blocks. Needs root.
+it, and the exit as a second, independent sensor saw it. The daemons run as an installation's do. The two ways take turns in
+blocks. Needs root.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import command
-from tests.support.arena import Arena, eventually
+from tests.bench.settled import Settled
+from tests.support.arena import eventually
 from tests.support.live import Live
 
 BLOCKS = 4
@@ -44,7 +46,7 @@ def run() -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory(prefix="execray-bench-") as folder,
         socket.create_server(("127.0.0.1", 0), backlog=512) as server,
-        Arena(Path(folder), _POLICY, **settings) as arena,
+        Settled(Path(folder), _POLICY, **settings) as arena,
         Live([]) as witness,
     ):
         _attack(arena, witness, server)  # the first one warms caches
@@ -60,16 +62,17 @@ def run() -> dict[str, Any]:
     return {way: {**_spread(values), "missed": missed[way]} for way, values in latencies.items()}
 
 
-def _set_way(arena: Arena, way: str) -> None:
+def _set_way(arena: Settled, way: str) -> None:
     if way == "enforcer" and not arena.stack.running("enforcer"):
         arena.stack.start("enforcer")
+        arena.as_unit("enforcer")
         eventually(lambda: arena.status("policyd")["enforcer"]["connected"])
     elif way == "direct":
         arena.stack.stop("enforcer", signal.SIGKILL)
         eventually(lambda: not arena.status("policyd")["enforcer"]["connected"])
 
 
-def _attack(arena: Arena, witness: Live, server: socket.socket) -> float | None:
+def _attack(arena: Settled, witness: Live, server: socket.socket) -> float | None:
     """Runs one attacker; returns milliseconds from its last step to its exit, None when it lived."""
     command = [str(arena.attacker), "-c", _SCRIPT, "attack", str(server.getsockname()[1])]
     with subprocess.Popen(command, cwd=arena.dir, stdin=subprocess.PIPE) as child:
