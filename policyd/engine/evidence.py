@@ -52,6 +52,8 @@ class ActorCache:
 
     def __init__(self) -> None:
         self._actors: dict[ProcessId, Known] = {}  # as each was when it was last looked at
+        #: Those that weren't for a while; and of one that is in the other, what it was before. One that acts and has children
+        #: that do is told in turns with all of its arguments and with the first.
         self._older: dict[ProcessId, Known] = {}
 
     def get(self, slots: tuple[Value, ...], parent: Known | None) -> Known:
@@ -65,7 +67,9 @@ class ActorCache:
         older = self._older.pop(process, None)
         if older is None or older.actor.parent is not creator or older.actor.slots != slots:
             older = _known(slots, parent)
-        if known is None and len(self._actors) >= _ACTOR_ENTRIES:
+        if known is not None:
+            self._older[process] = known
+        elif len(self._actors) >= _ACTOR_ENTRIES:
             self._older, self._actors = self._actors, {}
         self._actors[process] = older
         return older

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from execray.wire.frames import Batch
 from policyd.engine.atoms import Effect, View
+from policyd.engine.evidence import ActorCache, Resolver
 from policyd.engine.heap import DeadlineHeap
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import Match, Output, SensorLoss
@@ -369,3 +370,32 @@ def test_ranking_stays_within_a_bound_however_often_weights_rise_and_fall() -> N
             ranking.shift(name, -100)
             ranking.heaviest()
     assert ranking.entries < 200
+
+
+def test_an_actor_that_is_told_in_two_ways_in_turns_is_one_object_for_each() -> None:
+    play, cache = Play(), ActorCache()
+    shell = play.process(argv=["sh", "-c", "x" * 2000])
+    child = play.process(shell, argv=["cat"])
+    seen: dict[str, set[int]] = {"own": set(), "line": set()}
+    kept = []
+    for _ in range(4):
+        for name, actor, argv in (("own", shell, ["sh", "-c", "x" * 2000]), ("line", child, ["sh"])):
+            shell.values["argv"] = argv
+            play.event("open", actor, path="/a")
+            found = Resolver(play.batch(), cache).event(0).actor
+            kept.append(found)  # or the next object may have its id
+            seen[name].add(id(found))
+    assert [len(each) for each in seen.values()] == [1, 1]
+
+
+def test_actors_that_change_all_the_time_are_not_remembered_without_bound() -> None:
+    play, cache = Play(), ActorCache()
+    many = [play.process() for _ in range(700)]
+    for turn in range(4):
+        for proc in many:
+            proc.values["comm"] = f"c{turn}"
+            play.event("open", proc, path="/a")
+        resolver = Resolver(play.batch(), cache)
+        for at in range(len(many)):
+            resolver.event(at)
+        assert len(cache) <= 3 * 512
