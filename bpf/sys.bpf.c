@@ -28,7 +28,7 @@ int er_sys_exit(__u64 *ctx)
 	if (!shape)
 		return 0;
 	skip = er_skipped(shapes, shape, task);
-	if (skip & ER_ARMED_WHOLE || (!compat && er_gate_sleeps(shape, task)))
+	if (skip & ER_ARMED_WHOLE || (!compat && (er_gate_sleeps(shape, task) || er_gate_fails(shape, ctx[1]))))
 		return 0;
 	scratch = er_get_scratch();
 	if (!scratch)

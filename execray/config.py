@@ -24,7 +24,7 @@ class TracerdConfig:
     syscall_counter: bool = False  # count every system call as a second sign of life; costs about 80 ns each
     buffer_mib: int = 16  # unacknowledged batches kept while policyd is away
     flush_ms: float = 1.0  # the longest a decoded event waits for company
-    rest_ms: float = 10.0  # how long records that nothing is to be done at gather after the last look; 0: read at once
+    rest_ms: float = 100.0  # how long records that nothing is to be done at gather after the last look; 0: read at once
     heartbeat_s: float = 1.0
     subscribers: tuple[str | int, ...] = ("execray-policyd",)  # besides root, who may subscribe to events
     #: Besides root, whose daemons may ask to be left out of the events.

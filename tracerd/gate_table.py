@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from execray.gate.memory import FOR_EVER, until_ns, waits_for, with_any
+from execray.gate.memory import FOR_EVER, failed_waits_for, until_ns, waits_for, with_any
 from execray.gate.plan import ROW_ALL, CodeTest, GatePlan, Input, NumberTest
 from execray.gate.verdict import words
 from execray.schema.layout import (
@@ -24,6 +24,7 @@ from execray.schema.layout import (
     GATE_NUMBER,
     GATE_ROW,
 )
+from tracerd.shapes import FOLLOWED
 
 _EVERY_CODE: Final = (1 << ER_GATE_CODES) - 1
 _COMM: Final = 1 << ER_GATE_INPUT["ER_GATE_COMM"]
@@ -56,7 +57,9 @@ def table_of(plan: GatePlan, generation: int, now_ns: int) -> bytes:
     for code in plan.codes:
         at, mine = GATE_AT["code"][0] + code.code * GATE_CODE.size, words(code)
         asks = _FILE if named & mine else 0
-        out[at : at + GATE_CODE.size] = _code(code, asks, begins & mine != 0, waits_for(plan, code))
+        # what a call that is followed leaves behind is kept although its event is dropped, so each of these is looked at
+        failed = None if code.code in FOLLOWED else failed_waits_for(plan, code)
+        out[at : at + GATE_CODE.size] = _code(code, asks, begins & mine != 0, waits_for(plan, code), failed)
     for index, row in enumerate(plan.rows):
         at = rows + index * GATE_ROW.size
         out[at : at + GATE_ROW.size] = row.to_bytes(GATE_ROW.size, "little")
@@ -103,15 +106,18 @@ def every_slot(ends: Mapping[int, int]) -> list[int]:
     return [known.get(slot, 0) for slot in range(ER_GATE_SLOTS)]
 
 
-def _code(code: CodeTest, asks: int, begins: bool, waits: tuple[int, ...]) -> bytes:
+def _code(code: CodeTest, asks: int, begins: bool, waits: tuple[int, ...], failed: tuple[int, ...] | None) -> bytes:
     numbers = b"".join(map(_number, code.numbers)).ljust(ER_GATE_NUMBERS * GATE_NUMBER.size, b"\0")
     asks |= sum(1 << which for which in {number.input for number in code.numbers} & _ACTOR)
     if code.comm_free != ROW_ALL:
         asks |= _COMM
-    slots = struct.pack(f"<{len(waits)}H", *waits).ljust(2 * ER_GATE_WAITS, b"\0")
+    slots = b"".join(
+        struct.pack(f"<{len(some)}H", *some).ljust(2 * ER_GATE_WAITS, b"\0") for some in (waits, failed or ())
+    )
     rows = (code.all, code.path_free, code.path_nameless, code.path_missing, code.comm_free)
+    counts = (len(waits), 0 if failed is None else 1 + len(failed))
     return GATE_CODE.pack(
-        code.first_word, code.end_word, *rows, len(code.numbers), asks, begins, len(waits), slots, numbers
+        code.first_word, code.end_word, *rows, len(code.numbers), asks, begins, *counts, slots, numbers
     )
 
 

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from execray.schema.layout import ER_KIND_URGENT
+from execray.schema.layout import ER_GATHERED, ER_KIND_URGENT
 from tracerd.ringbuf import RingReader
 
 _KIND: Final = struct.Struct("<H")
@@ -53,7 +53,7 @@ class Pacing:
 
     def _woken(self) -> None:
         self._edges.poll(0)  # takes the edge, so that the next one is seen
-        if self._timer is None or self._is_urgent():
+        if self._timer is None or self._ring.waiting_bytes >= ER_GATHERED or self._is_urgent():
             self._read()
 
     def _rested(self) -> None:

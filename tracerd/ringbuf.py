@@ -43,6 +43,12 @@ class RingReader:
         end: int = self._producer[0]
         return end
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much lies in the ring as the kernel sees it, which is behind by what wasn't given back."""
+        waiting: int = self._producer[0] - self._consumer[0]
+        return waiting
+
     def next(self) -> tuple[int, int] | None:
         """Returns (offset in data, length) of the next whole record and steps over it; None when there is none yet.
 

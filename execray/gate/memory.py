@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from execray.gate.plan import CELL_SLOTS, MAX_LOOKS, MAX_WAITS, MAX_WORDS, WORD_BITS, CodeTest, GatePlan
-from execray.gate.verdict import Facts, possible, words
+from execray.gate.plan import CELL_SLOTS, MAX_LOOKS, MAX_WAITS, MAX_WORDS, WORD_BITS, CodeTest, GatePlan, Input
+from execray.gate.verdict import MAX_ERRNO, Facts, failed_bits, possible, words
 
 #: Processes that something has begun in, at most; of the others it counts for the whole host.
 MAX_CELLS: Final = 8192
@@ -35,12 +35,24 @@ def with_any(ends: Mapping[int, int]) -> dict[int, int]:
 def waits_for(plan: GatePlan, code: CodeTest) -> tuple[int, ...]:
     """Returns the slots that all of a code's bits wait for, those of all where they are many; none where some don't wait."""
     mine = plan.rows[code.all] & words(code)
-    if not mine or mine & plan.rows[plan.first] or code.code in plan.open_codes:
-        return ()
+    return () if code.code in plan.open_codes else _waits(plan, mine) or ()
+
+
+def failed_waits_for(plan: GatePlan, code: CodeTest) -> tuple[int, ...] | None:
+    """Returns the same of the bits that a failed call may meet; None where some don't wait, () where there are none."""
+    mine = failed_bits(plan, code)
+    if code.code in plan.open_codes:
+        return None
+    return _waits(plan, mine) if mine else ()
+
+
+def _waits(plan: GatePlan, mine: int) -> tuple[int, ...] | None:
+    if mine & plan.rows[plan.first]:
+        return None
     found = {plan.slots.get(bit) for bit in bits(mine)}
     slots = sorted(slot for slot in found if slot is not None)
     if len(slots) < len(found):
-        return ()
+        return None
     return tuple(slots if len(slots) <= MAX_WAITS else dict.fromkeys(map(any_of, slots)))
 
 
@@ -54,6 +66,7 @@ class Memory:
         self._max_cells = max_cells
         self._settled = with_any({slot: until_ns(window, since_ns) for slot, window in plan.windows.items()})
         self._waits = {code.code: waits_for(plan, code) for code in plan.codes}
+        self._failed = {code.code: failed_waits_for(plan, code) for code in plan.codes}
         self._host: dict[int, int] = {}
         self._cells: dict[int, dict[int, int]] = {}  # by pid
         self.begun = 0  # how often something began
@@ -68,6 +81,10 @@ class Memory:
 
     def passes(self, facts: Facts, pid: int, time_ns: int) -> bool:
         """Whether an event passes; to be asked once for each, in their order. pid: who acts."""
+        ret = facts.numbers.get(Input.RET)
+        failed = self._failed.get(facts.code) if ret is not None and -MAX_ERRNO <= ret < 0 else None
+        if failed is not None and not any(self._has_begun(slot, pid, time_ns) for slot in failed):
+            return False
         waits = self._waits.get(facts.code)
         if waits and not any(self._has_begun(slot, pid, time_ns) for slot in waits):
             return False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from execray.gate.hashes import MAX_DEPTH, comm_key, components, exact_key, path_keys
 from execray.gate.plan import (
@@ -18,6 +20,9 @@ from execray.gate.plan import (
     NumberKind,
     NumberTest,
 )
+
+#: Of a call that has failed, the result is minus one of these at most.
+MAX_ERRNO: Final = 4095
 
 
 class PathState(enum.Enum):
@@ -77,6 +82,18 @@ def named_row(plan: GatePlan, names: tuple[bytes, ...]) -> int:
     for row in known:
         bits |= plan.rows[row]
     return next((row for row in known if plan.rows[row] == bits), plan.named)
+
+
+def failed_bits(plan: GatePlan, test: CodeTest) -> int:
+    """Returns the bits that a failed call may meet, whatever else is known of it."""
+    mine = plan.rows[test.all] & words(test)
+    for number in test.numbers:
+        if number.input is Input.RET and number.kind is NumberKind.RANGES:
+            rows = {
+                next(rows_of(number, value)) for value in (-MAX_ERRNO, *number.bounds, -1) if -MAX_ERRNO <= value < 0
+            }
+            return functools.reduce(int.__or__, (mine & plan.rows[row] for row in rows), 0)
+    return mine
 
 
 def words(test: CodeTest) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 27
+ER_ABI_VERSION: Final = 28
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
 ER_CGROUP_MAX: Final = 1024
 ER_INTERP_MAX: Final = 256
 ER_KIND_URGENT: Final = 32768
+ER_GATHERED: Final = 32768
 ER_SHAPES_NATIVE: Final = 0
 ER_SHAPES_COMPAT: Final = 1024
 ER_SHAPES_SOCKETCALL: Final = 1536
@@ -409,10 +410,10 @@ GATE_AT: Final = {
     "bucket": (32800, 8200),
     "key": (41000, 65536),
     "key_row": (106536, 16384),
-    "code": (122920, 54272),
-    "row": (177192, 2097152),
+    "code": (122920, 54784),
+    "row": (177704, 2097152),
 }
-GATE_BYTES: Final = 2274344
+GATE_BYTES: Final = 2274856
 
 #: struct er_gate_case: member -> offset, size
 GATE_CASE_AT: Final = {
@@ -444,7 +445,7 @@ GATE_CELL_KEY: Final = Struct("<II")
 
 
 class GateCode(NamedTuple):
-    """struct er_gate_code, 848 bytes without its tail."""
+    """struct er_gate_code, 856 bytes without its tail."""
 
     first_word: int
     end_word: int
@@ -457,11 +458,12 @@ class GateCode(NamedTuple):
     asks: int
     begins: int
     waits: int
+    failed: int
     slot: bytes
     number: bytes
 
 
-GATE_CODE: Final = Struct("<HHHHHHHHIIH6s816s")
+GATE_CODE: Final = Struct("<HHHHHHHHIIHH12s816s")
 
 
 class GateFile(NamedTuple):

@@ -267,6 +267,20 @@ def test_results_are_signed(gated: Live, tmp_path: Path) -> None:
     assert run.of("open") and all(isinstance(e.get("ret"), int) and e.get("ret") < 0 for e in run.of("open"))  # type: ignore[operator]
 
 
+def test_a_call_that_failed_is_dropped_at_once_where_no_step_can_want_it(gated: Live, tmp_path: Path) -> None:
+    none, loop = tmp_path / "none", tmp_path / "loop"
+    loop.symlink_to(loop)
+    code = f"for file in ({str(none)!r}, {str(loop)!r}, '/dev/null'): syscall(257, -100, buf(os.fsencode(file)), 0, 0)"
+    for rows, met in (((0, 0, 0, 1), {0}), ((0, 1, 0, 1), {-2, 0}), ((1, 0, 0, 0), {-40})):
+        load(gated, number_plan("open", Input.RET, NumberKind.RANGES, (-2, -1, 0), rows))
+        before = gated.sensor.gate_status()["dropped"].get("open", 0)
+        found = gated.python(code).of("open")
+        files = {os.fsencode(file) for file in (none, loop, "/dev/null")}
+        mine = [int(str(e.get("ret"))) for e in found if files & {e.get("rawpath"), e.get("path")}]
+        assert {min(ret, 0) for ret in mine} == met
+        assert gated.sensor.gate_status()["dropped"]["open"] >= before + 3 - len(met)
+
+
 def test_numbers_of_the_actor_are_tested(gated: Live) -> None:
     code = "os.close(os.open('/dev/zero', 0)); syscall(117, 12345, 12345, 12345); os.close(os.open('/dev/null', 0))"
     for which in (Input.UID, Input.EUID):

@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from execray.gate.hashes import comm_key, exact_key
-from execray.gate.plan import ALL_BITS, CELL_SLOTS, ROW_ALL, ROW_NONE, CodeTest, GatePlan
+from execray.gate.plan import (
+    ALL_BITS,
+    CELL_SLOTS,
+    ROW_ALL,
+    ROW_NONE,
+    CodeTest,
+    GatePlan,
+    Input,
+    NumberKind,
+    NumberTest,
+)
 from execray.schema.catalog import EVENT_BY_NAME, Flag
 from execray.schema.layout import ER_GATE_CELLS, GATE_CELL, GATE_CELL_KEY
 from tests.support.built import build
@@ -76,6 +86,20 @@ def test_a_step_that_waits_passes_once_its_policy_has_begun_and_not_before(gated
     run = gated.python(f"{WAIT}; {WAIT}; {begins(begin)}; {WAIT}")
     assert kills(run) == 1
     assert len(run.of("open")) == 1
+
+
+@pytest.mark.parametrize("slot", [OWN, HOST])
+def test_a_failed_call_that_waits_passes_once_its_policy_has_begun(gated: Live, begin: Path, slot: int) -> None:
+    # an open that fails waits, one that succeeds begins
+    ret = NumberTest(Input.RET, NumberKind.RANGES, (0,), 4)
+    code = CodeTest(OPEN, 0, 1, 3, 4, 4, 4, ROW_ALL, (ret,))
+    rows = (0, ALL_BITS, 0b01, 0b11, 0b10, 0b01)  # a result below 0 leaves the second bit, another one the first
+    keys = {exact_key(os.fsencode(begin)): 2}
+    slots = {0: slot, 1: slot}
+    load(gated, GatePlan((code,), frozenset(), rows, keys, first=2, slots=slots, windows={slot: 60 * SECOND}))
+    fail = f"syscall(257, -100, buf({os.fsencode(begin.parent / 'none')!r}), 0, 0)"
+    run = gated.python(f"{fail}; {fail}; open({str(begin)!r}).close(); {fail}")
+    assert [int(str(event.get("ret"))) < 0 for event in run.of("open")] == [False, True]
 
 
 def test_what_began_in_one_process_began_in_no_other(gated: Live, begin: Path) -> None:

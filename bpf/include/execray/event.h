@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 27
+#define ER_ABI_VERSION 28
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -105,6 +105,7 @@ enum er_flag {
 #define ER_RECORD_MAX	 (512 + ER_TAIL_MAX)
 
 #define ER_KIND_URGENT 32768 /* besides the kind of a record that doesn't wait for others */
+#define ER_GATHERED    32768 /* bytes of records that are enough company: the reader is told of each so many more */
 
 struct er_header {
 	__u32 len;     /* of the whole record */

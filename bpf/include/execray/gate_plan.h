@@ -74,16 +74,17 @@ struct er_gate_number {
 struct er_gate_code {
 	__u16 first_word; /* its bits are in these words */
 	__u16 end_word;
-	__u16 all;		   /* all of its bits: what nothing is known of contradicts none */
-	__u16 path_free;	   /* bits that ask nothing of the path */
-	__u16 path_nameless;	   /* bits that a pipe, socket or memfd may have */
-	__u16 path_missing;	   /* bits that an event without a file may have */
-	__u16 comm_free;	   /* bits that ask nothing of the name */
-	__u16 numbers;		   /* how many */
-	__u32 asks;		   /* bit 1 << enum er_gate_input: what must be looked at */
-	__u32 begins;		   /* whether some of its bits begin a policy */
-	__u16 waits;		   /* where all of its bits wait: for how many slots ... */
-	__u16 slot[ER_GATE_WAITS]; /* ... which these are; else 0 */
+	__u16 all;	     /* all of its bits: what nothing is known of contradicts none */
+	__u16 path_free;     /* bits that ask nothing of the path */
+	__u16 path_nameless; /* bits that a pipe, socket or memfd may have */
+	__u16 path_missing;  /* bits that an event without a file may have */
+	__u16 comm_free;     /* bits that ask nothing of the name */
+	__u16 numbers;	     /* how many */
+	__u32 asks;	     /* bit 1 << enum er_gate_input: what must be looked at */
+	__u32 begins;	     /* whether some of its bits begin a policy */
+	__u16 waits;	     /* where all of its bits wait: for how many slots, the first of these; else 0 */
+	__u16 failed;	     /* where all of those wait that a failed call may meet: 1 more than for how many, ... */
+	__u16 slot[2 * ER_GATE_WAITS]; /* ... the others, from ER_GATE_WAITS on */
 	struct er_gate_number number[ER_GATE_NUMBERS];
 };
 

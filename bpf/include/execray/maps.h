@@ -176,16 +176,30 @@ static __always_inline bool er_is_urgent(const struct er_header *header)
 }
 
 /*
+ * Whether with so many bytes more as much has gathered as the reader shall have at once, so that neither the ring fills
+ * up while it rests, nor what is urgent stands behind many others. Two programs at once may both not see it; then the
+ * next multiple tells.
+ */
+static __always_inline bool er_is_much(__u64 len)
+{
+	void *ring = er_slot(&er_ring_slot);
+	__u64 before = ring ? bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) : 0;
+
+	return before / ER_GATHERED != (before + len) / ER_GATHERED;
+}
+
+/*
  * Sends a record that begins with a header. Without flags the kernel wakes the reader only when it had caught up, which
  * it hasn't while it lets records gather (tracerd/pacing.py). Returns whether there was room for it.
  */
 static __always_inline bool er_send_as(struct er_header *header, __u64 len, bool urgent)
 {
-	void *ring = er_slot(&er_ring_slot);
+	__u64 flags = urgent || er_is_much(len) ? BPF_RB_FORCE_WAKEUP : 0;
+	void *ring = er_slot(&er_ring_slot); /* looked up twice: kept over the call above it would take stack */
 
 	if (urgent)
 		header->kind |= ER_KIND_URGENT;
-	if (ring && bpf_ringbuf_output(ring, header, len, urgent ? BPF_RB_FORCE_WAKEUP : 0) == 0) {
+	if (ring && bpf_ringbuf_output(ring, header, len, flags) == 0) {
 		er_count_often(ER_COUNT_SENT);
 		return true;
 	}

@@ -7,10 +7,19 @@ import struct
 from random import Random
 from typing import Any
 
-from execray.gate.memory import waits_for
-from execray.gate.plan import ALL_BITS, ROW_ALL, CodeTest, GatePlan
+from execray.gate.memory import failed_waits_for, waits_for
+from execray.gate.plan import ALL_BITS, ROW_ALL, CodeTest, GatePlan, Input, NumberKind, NumberTest
 from execray.schema.catalog import EVENT_BY_NAME
-from execray.schema.layout import ER_GATE_BUCKET, ER_GATE_OWN, ER_GATE_WAITS, GATE_AT, GATE_WORK_AT, GATE_WORK_BYTES
+from execray.schema.layout import (
+    ER_GATE_BUCKET,
+    ER_GATE_OWN,
+    ER_GATE_WAITS,
+    GATE_AT,
+    GATE_CODE,
+    GATE_WORK_AT,
+    GATE_WORK_BYTES,
+    GateCode,
+)
 from tests.support.gates import random_plan
 from tracerd.gate import GateCounts
 from tracerd.gate_table import table_of
@@ -81,3 +90,37 @@ def test_a_kind_of_event_waits_where_each_of_its_bits_does() -> None:
     plan = GatePlan((many,), rows=(0, ALL_BITS, 0b1111), first=0, slots=slots)
     assert waits_for(plan, many) == (0,)
     assert waits_for(dataclasses.replace(plan, slots={**slots, 0: ER_GATE_OWN + 1}), many) == (0, ER_GATE_OWN)
+
+
+def failed_waiting(bounds: tuple[int, ...], *rows: int, **more: Any) -> tuple[int, ...] | None:
+    """The slots that failed calls wait for, of a code with bits 0 to 2, of which these rows leave some by the call's result."""
+    number = NumberTest(Input.RET, NumberKind.RANGES, bounds, 3)
+    test = CodeTest(5, 0, 1, 2, 2, 2, 2, ROW_ALL, (number,))
+    first, slots = 3 + len(rows), {0: 9, 1: 7}
+    plan = GatePlan((test,), rows=(0, ALL_BITS, 0b111, *rows, 0b100), first=first, slots=slots, windows={7: 1, 9: 1})
+    return failed_waits_for(dataclasses.replace(plan, **more), test)
+
+
+def test_a_call_that_failed_waits_where_each_bit_does_that_it_can_meet() -> None:
+    assert failed_waiting((0,), 0b011, 0b111) == (7, 9)
+    assert failed_waiting((0,), 0b001, 0b111) == (9,)
+    assert failed_waiting((0,), 0, 0b111) == ()  # it can meet nothing
+    assert failed_waiting((0,), 0b111, 0b111) is None  # bit 2 is awaited always
+    # each result from -4095 to -1 counts, and no other
+    assert failed_waiting((-4095,), 0b111, 0b001) == (9,)
+    assert failed_waiting((-4094,), 0b111, 0b001) is None
+    assert failed_waiting((-1,), 0b001, 0b111) is None
+    assert failed_waiting((-2, -1), 0, 0b010, 0b001) == (7, 9)
+    assert failed_waiting((0,), 0b001, 0b111, open_codes=frozenset({5})) is None
+    untested = CodeTest(5, 0, 1, 2, 2, 2, 2, ROW_ALL)
+    assert failed_waits_for(GatePlan((untested,), rows=(0, ALL_BITS, 0b111), first=0), untested) is None
+
+
+def test_what_a_failed_call_waits_for_stands_behind_what_all_calls_do() -> None:
+    number = NumberTest(Input.RET, NumberKind.RANGES, (0,), 2)
+    tests = tuple(CodeTest(code, 0, 1, 3, 3, 3, 3, ROW_ALL, (number,)) for code in (5, EVENT_BY_NAME["setuid"].code))
+    plan = GatePlan(tests, rows=(0, ALL_BITS, 0b01, 0b11, 0b10), first=4, slots={0: 9, 1: 7}, windows={7: 1, 9: 1})
+    codes = member(table_of(plan, 1, 0), "code")
+    opened, followed = (GateCode._make(GATE_CODE.unpack_from(codes, test.code * GATE_CODE.size)) for test in tests)
+    assert (opened.waits, opened.failed, opened.slot) == (0, 2, struct.pack("<6H", 0, 0, 0, 9, 0, 0))
+    assert followed.failed == 0  # each of these is looked at, whatever becomes of it

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from execray.schema.catalog import EVENT_BY_NAME
-from execray.schema.layout import ER_KIND_URGENT
+from execray.schema.layout import ER_GATHERED, ER_KIND_URGENT
 from tracerd.pacing import Pacing
 from tracerd.ringbuf import RingReader
 
@@ -31,6 +31,7 @@ class Ring:
         self.pacing = Pacing(cast(RingReader, self), 0.05, self.read)
 
     position = 0
+    waiting_bytes = 0
 
     @property
     def end(self) -> int:
@@ -112,6 +113,17 @@ async def test_an_urgent_record_behind_others_ends_the_rest(ring: Ring) -> None:
     await asyncio.sleep(0)  # one turn of the loop, which a rest outlasts
     await asyncio.sleep(0)
     assert ring.reads == before + 1 and not ring.records
+
+
+@pytest.mark.parametrize(("waiting_bytes", "read"), [(ER_GATHERED - 1, False), (ER_GATHERED, True)])
+async def test_what_has_gathered_is_enough_company(ring: Ring, waiting_bytes: int, read: bool) -> None:
+    ring.put(OPEN)
+    await ring.next_read()
+    before, ring.waiting_bytes = ring.reads, waiting_bytes
+    ring.put(OPEN)
+    await asyncio.sleep(0)  # one turn of the loop, which a rest outlasts
+    await asyncio.sleep(0)
+    assert (ring.reads == before + 1) is read
 
 
 async def test_the_last_record_is_given_back_when_nothing_came_in_the_rest(ring: Ring) -> None:

@@ -99,7 +99,9 @@ static __always_inline void er_opened_by(struct er_task *out, struct file *file)
 static __noinline int er_open(struct er_scratch *scratch, struct er_call *call, __u32 spelling)
 {
 	struct er_file *e;
-	struct open_how how = {};
+	struct {
+		__u64 flags, mode;
+	} how = {}; /* the beginning of struct open_how: there is no stack to spare for all of it */
 	struct file *file;
 	__u64 raw;
 	__u32 at = 0;
