@@ -21,6 +21,10 @@ _CGROUP: Final = ACTOR_SLOT_OF["cgroup.id"]
 _CONTAINER: Final = ACTOR_SLOT_OF["container.id"]
 #: In each half of the cache: when the newer is full, the older is forgotten.
 _ACTOR_ENTRIES: Final = 512
+#: Lines of creators are shared, so their texts alone are weighed. But whoever starts programs in programs, and renames the first
+#: of them each time, has lines of hundreds that share nothing: past what ordinary work has, each one weighs what it takes.
+_LINE: Final = 16
+_ACTOR_BYTES: Final = 1024
 _HEAD: Final = 5  # elements of a row before the values
 _ACTOR_TEXTS: Final = tuple(at for at, field in enumerate(ACTOR_SLOTS) if field.kind.is_text)
 _ACTOR_ARGV: Final = ACTOR_SLOT_OF["argv"]
@@ -33,18 +37,19 @@ _ACTOR_SHAPES: Final[dict[tuple[type, ...], int]] = {}
 class Known:
     """An actor, and what follows from it for all that it does.
 
-    id: (pid, start_ns). texts: the bytes of its texts and its creators'. missing: its slots that have no value, as bits.
-    owner: who it counts for.
+    id: (pid, start_ns). texts: the bytes of its texts and its creators', with something for each of a long line. missing: its
+    slots that have no value, as bits. owner: who it counts for. depth: how many creators it has.
     """
 
-    __slots__ = ("actor", "id", "missing", "owner", "texts")
+    __slots__ = ("actor", "depth", "id", "missing", "owner", "texts")
 
-    def __init__(self, actor: Actor, texts: int, missing: int, owner: Owner) -> None:
+    def __init__(self, actor: Actor, texts: int, missing: int, owner: Owner, depth: int) -> None:
         self.actor = actor
         self.id: ProcessId = actor.id
         self.texts = texts
         self.missing = missing
         self.owner = owner
+        self.depth = depth
 
 
 class ActorCache:
@@ -90,7 +95,12 @@ def _known(slots: tuple[Value, ...], parent: Known | None) -> Known:
         if len(_ACTOR_SHAPES) < _MAX_SHAPES:
             _ACTOR_SHAPES[shape] = missing
     actor = Actor(slots, None if parent is None else parent.actor)
-    return Known(actor, text_bytes(slots) + (0 if parent is None else parent.texts), missing, owner_of(actor))
+    texts, depth = text_bytes(slots), 0
+    if parent is not None:
+        texts, depth = texts + parent.texts, parent.depth + 1
+    if depth > _LINE:
+        texts += _ACTOR_BYTES
+    return Known(actor, texts, missing, owner_of(actor), depth)
 
 
 class Sighting:

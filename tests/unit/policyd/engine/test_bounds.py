@@ -114,6 +114,20 @@ def test_kept_text_is_bounded_and_the_one_with_the_long_arguments_pays() -> None
     assert len(engine.feed(play.batch())) == 1
 
 
+def test_a_long_line_of_creators_weighs_what_it_takes_and_an_ordinary_one_its_text() -> None:
+    weights = {}
+    for depth in (0, 10, 200):
+        engine, play = machine(Limits()), Play()
+        proc = play.process()
+        for _ in range(depth):
+            proc = play.process(parent=proc)
+        play.event("open", proc, path="/a")
+        engine.feed(play.batch())
+        weights[depth] = engine.stats()["evidence_bytes"]
+    assert weights[10] - weights[0] < 2048
+    assert weights[200] > 180 * 1024
+
+
 def test_repeats_count_towards_the_bound_of_text() -> None:
     engine = Machine(Limits(evidence_bytes=8 * 1024))
     engine.load([policy("p", A, B, states=chain(2, {1: (0,)}))], 1)
