@@ -39,6 +39,7 @@ from tracerd.stream import StreamServer
 from tracerd.watched import PathWatch
 
 _LIFE: Final = ("exec", "fork", "exit")
+_LAST_TURNS: Final = 64  # of reading, when we end
 _MAX_BATCH_EVENTS: Final = 2048
 _MAX_BATCH_BYTES: Final = 512 * 1024
 _LEASE_RENEWED_S: Final = 1.0
@@ -126,7 +127,7 @@ class Tracerd:
                 runs = (control.run(), watchdog.run(), self._keep_lease())
                 tasks = [group.create_task(run) for run in runs]
                 await self._beat_until(stop)
-                self._drain()  # what gathered in the last rest
+                self._drain_up()  # what gathered in the last rest
                 for task in tasks:
                     task.cancel()
         finally:
@@ -291,6 +292,14 @@ class Tracerd:
         self._waiting = False
         if self._running:
             self._drain()
+
+    def _drain_up(self) -> None:
+        # Not for ever: others may write as fast as we read.
+        for _ in range(_LAST_TURNS):
+            self._waiting = False
+            self._drain()
+            if not self._waiting:
+                return
 
     def _drain(self) -> None:
         """Decodes what is in the ring, for at most flush_ms, and publishes it as one batch."""

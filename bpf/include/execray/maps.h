@@ -184,8 +184,9 @@ static __always_inline bool er_is_much(__u64 len)
 {
 	void *ring = er_slot(&er_ring_slot);
 	__u64 before = ring ? bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) : 0;
+	__u64 taken = (len + BPF_RINGBUF_HDR_SZ + 7) & ~7ULL; /* as the ring moves on */
 
-	return before / ER_GATHERED != (before + len) / ER_GATHERED;
+	return before / ER_GATHERED != (before + taken) / ER_GATHERED;
 }
 
 /*
