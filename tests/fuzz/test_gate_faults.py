@@ -170,7 +170,7 @@ def test_a_quick_look_that_forgets_one_of_them_is_seen(
 
 @as_root
 def test_a_cell_that_goes_with_any_thread_is_seen(tmp_path: Path, file: Path) -> None:
-    right = "er_forget_creds(BPF_CORE_READ(task, pid));"
+    right = "er_forget_creds(ER_READ(true, task, pid));"
     assert not passes_behind_a_thread(
         objects(tmp_path, "proc", "proc.bpf.c", right, f"{right}\n\ter_gate_forget(pid);"), file
     )
