@@ -20,7 +20,7 @@ _UID: Final = ACTOR_SLOT_OF["uid"]
 _CGROUP: Final = ACTOR_SLOT_OF["cgroup.id"]
 _CONTAINER: Final = ACTOR_SLOT_OF["container.id"]
 #: In each half of the cache: when the newer is full, the older is forgotten.
-_ACTOR_ENTRIES: Final = 512
+_ACTOR_ENTRIES: Final = 1024
 #: Lines of creators are shared, so their texts alone are weighed. But whoever starts programs in programs, and renames the first
 #: of them each time, has lines of hundreds that share nothing: past what ordinary work has, each one weighs what it takes.
 _LINE: Final = 16
