@@ -29,9 +29,9 @@ path "{name}" key process within 5m {{
         attack: ["T1003.008"]
         falsepositives: ["backup programs"]
     }}
-    response audit                      // `enforce` lets it kill, where the host's mode says so too
+    response audit  // `enforce` lets it kill, where the host's mode says so too
 
-    open    {{ path in ["/etc/shadow", "/etc/gshadow"], access has READ, ret >= 0 }} as secret
+    open {{ path in ["/etc/shadow", "/etc/gshadow"], access has READ, ret >= 0 }} as secret
     connect {{ family in [AF_INET, AF_INET6], dst.ip not in ["127.0.0.0/8", "::1"] }} as out
 
     on match {{ alert }}

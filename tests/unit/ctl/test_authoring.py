@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from execray.ctl.main import main
 from execray.schema.catalog import EVENTS
 from policyd.compiler import compile_source
+from policyd.compiler.format import format_source
 
 STORY = """
 path "leak" within 90s {
@@ -48,6 +49,11 @@ def test_new_prints_a_policy_that_compiles_without_a_warning() -> None:
     assert compiled.ok and [policy.name for policy in compiled.policies] == ["my_own.policy-1"]
     assert not compiled.diagnostics
     assert compile_source(found("new", "x")["text"], "f").ok
+
+
+def test_new_prints_it_as_fmt_would() -> None:
+    text = run("new", "mine").stdout
+    assert format_source(text.encode(), "f") == text
 
 
 @pytest.mark.parametrize("name", ["", "1st", 'a"b', "a b", "x" * 101])
