@@ -56,6 +56,15 @@ class FieldPlan:
         self.constrained = rows.constrained
         self.rows = rows
 
+    def row(self, values: tuple[Any, ...], strings: tuple[bytes, ...]) -> Row:
+        """Returns the row of this slot's value in an event or an actor. Raises as `SlotRows.row` does."""
+        value = values[self.at]
+        if self.mode == TEXT and value is not None:
+            value = strings[value]
+        elif self.mode == TEXTS and value is not None:
+            value = tuple([strings[item] for item in value])
+        return self.cache.get(value) or self.rows.miss(value)
+
 
 class ActorRow:
     """The steps that some fields of an actor don't contradict; mostly one object for equal ones.
@@ -206,14 +215,7 @@ class Generation:
         self, found: ActorRow, actor: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...]
     ) -> ActorRow:
         for field in fields:
-            value = actor[field.at]
-            if field.mode == TEXT and value is not None:
-                value = strings[value]
-            elif field.mode == TEXTS and value is not None:
-                value = tuple([strings[item] for item in value])
-            row = field.cache.get(value)
-            if row is None:
-                row = field.rows.miss(value)
+            row = field.row(actor, strings)
             further = found.further.get(row)
             found = self._joined(found, row) if further is None else further
         return found
@@ -241,15 +243,8 @@ class Generation:
     def lookup(row: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...], bits: int) -> int:
         """Returns those of some steps that these fields of an event or an actor don't contradict. Raises as `row` does."""
         for field in fields:
-            if not bits & field.constrained:
-                continue
-            value = row[field.at]
-            if field.mode == TEXT and value is not None:
-                value = strings[value]
-            elif field.mode == TEXTS and value is not None:
-                value = tuple([strings[item] for item in value])
-            found = field.cache.get(value)
-            bits &= (found or field.rows.miss(value)).bits
+            if bits & field.constrained:
+                bits &= field.row(row, strings).bits
         return bits
 
     def fold(self, bits: int) -> int:
