@@ -2,9 +2,9 @@
 
     python -m tests.bench.bench_gated --json gated.json
 
-As `overhead`: a C program times its own calls on one processor at real-time priority, and the ways take turns. `left` is a plan
-in which the path leaves bits in every word, and flags or results take them away; in `waits` and `begun` all writes wait for the
-open, and in the latter it was met in one process of ten. Ratios are of medians, to an empty program.
+As `overhead`: the ways take turns in one process, and the median of the ratios to the same turn's empty program is reported.
+`left` is a plan in which the path leaves bits in every word, and flags or results take them away; in `waits` and `begun` all
+writes wait for the open, and in the latter it was met in one process of ten.
 
 Needs root and gcc.
 """
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import resource
-import statistics
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,17 +28,18 @@ from execray.gate.plan import ALL_BITS, CELL_SLOTS, ROW_ALL, ROW_NONE, CodeTest,
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.schema.layout import ER_PID_SLOTS, GATE_AT, GATE_BYTES, GATE_CELL, GATE_CELL_KEY
 from tests.bench import command
-from tests.bench.bench_overhead import _attach, _build, _priority
+from tests.bench.bench_overhead import attach
+from tests.bench.calls import build, compare, priority
 from tests.bench.empty_program import attached as empty_program
 from tests.support.live import Live
 
-ROUNDS: Final = 7
-CALLS: Final = 20_000
+TURNS: Final = 60
 FLOOD_S: Final = 5.0
+#: name -> (C statement, event that records it, how often in a block)
 WORK: Final = {
-    "open+close": ('close(open("/etc/hostname", 0));', "open"),
-    "write 4 KiB": ("if (write(null, page, 4096) < 0) return 1;", "write"),
-    "close(-1)": ("close(-1);", "write"),
+    "open+close": ('close(open("/etc/hostname", 0));', "open", 1500),
+    "write 4 KiB": ("if (write(null, page, 4096) < 0) return 1;", "write", 5000),
+    "close(-1)": ("close(-1);", "write", 5000),
 }
 BOUNDS: Final = {"open+close": 1.15, "write 4 KiB": 1.10, "close(-1)": 1.08}
 #: Most of a busy program's calls; what of it is wanted is opens, writes, reads and connects.
@@ -103,23 +105,20 @@ def run() -> dict[str, Any]:
     """Returns for each kind of work nanoseconds untraced and each way's ratio to an empty program; and what came of the flood."""
     plans = {"1 policy": plan_of(1), "1,000": plan_of(1000), "1,000 left": plan_of(1000, left=True)}
     plans |= {"waits": waiting_plan(1000), "begun": waiting_plan(999)}
-    result: dict[str, Any] = {"real-time priority": bool(_priority())}
+    result: dict[str, Any] = {"real-time priority": bool(priority())}
     with tempfile.TemporaryDirectory(prefix="execray-bench-") as folder, Live([], ring_bytes=1 << 22) as live:
-        _attach(live.sensor, False)
-        for index, (name, (statement, event)) in enumerate(WORK.items()):
-            program = _build(Path(folder), index, statement)
-            times: dict[str, list[float]] = {way: [] for way in ("untraced", "empty", *plans)}
-            for _ in range(ROUNDS):
-                for way, found in times.items():
-                    found.append(_time(live, way, plans.get(way), event, program))
-            median = {way: statistics.median(found) for way, found in times.items()}
-            result[name] = {"untraced_ns": round(median["untraced"], 1)}
-            result[name] |= {way: round(ns / median["empty"], 3) for way, ns in median.items() if way != "untraced"}
-        result["flood"] = _flood(live, plans["1,000"], _build(Path(folder), len(WORK), _MIX))
+        attach(live.sensor, False)
+        for index, (name, (statement, event, calls)) in enumerate(WORK.items()):
+            ways = {way: partial(_set_up, live, way, plans.get(way), event) for way in ("empty", "untraced", *plans)}
+            found = compare(build(Path(folder), index, statement), calls, ways, TURNS)
+            result[name] = {"untraced_ns": round(found["untraced"], 1)}
+            result[name] |= {way: round(ns / found["empty"], 3) for way, ns in found.items() if way != "untraced"}
+        result["flood"] = _flood(live, plans["1,000"], build(Path(folder), len(WORK), _MIX))
     return result
 
 
-def _time(live: Live, way: str, plan: GatePlan | None, event: str, program: Path) -> float:
+@contextmanager
+def _set_up(live: Live, way: str, plan: GatePlan | None, event: str) -> Iterator[None]:
     with ExitStack() as stack:
         if way == "empty":
             stack.enter_context(empty_program("sys_exit"))
@@ -129,14 +128,12 @@ def _time(live: Live, way: str, plan: GatePlan | None, event: str, program: Path
             if way == "begun":
                 begin_elsewhere(live)
             stack.callback(live.sensor.want, [], False)
-        argv: list[str | Path] = ["taskset", "-c", "0", *_priority(), program, str(CALLS)]
-        out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    return statistics.median(map(float, out.split()))
+        yield
 
 
 def _flood(live: Live, plan: GatePlan, program: Path) -> dict[str, Any]:
     """Runs the mix on every processor for a while, and counts what comes out and what reading it costs."""
-    _attach(live.sensor, True)
+    attach(live.sensor, True)
     live.sensor.want([EVENT_BY_NAME[name].code for name in _FLOODED], False, plan=plan)
     live.drain()
     before, sent, cpu = live.sensor.gate_status(), live.sensor.counter("SENT"), resource.getrusage(resource.RUSAGE_SELF)

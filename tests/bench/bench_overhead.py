@@ -2,13 +2,8 @@
 
     python -m tests.bench.bench_overhead --json overhead.json
 
-A small C program times its own calls, on one processor and at real-time priority (`chrt -f 1`, where that is permitted: other
-work on the machine drowns these figures otherwise), in blocks, of which the lower quartile counts: disturbances come in bursts.
-The ways take turns; ratios of medians are reported, and for the bounds that are set whether they are held.
-
-Starting programs is measured otherwise: what it takes wanders by a tenth and more from one second to the next (page tables, in a
-virtual machine above all), and we add a twentieth. There the ways take turns from block to block of one process, in a
-random order, and the median of the ratios to the same turn's untraced block is reported.
+The ways take turns in one process, in a random order (tests/bench/calls.py); the median of the ratios to the same turn's
+untraced blocks is reported, and for the bounds that are set whether they are held.
 
 | way | what it is |
 |---|---|
@@ -29,38 +24,30 @@ Needs root and gcc.
 from __future__ import annotations
 
 import os
-import random
-import shutil
-import statistics
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from execray.schema.catalog import EVENT_BY_NAME, NO_CONTENT, Content
 from tests.bench import command
+from tests.bench.calls import build, compare, priority
 from tests.bench.empty_program import attached as empty_program
 from tests.support.live import Live
 
-ROUNDS: Final = 9
-BLOCKS: Final = 50
-CALLS: Final = 30_000
-PROGRAMS: Final = 25  # in a block
-TURNS: Final = 80
 WAYS: Final = ("untraced", "empty", "other", "unarmed", "tested", "recorded", "spelled")
 _DRAINED: Final = ("recorded", "spelled")
 _ALWAYS: Final = ("er_exec", "er_fork", "er_exit")
-#: name -> (C statement, events that record it, how often)
+#: name -> (C statement, events that record it, how often in a block, turns)
 WORK: Final = {
-    "open+close": ('close(open("/etc/hostname", 0));', ["open"], CALLS),
-    "write 4 KiB": ("if (write(null, page, 4096) < 0) return 1;", ["write"], CALLS),
-    "close(-1)": ("close(-1);", [], CALLS),
-    "fork+exec": ("run();", ["exec", "fork", "exit"], PROGRAMS),
+    "open+close": ('close(open("/etc/hostname", 0));', ["open"], 1500, 60),
+    "write 4 KiB": ("if (write(null, page, 4096) < 0) return 1;", ["write"], 5000, 60),
+    "close(-1)": ("close(-1);", [], 5000, 60),
+    "fork+exec": ("run();", ["exec", "fork", "exit"], 9, 80),
 }
-_IN_TURNS: Final = ("fork+exec",)
 #: (work, way, the way it is compared with, at most so many times that)
 BOUNDS: Final = (
     ("open+close", "tested", "untraced", 1.30),
@@ -68,70 +55,6 @@ BOUNDS: Final = (
     ("write 4 KiB", "unarmed", "empty", 1.10),
     ("fork+exec", "recorded", "untraced", 1.05),
 )
-_SOURCE = """
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <spawn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-static char page[4096];
-static inline void run(void)
-{
-	char *argv[] = {"/bin/true", NULL};
-	pid_t pid = fork();
-	if (!pid) { execv(argv[0], argv); _exit(1); }
-	waitpid(pid, NULL, 0);
-}
-/* A block of calls for each byte that comes. */
-static int in_turns(long n)
-{
-	struct timespec a, b;
-	int null = open("/dev/null", O_WRONLY);
-	char go;
-	while (read(0, &go, 1) == 1) {
-		clock_gettime(CLOCK_MONOTONIC, &a);
-		for (long i = 0; i < n; i++) { %s }
-		clock_gettime(CLOCK_MONOTONIC, &b);
-		printf("%%f\\n", ((b.tv_sec - a.tv_sec) * 1e9 + (b.tv_nsec - a.tv_nsec)) / n);
-		fflush(stdout);
-	}
-	return page[0] + null < 0;
-}
-int main(int argc, char **argv)
-{
-	struct timespec a, b;
-	int null = open("/dev/null", O_WRONLY);
-	long n = atol(argv[1]);
-	if (argc > 2)
-		return in_turns(n);
-	for (long i = 0; i < n / 10; i++) { %s }
-	for (int block = 0; block < BLOCKS; block++) {
-		clock_gettime(CLOCK_MONOTONIC, &a);
-		for (long i = 0; i < n / BLOCKS; i++) { %s }
-		clock_gettime(CLOCK_MONOTONIC, &b);
-		printf("%%f\\n", ((b.tv_sec - a.tv_sec) * 1e9 + (b.tv_nsec - a.tv_nsec)) / (n / BLOCKS));
-	}
-	return page[0] + null < 0;
-}
-"""
-
-
-def _build(folder: Path, index: int, statement: str) -> Path:
-    source = folder / f"work{index}.c"
-    source.write_text(_SOURCE % (statement, statement, statement))
-    program = source.with_suffix("")
-    subprocess.run(["gcc", "-O2", "-w", f"-DBLOCKS={BLOCKS}", "-o", program, source], check=True)
-    return program
-
-
-def _priority() -> list[str]:
-    """The command that gives real-time priority, or nothing where that is refused."""
-    if shutil.which("chrt") and subprocess.run(["chrt", "-f", "1", "true"], check=False).returncode == 0:
-        return ["chrt", "-f", "1"]
-    return []
 
 
 @contextmanager
@@ -178,38 +101,18 @@ def _also_there() -> list[str]:
 class _Machine:
     """The sensor, and how each way is set up."""
 
-    def __init__(self, live: Live, prefix: list[str]) -> None:
+    def __init__(self, live: Live) -> None:
         self._live = live
-        self._prefix = prefix
         self.dropped = 0
-        _attach(live.sensor, False)
+        attach(live.sensor, False)
 
-    def time(self, way: str, program: Path, wanted: list[str], calls: int) -> float:
-        """Returns nanoseconds a call."""
-        with self.set_up(way, wanted):
-            out = subprocess.run(self._command(program, calls), capture_output=True, text=True, check=True).stdout
-        return statistics.quantiles(map(float, out.split()))[0]
-
-    @contextmanager
-    def in_turns(self, program: Path, calls: int) -> Iterator[Callable[[], float]]:
-        """Starts the program; what is given runs one block of calls, and returns nanoseconds a call."""
-        argv = [*self._command(program, calls), "turns"]
-        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-            told, answers = child.stdin, child.stdout
-            assert told and answers
-
-            def block() -> float:
-                told.write("x")
-                told.flush()
-                return float(answers.readline())
-
-            yield block
-
-    def _command(self, program: Path, calls: int) -> list[str | Path]:
-        return ["taskset", "-c", "0", *self._prefix, program, str(calls)]
+    def measure(self, program: Path, wanted: list[str], calls: int, turns: int) -> dict[str, float]:
+        """Returns nanoseconds a call for each way that applies."""
+        ways = {way: partial(self._set_up, way, wanted) for way in WAYS if _applies(way, wanted)}
+        return compare(program, calls, ways, turns)
 
     @contextmanager
-    def set_up(self, way: str, wanted: list[str]) -> Iterator[None]:
+    def _set_up(self, way: str, wanted: list[str]) -> Iterator[None]:
         """Makes it one of WAYS."""
         live = self._live
         before = live.sensor.counter("DROPPED")
@@ -217,8 +120,8 @@ class _Machine:
             if way == "empty":
                 stack.enter_context(empty_program("sys_exit"))
             elif way != "untraced":
-                _attach(live.sensor, True)
-                stack.callback(_attach, live.sensor, False)
+                attach(live.sensor, True)
+                stack.callback(attach, live.sensor, False)
                 codes = [EVENT_BY_NAME[event].code for event in (wanted if way != "other" else ["setuid"])]
                 content = Content.WRITE | (Content.SPELLING if way == "spelled" else NO_CONTENT)
                 live.sensor.want(codes, content, (), codes if way == "unarmed" else ())
@@ -232,7 +135,8 @@ class _Machine:
             self.dropped += live.sensor.counter("DROPPED") - before
 
 
-def _attach(sensor: Any, on: bool) -> None:
+def attach(sensor: Any, on: bool) -> None:
+    """Attaches or detaches what follows processes, whatever is asked for."""
     for name in _ALWAYS:
         program = sensor._program(name)
         (program.attach if on else program.detach)()
@@ -245,39 +149,15 @@ def _applies(way: str, wanted: list[str]) -> bool:
     return way in ("untraced", "empty", "other") or (bool(wanted) and (way == "recorded" or "exec" not in wanted))
 
 
-def _measure(machine: _Machine, program: Path, wanted: list[str], calls: int) -> dict[str, float]:
-    ways = [way for way in WAYS if _applies(way, wanted)]
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(ROUNDS):
-        for way in ways:
-            times[way].append(machine.time(way, program, wanted, calls))
-    return {way: statistics.median(values) for way, values in times.items()}
-
-
-def _measure_in_turns(machine: _Machine, program: Path, wanted: list[str], calls: int) -> dict[str, float]:
-    ways = [way for way in WAYS if _applies(way, wanted)]
-    turns: list[dict[str, float]] = []
-    with machine.in_turns(program, calls) as block:
-        for _ in range(TURNS):
-            turn = {}
-            for way in random.sample(ways, len(ways)):
-                with machine.set_up(way, wanted):
-                    turn[way] = block()
-            turns.append(turn)
-    untraced = statistics.median(turn["untraced"] for turn in turns)
-    return {way: untraced * statistics.median(turn[way] / turn["untraced"] for turn in turns) for way in ways}
-
-
 def run() -> dict[str, Any]:
     """Returns for each kind of work the nanoseconds untraced, and each way's ratio to that."""
-    result: dict[str, Any] = {"real-time priority": bool(_priority()), "also there": _also_there()}
+    result: dict[str, Any] = {"real-time priority": bool(priority()), "also there": _also_there()}
     with tempfile.TemporaryDirectory(prefix="execray-bench-") as folder:
-        programs = {n: _build(Path(folder), i, work[0]) for i, (n, work) in enumerate(WORK.items())}
+        programs = {n: build(Path(folder), i, work[0]) for i, (n, work) in enumerate(WORK.items())}
         with Live([], ring_bytes=1 << 24) as live:
-            machine = _Machine(live, _priority())
-            for name, (_, wanted, calls) in WORK.items():
-                measure = _measure_in_turns if name in _IN_TURNS else _measure
-                median = measure(machine, programs[name], wanted, calls)
+            machine = _Machine(live)
+            for name, (_, wanted, calls, turns) in WORK.items():
+                median = machine.measure(programs[name], wanted, calls, turns)
                 result[name] = {"untraced_ns": round(median["untraced"], 1)}
                 result[name] |= {way: round(ns / median["untraced"], 3) for way, ns in median.items()}
             result["dropped"] = machine.dropped
