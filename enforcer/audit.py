@@ -6,6 +6,7 @@ import datetime
 import json
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from execray.wire.orders import Order, Outcome, encode_order, encode_outcome
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 KEEP: Final = 4
+_PLAIN: Final = re.compile(rb"[ -~]*\n")
 
 
 class AuditLog:
@@ -33,9 +35,11 @@ class AuditLog:
         self._fd: int | None = None
         self._size = 0
 
-    def order(self, order: Order, peer: Peer) -> None:
-        """Records an order as it was taken up."""
-        self._write("order", {"peer": _peer(peer)}, "order", encode_order(order))
+    def order(self, order: Order, peer: Peer, line: bytes = b"") -> None:
+        """Records an order as it was taken up. line: what it was decoded from, where that is at hand."""
+        # a line of JSON already, and one that can stand in another as it is, unless a peer other than policyd wrote it
+        shown = line[:-1] if _PLAIN.fullmatch(line) else encode_order(order)
+        self._write("order", {"peer": _peer(peer)}, "order", shown)
 
     def outcome(self, outcome: Outcome) -> None:
         """Records an outcome."""

@@ -8,15 +8,17 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from enforcer.audit import AuditLog
 from enforcer.capture import Capture, Captured, CaptureError, Capturer
+from enforcer.intake import Intake
 from execray.errors import PeerError
 from execray.guard import OwnProcesses, Refuse, judge_identity, judge_order, other_order, same_order
-from execray.killer import Killer, Strike, boottime_ns, open_process
-from execray.listener import Listener, ListenerStats, permits_uids, read_line, send
+from execray.killer import Killer, boottime_ns, open_process
+from execray.listener import Listener, ListenerStats, permits_uids, send
 from execray.service import Peer
 from execray.wire.orders import (
     MAX_LINE_BYTES,
@@ -44,6 +46,26 @@ class _Begun:
     deliver: list[Deliver]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Desk:
+    """One connection, and what was ordered over it and isn't answered."""
+
+    intake: Intake
+    writer: asyncio.StreamWriter
+    peer: Peer
+    under_way: set[asyncio.Future[None]] = dataclasses.field(default_factory=set)
+
+    def follow(self, work: asyncio.Future[None]) -> None:
+        """Counts an order as under way until that is done."""
+        self.under_way.add(work)
+        work.add_done_callback(self._done)
+
+    def _done(self, work: asyncio.Future[None]) -> None:
+        self.under_way.discard(work)
+        if len(self.under_way) == MAX_UNDER_WAY - 1:
+            self.intake.resume()
+
+
 class OrderServer:
     """Reads orders, has them carried out side by side, and writes down and answers what came of them."""
 
@@ -67,7 +89,7 @@ class OrderServer:
         self._own = own
         self._log = log
         self._begun: dict[str, _Begun] = {}
-        self._work: set[asyncio.Task[None]] = set()
+        self._work: set[asyncio.Future[None]] = set()
         self._group: asyncio.TaskGroup | None = None
         self._listener = Listener(
             path,
@@ -77,6 +99,7 @@ class OrderServer:
             refusal=self._refusal,
             max_connections=MAX_CONNECTIONS,
             max_line_bytes=MAX_LINE_BYTES,
+            protocol=lambda reader, connected: Intake(reader, connected, MAX_LINE_BYTES),
         )
 
     @property
@@ -111,54 +134,64 @@ class OrderServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
         entry = self._own.add(peer.pid)  # who may order is one of us
-        mine: set[asyncio.Task[None]] = set()
+        intake = writer.transport.get_protocol()
+        assert isinstance(intake, Intake)
+        desk = _Desk(intake, writer, peer)
         try:
-            while (order := await self._next(reader, writer, peer)) is not None:
-                while len(mine) >= MAX_UNDER_WAY:
-                    await asyncio.wait(mine, return_when=asyncio.FIRST_COMPLETED)
-                self._spawn(self._begin(order, peer, lambda outcome: self._deliver(writer, outcome)), mine)
+            await intake.serve(lambda line: self._take(line, desk))
             # It has closed its side, and may still read: what it ordered is answered before we close ours.
-            if mine:
-                await asyncio.wait(mine)
-        finally:
-            self._own.discard(entry)
-
-    async def _next(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> Order | None:
-        """Returns the next order, None at the end. Raises PeerError after answering a line that is none."""
-        line = b""
-        try:
-            raw = await read_line(reader)
-            if raw is None:
-                return None
-            line = raw
-            return decode_order(line)
+            while desk.under_way:
+                await asyncio.wait(desk.under_way)
         except PeerError as error:
             self._log.warning("bad order", extra={"kv": {"reason": error, "uid": peer.uid, "peer": peer.pid}})
-            self._audit.bad_line(peer, str(error), line)
+            self._audit.bad_line(peer, str(error), intake.refused)
             await send(writer, encode_error(str(error)))
             raise
+        finally:
+            intake.stop()
+            self._own.discard(entry)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], mine: set[asyncio.Task[None]]) -> None:
-        """Runs an order in the server's group: it is carried out even when the one who gave it is gone."""
-        assert self._group is not None
-        task = self._group.create_task(work)
-        for tasks in (self._work, mine):
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+    def _take(self, line: bytes, desk: _Desk) -> bool:
+        """Takes an order up; returns whether there is room for another. Raises PeerError for a line that is none.
 
-    def _begin(self, order: Order, peer: Peer, deliver: Deliver) -> Coroutine[Any, Any, None]:
-        """Does at once what can't wait, which is to kill, or to take hold of a process before it is; returns the rest."""
+        Does at once what can't wait, which is to kill, or to take hold of a process before it is.
+        """
+        order = decode_order(line)
         self.actions[order.action.value] += 1
-        if order.action is Action.KILL:
+        if order.action is not Action.KILL:
+            self._audit.order(order, desk.peer, line)
+            self._spawn(self._begin_capture(order, partial(self._deliver, desk.writer)), desk)
+        else:
             # The signal before the record of the order: a kill must not wait for a disk.
             strike = self._killer.strike(order)
-            self._audit.order(order, peer)
-            return self._finish_kill(strike, deliver)
-        self._audit.order(order, peer)
-        return self._begin_capture(order, deliver)
+            self._audit.order(order, desk.peer, line)
+            if strike.pidfd is None:
+                self._spawn(self._answer(strike.outcome, partial(self._deliver, desk.writer)), desk)
+            else:
+                # Nothing else: who was sent the signal may need this processor to end.
+                killed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._follow(killed, desk)
+                self._killer.follow(strike, lambda outcome: self._killed(outcome, killed, desk))
+        return len(desk.under_way) < MAX_UNDER_WAY
 
-    async def _finish_kill(self, strike: Strike, deliver: Deliver) -> None:
-        await self._answer(await self._killer.finish(strike), deliver)
+    def _killed(self, outcome: Outcome, killed: asyncio.Future[None], desk: _Desk) -> None:
+        self._audit.outcome(outcome)
+        writer = desk.writer
+        if writer.is_closing() or writer.transport.get_write_buffer_size():
+            self._spawn(self._deliver(writer, outcome), desk)
+        else:
+            writer.write(encode_outcome(outcome))
+        killed.set_result(None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], desk: _Desk) -> None:
+        """Runs an order in the server's group: it is carried out even when the one who gave it is gone."""
+        assert self._group is not None
+        self._follow(self._group.create_task(work), desk)
+
+    def _follow(self, work: asyncio.Future[None], desk: _Desk) -> None:
+        self._work.add(work)
+        work.add_done_callback(self._work.discard)
+        desk.follow(work)
 
     def _begin_capture(self, order: Order, deliver: Deliver) -> Coroutine[Any, Any, None]:
         """Captures in either mode: recording harms nobody, and the kill that follows may be one that would be."""

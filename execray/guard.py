@@ -61,6 +61,7 @@ class Facts:
     flags: int
     comm: bytes
     exe: bytes | None  # None: a kernel thread's, or not ours to read
+    ended: bool = False  # its first thread has; others may live on
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,8 @@ def facts_of(pid: int, proc: Path = Path("/proc")) -> Facts:
     end = stat.rindex(b")")
     fields = stat[end + 2 :].split()
     comm = stat[stat.index(b"(") + 1 : end]
-    return Facts(pid=pid, start_ticks=int(fields[19]), flags=int(fields[6]), comm=comm, exe=exe)
+    ended = fields[0] in (b"Z", b"X")
+    return Facts(pid=pid, start_ticks=int(fields[19]), flags=int(fields[6]), comm=comm, exe=exe, ended=ended)
 
 
 def _exe_of_another_thread(folder: int) -> bytes | None:

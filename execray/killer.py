@@ -56,9 +56,10 @@ def open_process(pid: int) -> tuple[int, Facts]:
     """
     pidfd = os.pidfd_open(pid)
     try:
-        if _has_ended(pidfd):
+        facts = facts_of(pid)
+        if facts.ended and _has_ended(pidfd):
             raise ProcessLookupError(errno.ESRCH, "ended")
-        return pidfd, facts_of(pid)
+        return pidfd, facts
     except FileNotFoundError as error:
         os.close(pidfd)
         raise ProcessLookupError(errno.ESRCH, "ended") from error
@@ -202,6 +203,34 @@ class Killer:
             dead = await ended(strike.pidfd, self._death_wait_s)
         finally:
             os.close(strike.pidfd)
+        return self._concluded(strike, dead)
+
+    def follow(self, strike: Strike, done: Callable[[Outcome], None]) -> None:
+        """Calls `done` with the outcome when finish() would return it, where the signal was sent: without a task.
+
+        A task takes a turn of the loop to begin, on a processor that whom the signal was sent to may need in order to end.
+        """
+        assert strike.pidfd is not None
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._death_wait_s, self._followed, loop, strike, done, None)
+        loop.add_reader(strike.pidfd, self._followed, loop, strike, done, timer)
+
+    def _followed(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        strike: Strike,
+        done: Callable[[Outcome], None],
+        timer: asyncio.TimerHandle | None,
+    ) -> None:
+        """timer: None where it is that which ends the wait."""
+        assert strike.pidfd is not None
+        loop.remove_reader(strike.pidfd)
+        os.close(strike.pidfd)
+        if timer is not None:
+            timer.cancel()
+        done(self._concluded(strike, dead=timer is not None))
+
+    def _concluded(self, strike: Strike, dead: bool) -> Outcome:
         outcome = dataclasses.replace(strike.outcome, dead=dead, took_ns=self._clock_ns() - strike.began_ns)
         self.memory.remember(strike.order, outcome)
         return outcome

@@ -17,6 +17,7 @@ from execray.errors import PeerError
 from execray.service import Peer, close_writer, listen_unix, peer_of, write
 
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Peer], Awaitable[None]]
+Connected: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
 
 WRITE_TIMEOUT_S: Final = 5.0
 
@@ -45,8 +46,14 @@ class Listener:
         refusal: Callable[[str, Peer], bytes],
         max_connections: int,
         max_line_bytes: int,
+        protocol: Callable[
+            [asyncio.StreamReader, Connected], asyncio.StreamReaderProtocol
+        ] = asyncio.StreamReaderProtocol,
     ) -> None:
-        """refusal: makes the line sent before a connection is closed, from `not permitted` or `too many connections`."""
+        """refusal: makes the line sent before a connection is closed, from `not permitted` or `too many connections`.
+
+        protocol: makes what takes the bytes of a connection.
+        """
         self.path = path
         self.stats = ListenerStats()
         self._group = group
@@ -55,6 +62,7 @@ class Listener:
         self._refusal = refusal
         self._max_connections = max_connections
         self._max_line_bytes = max_line_bytes
+        self._protocol = protocol
         self._server: asyncio.Server | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._inode = (0, 0)
@@ -65,8 +73,10 @@ class Listener:
         found = self.path.stat()
         self._inode = (found.st_dev, found.st_ino)
         # Accepting begins in run(): what connects before that waits in the backlog.
-        self._server = await asyncio.start_unix_server(
-            self._accept, sock=sock, limit=self._max_line_bytes, start_serving=False
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            lambda: self._protocol(asyncio.StreamReader(self._max_line_bytes), self._accept),
+            sock=sock,
+            start_serving=False,
         )
 
     async def run(self) -> None:

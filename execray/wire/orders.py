@@ -229,8 +229,11 @@ def _flow_to_json(flow: Flow) -> dict[str, Any]:
     return known | {name: value for name, value in source.items() if value is not None}
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 def _line(message: dict[str, Any]) -> bytes:
-    return json.dumps(message, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
+    return _ENCODER.encode(message).encode("ascii") + b"\n"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -245,11 +248,15 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
+#: Made once: json.loads and json.dumps make one for each call that asks for anything out of the ordinary.
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
 def _object(line: bytes) -> dict[str, Any]:
     if len(line) > MAX_LINE_BYTES:
         raise PeerError(f"a line of {len(line)} bytes is over {MAX_LINE_BYTES}")
     try:
-        message = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_constant)
+        message = _DECODER.decode(line.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise PeerError("not a line of JSON, or a field twice") from error
     if not isinstance(message, dict):

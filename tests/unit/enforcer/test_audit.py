@@ -41,6 +41,17 @@ def test_lines_are_one_json_object_each_in_plain_ascii(tmp_path: Path) -> None:
     assert all(str(line["time"]).endswith("+00:00") for line in found)
 
 
+@pytest.mark.parametrize("spelling", ["{}\n", " {}\n", "{}\r\n", "{}\t\n", "{}\u2028\n", ""])
+def test_order_is_recorded_as_it_came_only_where_it_can_stand_in_a_line(tmp_path: Path, spelling: str) -> None:
+    # other spellings of JSON hold what ends a line, or moves a terminal's cursor
+    audit = AuditLog(tmp_path / "orders.jsonl", LOG)
+    audit.order(ORDER, PEER, spelling.format(encode_order(ORDER).decode().strip()).encode())
+    audit.close()
+    raw = (tmp_path / "orders.jsonl").read_bytes()
+    assert raw.isascii() and raw.decode().removesuffix("\n").isprintable()
+    assert json.loads(raw)["order"] == json.loads(encode_order(ORDER))
+
+
 def test_log_is_for_its_owner_and_group_only(tmp_path: Path) -> None:
     audit = AuditLog(tmp_path / "orders.jsonl", LOG)
     audit.order(ORDER, PEER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,13 @@ HAS_KTHREADD = Path("/proc/2/comm").exists() and Path("/proc/2/comm").read_text(
 
 
 def killer(
-    *, host: Mode = Mode.ENFORCE, per_minute: int = 100, per_policy: int = 100, exe: str = "", own: int = 0
+    *,
+    host: Mode = Mode.ENFORCE,
+    per_minute: int = 100,
+    per_policy: int = 100,
+    exe: str = "",
+    own: int = 0,
+    death_wait_s: float = 5.0,
 ) -> Killer:
     settings = GuardSettings(
         host,
@@ -35,7 +42,7 @@ def killer(
     processes = OwnProcesses()
     if own:
         processes.add(own)
-    return Killer(settings, Budget(per_minute, per_policy), processes, "enforcer", death_wait_s=5.0)
+    return Killer(settings, Budget(per_minute, per_policy), processes, "enforcer", death_wait_s=death_wait_s)
 
 
 async def test_process_is_killed_and_seen_dead() -> None:
@@ -142,6 +149,36 @@ async def test_many_orders_for_one_process_spend_one_kill_of_the_budget() -> Non
         for strike in strikes:
             await desk.finish(strike)
         assert died_of_sigkill(child) and died_of_sigkill(other)
+
+
+async def test_end_is_told_of_without_a_task_too() -> None:
+    desk = killer()
+    told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    with victim() as child:
+        order = make_order(key_of(child.pid))
+        strike = desk.strike(order)
+        desk.follow(strike, told.set_result)
+        assert not told.done()
+        outcome = await told
+        assert (outcome.result, outcome.dead) == (Result.KILLED, True) and outcome.took_ns > 0
+        assert died_of_sigkill(child)
+    assert await desk.execute(order) == outcome and strike.pidfd is not None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(strike.pidfd)
+
+
+async def test_end_that_is_not_seen_in_time_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda *_: None)
+    told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    with victim() as child:
+        desk = killer(death_wait_s=0.02)
+        strike = desk.strike(make_order(key_of(child.pid)))
+        desk.follow(strike, told.set_result)
+        outcome = await told
+        assert (outcome.result, outcome.dead) == (Result.KILLED, False)
+        assert outcome.took_ns >= 20_000_000 and child.poll() is None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(strike.pidfd or -1)
 
 
 async def test_process_whose_first_thread_ended_can_not_pass_for_a_protected_one(tmp_path: Path) -> None:
