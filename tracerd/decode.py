@@ -360,9 +360,11 @@ class Decoder:
         return _Ends(r, family, here, there, None)
 
     def _connect(self, record: bytes, flags: int) -> Slots:
-        r, _, here, there, path = self._ends(record)
+        r, family, here, there, path = self._ends(record)
         source = here if r.sport else _NOWHERE
-        return (r.fd, r.family, *there, *source, path, self._builder.text(_OUTBOUND), result(r.ret))
+        if not flags & _UNREADABLE:  # else 0 isn't AF_UNSPEC, which disconnects, but what nobody could read
+            family = r.family
+        return (r.fd, family, *there, *source, path, self._builder.text(_OUTBOUND), result(r.ret))
 
     def _bind(self, record: bytes, flags: int) -> Slots:
         r, family, here, there, path = self._ends(record)

@@ -34,7 +34,8 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
             Field(
                 "dst.ip",
                 Kind.IP,
-                "Destination address; the socket's own record where the call succeeded.",
+                "Destination address; the socket's own record where the call succeeded. Missing, as are port and family, where"
+                " the one that was passed could not be read or was too short.",
                 ecs="destination.ip",
             ),
             Field("dst.port", Kind.INT, "Destination port.", ecs="destination.port"),
@@ -117,7 +118,8 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
             Field(
                 "dst.ip",
                 Kind.IP,
-                "Destination address: the caller's where it names one, else the connected socket's.",
+                "Destination address: the caller's where it names one to a socket that heeds it, else the connected socket's."
+                " Missing, as are port and family, where it could not be read.",
                 ecs="destination.ip",
             ),
             Field("dst.port", Kind.INT, "Destination port.", ecs="destination.port"),

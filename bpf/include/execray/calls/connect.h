@@ -5,14 +5,15 @@
 
 #include "execray/calls/record.h"
 
-#define S_IFMT	    0170000
-#define S_IFSOCK    0140000
-#define AF_UNSPEC   0
-#define AF_UNIX	    1
-#define AF_INET	    2
-#define AF_INET6    10
-#define EINPROGRESS 115
-#define ER_SUN_MAX  110 /* sizeof(struct sockaddr_un) */
+#define S_IFMT	       0170000
+#define S_IFSOCK       0140000
+#define AF_UNSPEC      0
+#define AF_UNIX	       1
+#define AF_INET	       2
+#define AF_INET6       10
+#define EINPROGRESS    115
+#define ER_SOCK_STREAM 1
+#define ER_SUN_MAX     110 /* sizeof(struct sockaddr_un) */
 
 /* A length below 128, said so that the verifier of Linux 6.1 hears it: else the compiler leaves out what it knows. */
 static __always_inline __u32 er_bounded(__u32 len)
@@ -21,22 +22,27 @@ static __always_inline __u32 er_bounded(__u32 len)
 	return len & 127;
 }
 
-/* The address as the caller gave it. */
+/* The address as the caller gave it. Of one that is too short, or can't be read, nobody knows what it says: no family.
+ */
 static __always_inline void er_user_address(struct er_connect *e, __u64 from, __u32 len)
 {
+	/* The kernel takes an IPv6 address without its last field, the scope, too (SIN6_LEN_RFC2133). */
+	__u32 size = e->family == AF_INET ? sizeof(struct sockaddr_in) : offsetof(struct sockaddr_in6, sin6_scope_id);
 	union {
 		struct sockaddr_in in;
 		struct sockaddr_in6 in6;
 	} a = {};
 
-	bpf_probe_read_user(&a, sizeof(a.in), (void *)from);
-	e->dport = bpf_ntohs(a.in.sin_port);
-	if (e->family == AF_INET) {
-		__builtin_memcpy(e->daddr, &a.in.sin_addr, 4);
-	} else if (len >= sizeof(a.in6)) {
-		bpf_probe_read_user(&a.in6, sizeof(a.in6), (void *)from);
-		__builtin_memcpy(e->daddr, &a.in6.sin6_addr, 16);
+	if (len < size || bpf_probe_read_user(&a, size, (void *)from)) {
+		e->hdr.flags |= ER_F_UNREADABLE;
+		e->family = AF_UNSPEC;
+		return;
 	}
+	e->dport = bpf_ntohs(a.in.sin_port);
+	if (e->family == AF_INET)
+		__builtin_memcpy(e->daddr, &a.in.sin_addr, 4);
+	else
+		__builtin_memcpy(e->daddr, &a.in6.sin6_addr, 16);
 }
 
 /* The socket's own record of both ends: what the caller's memory says may have been rewritten since. */
@@ -57,9 +63,11 @@ static __always_inline void er_socket_address(struct er_connect *e, struct file 
 	}
 }
 
-/* Where the address that the call gives lies in the caller's memory. */
-static __always_inline void er_given_address(struct er_call *call, __u64 *address, __u32 *len)
+/* Where the address that the call gives lies in the caller's memory. Returns not 0 where that can't be read. */
+static __always_inline long er_given_address(struct er_call *call, __u64 *address, __u32 *len)
 {
+	long unread = 0;
+
 	*address = call->arg[1];
 	*len = call->arg[2];
 	if (call->event == ER_EVENT_SENDTO && call->nr != NR_SENDTO) { /* msg_name, msg_namelen */
@@ -67,12 +75,12 @@ static __always_inline void er_given_address(struct er_call *call, __u64 *addres
 		__u32 narrow[2] = {};
 
 		if (call->compat) {
-			bpf_probe_read_user(narrow, sizeof(narrow), (void *)at);
+			unread = bpf_probe_read_user(narrow, sizeof(narrow), (void *)at);
 			*address = narrow[0];
 			*len = narrow[1];
 		} else {
-			bpf_probe_read_user(address, sizeof(*address), (void *)at);
-			bpf_probe_read_user(len, sizeof(*len), (void *)(at + 8));
+			unread = bpf_probe_read_user(address, sizeof(*address), (void *)at);
+			unread |= bpf_probe_read_user(len, sizeof(*len), (void *)(at + 8));
 		}
 	} else if (call->event == ER_EVENT_SENDTO) {
 		*address = call->arg[4];
@@ -80,6 +88,30 @@ static __always_inline void er_given_address(struct er_call *call, __u64 *addres
 	} else if (call->event == ER_EVENT_LISTEN || call->event == ER_EVENT_ACCEPT) {
 		*address = *len = 0;
 	}
+	if (!*len) /* then the kernel doesn't look at it */
+		*address = 0;
+	return unread;
+}
+
+/*
+ * Whether a send goes where the call says, and not where its socket is connected: that of a datagram. A stream doesn't
+ * look at the address, nor does a datagram's socket for IPv6 at one without a family; for one of IPv4 that is an
+ * address like any other.
+ */
+static __always_inline bool er_goes_where_told(struct file *file, __u16 *family, bool unread)
+{
+	struct socket *socket = BPF_CORE_READ(file, private_data);
+
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return true;
+	if (BPF_CORE_READ(socket, type) == ER_SOCK_STREAM)
+		return false;
+	if (*family == AF_UNSPEC && !unread) {
+		if (BPF_CORE_READ(socket, sk, __sk_common.skc_family) != AF_INET)
+			return false;
+		*family = AF_INET;
+	}
+	return true;
 }
 
 /* The path that a Unix socket is bound to, into the record's tail. Returns its length. */
@@ -105,7 +137,7 @@ static __noinline int er_connect(struct er_scratch *scratch, struct er_call *cal
 	__u64 address = 0;
 	__u32 len = 0, total;
 	__u16 family = 0;
-	bool done;
+	bool unread, by_socket;
 
 	if (!scratch || !call)
 		return 0;
@@ -113,20 +145,23 @@ static __noinline int er_connect(struct er_scratch *scratch, struct er_call *cal
 	e->fd = call->arg[0];
 	e->nr = call->nr;
 	e->amount = call->arg[call->event == ER_EVENT_LISTEN ? 1 : 2];
-	er_given_address(call, &address, &len);
 	__builtin_memset(e->daddr, 0, sizeof(e->daddr));
 	__builtin_memset(e->saddr, 0, sizeof(e->saddr));
 	e->dport = e->sport = e->path_len = 0;
-	if (address && bpf_probe_read_user(&family, sizeof(family), (void *)address))
+	unread = er_given_address(call, &address, &len) ||
+		 (address && bpf_probe_read_user(&family, sizeof(family), (void *)address));
+	if (unread)
 		e->hdr.flags |= ER_F_UNREADABLE;
-	e->family = family;
 	e->ret = call->ret;
 	/* Once it is connected the socket itself is asked, its family first: the caller's memory may say AF_UNIX by
 	 * now. A datagram's destination only the caller knows. */
 	file = call->file;
-	done = call->ret >= 0 || call->ret == -EINPROGRESS;
-	if (file && (done || !address) && !(call->event == ER_EVENT_SENDTO && address) &&
-	    (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) == S_IFSOCK) {
+	if (call->event == ER_EVENT_SENDTO)
+		by_socket = !(address || unread) || !er_goes_where_told(file, &family, unread);
+	else
+		by_socket = call->ret >= 0 || call->ret == -EINPROGRESS || !address;
+	e->family = family;
+	if (file && by_socket && (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) == S_IFSOCK) {
 		er_socket_address(e, file);
 		if (call->event == ER_EVENT_CONNECT && family == AF_UNSPEC && !e->dport) /* a disconnect */
 			e->family = AF_UNSPEC;
@@ -138,8 +173,10 @@ static __noinline int er_connect(struct er_scratch *scratch, struct er_call *cal
 			len = ER_SUN_MAX;
 		if (len > 2) {
 			len = er_bounded(len - 2);
-			bpf_probe_read_user(e->tail, len, (void *)(address + 2));
-			e->path_len = len;
+			if (bpf_probe_read_user(e->tail, len, (void *)(address + 2)))
+				e->hdr.flags |= ER_F_UNREADABLE;
+			else
+				e->path_len = len;
 		}
 	} else if (e->family == AF_UNIX && file) {
 		e->path_len = er_unix_name(e, file);
