@@ -79,9 +79,10 @@ FileSlots: TypeAlias = tuple[int | None, int | None, int | None, bytes | None]
 
 #: The end of er_file, which with the path behind it says all of a file.
 _FILE_FIELDS: Final = layout.File._fields.index("ino")
-_FILE_AT: Final = FILE.size - struct.calcsize("<QIII4xHHHH")
+_FILE_AT: Final = FILE.size - struct.calcsize("<QIIIIHHHH")
 assert (
-    " ".join(list(layout.File._fields)[_FILE_FIELDS:]) == "ino dev generation i_uid i_mode path_len own_len below_len"
+    " ".join(list(layout.File._fields)[_FILE_FIELDS:])
+    == "ino dev generation i_uid about i_mode path_len own_len below_len"
 )
 
 #: er_ptrace.nr -> the call's name
@@ -277,7 +278,7 @@ class Decoder:
 
     def _new_file(self, record: bytes, key: bytes) -> FileSlots:
         """Adds a file to the batch; returns `path`, `file.id` and `fspath`, nothing where the call had no file."""
-        ino, dev, generation, _, i_mode, path_len, own_len, below_len = FILE.unpack_from(record)[_FILE_FIELDS:]
+        ino, dev, generation, _, _, i_mode, path_len, own_len, below_len = FILE.unpack_from(record)[_FILE_FIELDS:]
         slots: FileSlots = (None, None, None, None)
         if ino:
             path, below = cut(record, FILE.size, path_len, below_len)
@@ -291,7 +292,7 @@ class Decoder:
     # The two most frequent events: without a named tuple or a call that can be done without, 5 us each became 3.
 
     def _open(self, record: bytes, flags: int) -> Slots:
-        (_, ret, _, open_flags, mode, f_mode, raw_len, _, ino, _, _, owner, _, path_len, _, below_len) = (
+        (began_ns, ret, _, open_flags, mode, f_mode, raw_len, _, ino, _, _, owner, about, _, path_len, _, below_len) = (
             FILE.unpack_from(record)
         )
         at = FILE.size + path_len + below_len
@@ -306,14 +307,17 @@ class Decoder:
         names = self.names.get(known)
         alias = None if names is None else tuple(map(self._builder.text, names))
         created = bool(f_mode & _FMODE_CREATED or (ino and open_flags & _O_TMPFILE))
-        return (path, rawpath, open_flags, mode, created, ident, alias, fspath, owner if ino else None, result(ret))
+        owner = owner if ino else None
+        target = (about, began_ns) if about else None
+        return (path, rawpath, open_flags, mode, created, ident, alias, fspath, owner, target, result(ret))
 
     def _create(self, record: bytes, flags: int) -> Slots:
-        path, rawpath, open_flags, mode, _, *file, ret = self._open(record, flags)
+        path, rawpath, open_flags, mode, _, *file, _, ret = self._open(record, flags)  # nobody makes files in /proc
         return (path, rawpath, open_flags, mode, *file, ret)
 
     def _write(self, record: bytes, flags: int) -> Slots:
-        asked, ret, fd, _, _, _, raw_len, content_len, _, _, _, _, _, path_len, _, below_len = FILE.unpack_from(record)
+        fields = FILE.unpack_from(record)
+        asked, ret, fd, _, _, _, raw_len, content_len, _, _, _, _, _, _, path_len, _, below_len = fields
         at = FILE.size + path_len + below_len
         begin = at + raw_len
         end = begin + content_len

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 #: Raised with every change of a row's slots or of their meaning; both ends of the stream must agree on it.
-CATALOG_VERSION = 13
+CATALOG_VERSION = 14
 
 #: Codes from here on are of events that packages add (execray.schema.extension): each by its name, the same everywhere.
 FIRST_ADDED = 1 << 16

@@ -7,7 +7,7 @@ from typing import Final
 
 from execray.schema.field import PATH_UNSURE, Content, Field, Flag
 from execray.schema.kinds import Kind
-from execray.schema.row import FILE_ID, FILE_NAMES, FSPATH, RAWPATH, RET, EventType, named_path, path
+from execray.schema.row import FILE_ID, FILE_NAMES, FSPATH, RAWPATH, RET, TARGET_PID, EventType, named_path, path
 
 _BY_NAME = "The file. By name: the name put behind the directory where it begins, symbolic links in it not resolved."
 _MODE = Field("mode", Kind.BITS, "Permission bits as passed.", constants="S_")
@@ -54,8 +54,15 @@ FILE_EVENTS: Final[tuple[EventType, ...]] = (
             FILE_NAMES,
             FSPATH,
             Field("file.uid", Kind.INT, "Who owns the file. Missing when the call failed.", ecs="file.uid"),
+            Field(
+                "target.id",
+                Kind.PROCESS,
+                "Of a file or folder below /proc/PID or /proc/PID/task/TID: the process that it is about, whatever name, mount or"
+                " pid namespace it was opened through. Missing for others, where that process is gone, and when the call failed.",
+            ),
             RET,
             _ACCESS,
+            TARGET_PID,
         ),
         calls=(*_OPENS, "open_by_handle_at 304 342 =fd"),
         aliases=("openat",),

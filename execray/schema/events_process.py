@@ -7,7 +7,7 @@ from typing import Final
 
 from execray.schema.field import Content, Field, Flag
 from execray.schema.kinds import Kind
-from execray.schema.row import CALL, FILE_ID, FSPATH, RET, EventType
+from execray.schema.row import CALL, FILE_ID, FSPATH, RET, TARGET_PID, EventType
 
 _TARGET: Final = (
     Field("target.id", Kind.PROCESS, "Identity of the target's process; missing where there is no such process."),
@@ -20,7 +20,6 @@ _TARGET: Final = (
     ),
     Field("target.exe", Kind.PATH, "The target's program."),
 )
-_TARGET_PID: Final = Field("target.pid", Kind.INT, "The target's process id.", ("target.tgid",), derived="target.id")
 
 PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
     EventType(
@@ -134,7 +133,7 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
             Field("request", Kind.INT, "The request.", constants="PTRACE_"),
             *_TARGET,
             RET,
-            _TARGET_PID,
+            TARGET_PID,
         ),
         calls=("ptrace 101 26 x32=521",),
         ecs_action="ptrace",
@@ -180,7 +179,7 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
             ),
             *_TARGET,
             RET,
-            _TARGET_PID,
+            TARGET_PID,
         ),
         calls=(
             "process_vm_writev 311 348 x32=540",
@@ -223,7 +222,7 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
             ),
             *_TARGET,
             RET,
-            _TARGET_PID,
+            TARGET_PID,
         ),
         calls=(
             "kill 62 37",
@@ -289,7 +288,7 @@ PROCESS_EVENTS: Final[tuple[EventType, ...]] = (
             ),
             *_TARGET,
             RET,
-            _TARGET_PID,
+            TARGET_PID,
         ),
         calls=(
             "process_vm_readv 310 347 x32=539",

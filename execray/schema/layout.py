@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 28
+ER_ABI_VERSION: Final = 29
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -373,13 +373,14 @@ class File(NamedTuple):
     dev: int
     generation: int
     i_uid: int
+    about: int
     i_mode: int
     path_len: int
     own_len: int
     below_len: int
 
 
-FILE: Final = Struct("<136xQiiIIIHHQIII4xHHHH")
+FILE: Final = Struct("<136xQiiIIIHHQIIIIHHHH")
 
 
 class Fork(NamedTuple):

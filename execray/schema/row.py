@@ -100,6 +100,7 @@ OLD_KIND = Field(
     " the like; a memfd is a `file`.",
     words=("file", "directory", "link", "pipe", "socket", "character", "block", "anonymous"),
 )
+TARGET_PID = Field("target.pid", Kind.INT, "The target's process id.", ("target.tgid",), derived="target.id")
 CALL = Field("call", Kind.BYTES, "Which call it was, by its name.")
 FILE_ID = Field(
     "file.id",

@@ -134,6 +134,22 @@ os.waitpid(pid, 0); print(pid)
         shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/proc/{}/mem", {"memory_of_another_read"}),
+        ("/proc/self/../{}/mem", {"memory_of_another_read"}),
+        ("/proc/thread-self/root/proc/{0}/task/{0}/mem", {"memory_of_another_read"}),
+        ("/proc/self/mem", set()),
+        ("/proc/thread-self/mem", set()),
+    ],
+)
+def test_t1003_memory_of_another_however_it_is_called(arena: Arena, path: str, found: set[str]) -> None:
+    with sleeper() as target:
+        done = run("print(os.getpid()); os.open(sys.argv[1], os.O_RDONLY)", path.format(target.pid))
+    assert policies_on(arena, pid_of(done)) == found
+
+
 def test_nobody_is_killed_by_what_is_shipped(arena: Arena) -> None:
     eventually(lambda: arena.status("policyd")["stream"]["connected"])
     assert arena.status("enforcer")["killed"] == 0

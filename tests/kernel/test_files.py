@@ -6,12 +6,13 @@ import os
 import shutil
 import struct
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from execray.schema.catalog import EVENT_BY_NAME, NO_CONTENT, Content, Flag
 from execray.schema.kinds import CONSTANTS
-from tests.support.live import Live
+from tests.support.live import Live, sleeper
 from tests.support.pace import patient
 from tests.support.paths import kernel_id
 
@@ -299,3 +300,50 @@ def test_chmod_in_its_forms(live: Live, tmp_path: Path) -> None:
         "chmod", mode=0o705
     )
     assert empty.get("path") == os.fsencode(f)
+
+
+ABOUT: Final = """
+other = int(sys.argv[1]); mine = os.getpid()
+def mem(path, flags=os.O_RDONLY):
+    fd = os.open(path, flags)
+    print(path)
+    return fd
+tid = []
+thread = threading.Thread(target=lambda: (tid.append(threading.get_native_id()), time.sleep(20)), daemon=True)
+thread.start()
+while not tid:
+    time.sleep(0.01)
+"""
+
+
+def test_a_file_below_proc_says_which_process_it_is_about(live: Live, tmp_path: Path) -> None:
+    """By the inode: the number in the name may be a thread's, or one of another pid namespace, and `self` is nobody's."""
+    with sleeper() as target:
+        run = live.python(
+            f"""{ABOUT}
+here = {str(tmp_path)!r}
+assert not syscall(272, 0x20000)  # a mount namespace of its own
+libc.mount(b"none", b"/", None, 0x4000 | 0x40000, None)
+os.mkdir(here + "/proc")
+assert not libc.mount(b"proc", (here + "/proc").encode(), b"proc", 0, None)
+os.mknod(here + "/bound")
+os.symlink(f"/proc/{{other}}/mem", here + "/link")
+for path in ("self", "thread-self", f"self/task/{{tid[0]}}", str(tid[0]), str(mine)):
+    mem(f"/proc/{{path}}/mem")
+print("other")
+assert not libc.mount(f"/proc/{{other}}/mem".encode(), (here + "/bound").encode(), None, 0x1000, None)
+for path in (f"/proc/self/../{{other}}/mem", f"/proc/{{other}}/task/{{other}}/mem", here + f"/proc/{{other}}/mem",
+             here + "/link", here + "/bound", f"/proc/{{other}}", f"/proc/self/fd/{{mem(here + '/link', os.O_PATH)}}"):
+    mem(path)
+print("nobody")
+for path in ("/proc/meminfo", "/proc", "/proc/sys/kernel/pid_max", "/dev/null"):
+    mem(path)
+""",
+            target.pid,
+        )
+    mine, others, nobody = (part.split() for part in run.stdout.replace("nobody", "other").split("other\n"))
+    opens = [event for event in run.of("open") if event.get("ret") != -2]
+    told = {name: next(e for e in opens if e.get("rawpath") == os.fsencode(name)) for name in (*mine, *others, *nobody)}
+    assert {told[name].get("target.id") for name in mine} == {told[mine[0]].actor.id}
+    assert {told[name].get("target.pid") for name in others} == {target.pid} and len(others) == 8
+    assert {told[name].get("target.id") for name in nobody} == {None} and len(nobody) == 4

@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 28
+#define ER_ABI_VERSION 29
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -204,7 +204,7 @@ struct er_exit {
 struct er_file {
 	struct er_header hdr;
 	struct er_task task;
-	__u64 asked; /* write, read: bytes asked for */
+	__u64 asked; /* write, read: bytes asked for; open: when the group leader of `about` began */
 	__s32 ret;
 	__s32 fd;
 	__u32 open_flags; /* as passed */
@@ -217,7 +217,7 @@ struct er_file {
 	__u32 dev;
 	__u32 generation;
 	__u32 i_uid;
-	__u32 _pad;
+	__u32 about; /* open of a file below /proc/PID: that process's tgid; else 0 */
 	__u16 i_mode;
 	__u16 path_len;
 	__u16 own_len;	 /* so much of the path's end is in the file's own mount */

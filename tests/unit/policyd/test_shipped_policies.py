@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from execray.schema.catalog import NO_CONTENT
 from policyd.compiler import Level, compile_set
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import Match
@@ -291,3 +292,10 @@ def test_less_than_all_of_it_is_none_of_it(parts: tuple[Callable[[Play, Proc], N
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_each_file_has_vectors_beside_it(path: Path) -> None:
     assert path.with_name(path.stem + ".test.yaml").exists()
+
+
+def test_an_installation_as_it_comes_asks_for_nothing_beside_the_record() -> None:
+    """A path's spelling takes a tenth of each open that is recorded, and what is read or written is nobody's business."""
+    machine = Machine()
+    machine.load(COMPILED.policies, 1)
+    assert machine.needs().content == NO_CONTENT

@@ -4,6 +4,7 @@
 #define EXECRAY_CALLS_FILES_H
 
 #include "execray/calls/record.h"
+#include "execray/calls/ptrace.h"
 
 #define O_CREAT_CREAT 01101 /* creat(2) is open with O_CREAT | O_WRONLY | O_TRUNC */
 #define ER_O_CREAT    0100
@@ -46,7 +47,7 @@ static __always_inline void er_clear_file(struct er_file *e, __s32 ret)
 	e->asked = 0;
 	e->dev = 0;
 	e->i_uid = 0;
-	e->_pad = 0;
+	e->about = 0;
 	e->ret = ret;
 	e->open_flags = 0;
 	e->f_mode = 0;
@@ -93,6 +94,24 @@ static __always_inline void er_opened_by(struct er_task *out, struct file *file)
 
 	out->fsuid = BPF_CORE_READ(cred, fsuid.val);
 	out->fsgid = BPF_CORE_READ(cred, fsgid.val);
+}
+
+/*
+ * Which process a file of a proc filesystem is about, by its inode: whatever name, mount and pid namespace it was
+ * opened through, and whether the number in that name is a process's or a thread's.
+ */
+static __always_inline void er_fill_about(struct er_file *e, struct file *file)
+{
+	struct file *known = ER_AS(struct file, file);
+	struct task_struct *task;
+
+	if (ER_LOAD(known, f_inode, i_sb, s_magic) != ER_PROC_MAGIC)
+		return;
+	task = er_proc_task(file);
+	if (!task) /* of the whole host, or of who is gone */
+		return;
+	e->about = BPF_CORE_READ(task, tgid);
+	e->asked = er_start_ns(task);
 }
 
 /* spelling: whether the name is wanted as the caller wrote it, also where the path is known. */
@@ -154,6 +173,8 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call, 
 		return 0;
 	if (call->uring && call->file) /* a request may bring credentials that were registered before */
 		er_opened_by(&e->task, call->file);
+	if (call->file)
+		er_fill_about(e, call->file);
 	at &= 2 * ER_PATH_MAX - 1;
 	/* without a number the path counts for nothing; /proc/self/ns/net and the like have none */
 	if (call->file && (spelling || !e->ino || !e->path_len))
