@@ -105,7 +105,7 @@ class Link:
     connected: bool = False
     error: str = "not yet tried"
     facts: dict[str, Any] = field(default_factory=dict)
-    heartbeat_at: float = 0.0  # time.monotonic() of the last sign of life
+    heartbeat_at: float = 0.0  # time.monotonic() of the last heartbeat
     frame_at: float = 0.0  # and of the last frame of any kind
     stats: dict[str, Any] = field(default_factory=dict)  # what the last heartbeat said
 
@@ -138,10 +138,17 @@ class StreamClient:
         return self._inbox is not None and self._inbox.held
 
     @property
+    def silent_s(self) -> float:
+        """For how long nothing has come, in s. 0 while nothing is read: what came meanwhile nobody knows.
+
+        Not only heartbeats count: tracerd sends none while there are more batches than the socket takes.
+        """
+        return 0.0 if self.feeding else time.monotonic() - self.link.frame_at
+
+    @property
     def live(self) -> bool:
-        """Whether a heartbeat came lately enough."""
-        age = time.monotonic() - self.link.heartbeat_at
-        return self.link.connected and age < MISSED_HEARTBEATS * self._heartbeat_s
+        """Whether tracerd is connected, and has been heard of lately enough."""
+        return self.link.connected and self.silent_s < MISSED_HEARTBEATS * self._heartbeat_s
 
     @property
     def missing(self) -> dict[int, str]:
@@ -323,6 +330,7 @@ class StreamClient:
 
     async def _room(self) -> None:
         await self._receiver.room()
+        self.link.frame_at = time.monotonic()  # from here on it is read again
 
     def _batch(self, batch: Batch) -> bool:
         at = self.position
@@ -362,12 +370,15 @@ class StreamClient:
 
     async def _watch(self) -> None:
         """Says when the sensor falls silent and when it speaks again; gives up a connection that stays silent."""
+        period_s = min(self._heartbeat_s / 2, MAX_WATCH_S)
         while True:
-            await asyncio.sleep(min(self._heartbeat_s / 2, MAX_WATCH_S))
+            began = time.monotonic()
+            await asyncio.sleep(period_s)
             self.turns += 1
-            if self._inbox is None:
+            # Where we stood still ourselves, stopped or swapped out, what came meanwhile is still to be read.
+            if self._inbox is None or time.monotonic() - began > period_s + self._heartbeat_s:
                 continue
-            age = time.monotonic() - self.link.heartbeat_at
+            age = self.silent_s
             if self.live is not self._was_live:
                 self._was_live = self.live
                 if self.live:

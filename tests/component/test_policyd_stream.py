@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import random
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +20,9 @@ from execray.config import Config, TracerdConfig
 from execray.gate.encoding import decode_plan, digest_of
 from execray.process import boot_id
 from execray.schema.catalog import EVENT_BY_NAME, Content
-from execray.wire.frames import Batch, Error, Frame, Hello, Settle, Taken
+from execray.wire.frames import Batch, Error, Frame, Heartbeat, Hello, Settle, Subscribe, Taken
 from policyd import control_ops
-from policyd.stream_client import ACK_BATCHES
+from policyd.stream_client import ACK_BATCHES, SILENT_HEARTBEATS, StreamClient
 from tests.support.fake_tracerd import FakeTracerd, until
 from tests.support.playbook import Play
 from tests.support.policyds import THEFT, Policyd, policyd_here, private_config, theft, write_policy
@@ -351,3 +353,101 @@ async def test_any_bytes_from_tracerd_are_survived(policyd: Policyd) -> None:
         await until(reconnected, f"a reconnection, seed {seed}")
     status = await policyd.ask("status")
     assert status["stream"]["connected"] is True
+
+
+# --- a connection that is silent, and one that isn't read --------------------------------------------------------------------
+
+
+class Reader:
+    """What a stream is for, which has room when it is told so."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Event()
+        self.batches = 0
+
+    def subscription(self) -> Subscribe:
+        return Subscribe((), 0)
+
+    def batch(self, batch: Batch, stream_id: str) -> bool:
+        self.batches += 1
+        return self.free.is_set()
+
+    async def room(self) -> None:
+        await self.free.wait()
+
+    def heartbeat(self, heartbeat: Heartbeat) -> None:
+        pass
+
+
+@asynccontextmanager
+async def client_of(tracerd: FakeTracerd, reader: Reader, heartbeat_s: float) -> AsyncIterator[StreamClient]:
+    await tracerd.start()
+    client = StreamClient(tracerd.path, reader, heartbeat_s, logging.getLogger("policyd"))
+    task = asyncio.create_task(client.run())
+    try:
+        await until(lambda: tracerd.subscribed, "a subscription")
+        yield client
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await tracerd.stop()
+
+
+def batches() -> Iterator[Batch]:
+    play = Play()
+    process = play.process()
+    while True:
+        play.event("open", process, path="/a", flags=0, ret=3)
+        yield play.batch()
+
+
+async def looks(client: StreamClient, count: int) -> None:
+    """Waits until the connection was looked at so often: twice in each heartbeat."""
+    before = client.turns
+    await until(lambda: client.turns >= before + count, "looks")
+
+
+async def test_a_tracerd_that_is_not_read_because_there_is_no_room_is_not_given_up(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracerd, reader = FakeTracerd(config.stream_socket), Reader()
+    async with client_of(tracerd, reader, 0.02) as client:
+        await tracerd.send(next(batches()))
+        await until(lambda: client.feeding, "no room")
+        await tracerd.heartbeat()
+        await looks(client, 3 * SILENT_HEARTBEATS)
+        assert client.live and tracerd.connections == 1 and "not live" not in caplog.text
+        reader.free.set()
+        # Once it is read again, its silence counts.
+        await until(lambda: not client.live, "silence")
+        await until(lambda: tracerd.connections == 2, "a new connection")
+
+
+async def test_a_tracerd_that_sends_batches_only_is_live(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    """It leaves heartbeats out while there are more batches than the socket takes."""
+    tracerd, reader = FakeTracerd(config.stream_socket), Reader()
+    reader.free.set()
+    async with client_of(tracerd, reader, 0.1) as client:
+        end = client.turns + 3 * SILENT_HEARTBEATS
+        for batch in batches():
+            await tracerd.send(batch)
+            await asyncio.sleep(0.01)
+            if client.turns > end:
+                break
+        assert client.live and tracerd.connections == 1 and "not live" not in caplog.text
+
+
+async def test_who_stood_still_itself_does_not_take_the_other_for_silent(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracerd, reader = FakeTracerd(config.stream_socket), Reader()
+    reader.free.set()
+    async with client_of(tracerd, reader, 0.02):
+        sent = batches()
+        for _ in range(5):
+            await tracerd.send(next(sent))
+            time.sleep(2 * SILENT_HEARTBEATS * 0.02)  # noqa: ASYNC251  # the loop stands still: that is what is tested
+            await tracerd.send(next(sent))
+            await asyncio.sleep(0)
+        assert tracerd.connections == 1 and "not live" not in caplog.text
+        assert reader.batches
