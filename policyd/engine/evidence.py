@@ -25,6 +25,11 @@ _ACTOR_ENTRIES: Final = 1024
 #: of them each time, has lines of hundreds that share nothing: past what ordinary work has, each one weighs what it takes.
 _LINE: Final = 16
 _ACTOR_BYTES: Final = 1024
+#: Of one process so many forms are remembered. One that goes on to change is made anew each time, with all below it: then
+#: nothing is shared, and each weighs what it takes.
+_FORMS: Final = 8
+#: Forms of all processes, besides those that they had last.
+_BEFORE_ENTRIES: Final = 512
 _HEAD: Final = 5  # elements of a row before the values
 _ACTOR_TEXTS: Final = tuple(at for at, field in enumerate(ACTOR_SLOTS) if field.kind.is_text)
 _ACTOR_ARGV: Final = ACTOR_SLOT_OF["argv"]
@@ -38,18 +43,23 @@ class Known:
     """An actor, and what follows from it for all that it does.
 
     id: (pid, start_ns). texts: the bytes of its texts and its creators', with something for each of a long line. missing: its
-    slots that have no value, as bits. owner: who it counts for. depth: how many creators it has.
+    slots that have no value, as bits. owner: who it counts for. depth: how many creators it has. forms: how many others of its
+    process were made before it, lately. alone: whether one of its creators changes all the time, so that it shares none of them.
     """
 
-    __slots__ = ("actor", "depth", "id", "missing", "owner", "texts")
+    __slots__ = ("actor", "alone", "depth", "forms", "id", "missing", "owner", "texts")
 
-    def __init__(self, actor: Actor, texts: int, missing: int, owner: Owner, depth: int) -> None:
+    def __init__(
+        self, actor: Actor, texts: int, missing: int, owner: Owner, depth: int, forms: int, alone: bool
+    ) -> None:
         self.actor = actor
         self.id: ProcessId = actor.id
         self.texts = texts
         self.missing = missing
         self.owner = owner
         self.depth = depth
+        self.forms = forms
+        self.alone = alone
 
 
 class ActorCache:
@@ -57,9 +67,12 @@ class ActorCache:
 
     def __init__(self) -> None:
         self._actors: dict[ProcessId, Known] = {}  # as each was when it was last looked at
-        #: Those that weren't for a while; and of one that is in the other, what it was before. One that acts and has children
-        #: that do is told in turns with all of its arguments and with the first.
-        self._older: dict[ProcessId, Known] = {}
+        self._size = 0  # of these; one that shares no creators counts with them
+        self._older: dict[ProcessId, Known] = {}  # those that weren't looked at for a while
+        #: What those that changed were before, the latest last; and who changed last stands last. One that acts and has
+        #: children that do is told in turns with all of its arguments and with the first; others go to and fro between names.
+        self._before: dict[ProcessId, list[Known]] = {}
+        self._many = 0  # in all of these lists
 
     def get(self, slots: tuple[Value, ...], parent: Known | None) -> Known:
         """Returns the actor with these slots and this very parent object. Raises PeerError where they can't be an actor's."""
@@ -67,23 +80,51 @@ class ActorCache:
         process: Any = slots[0]
         creator = None if parent is None else parent.actor
         known = self._actors.get(process)
-        if known is not None and known.actor.parent is creator and known.actor.slots == slots:
-            return known
-        older = self._older.pop(process, None)
-        if older is None or older.actor.parent is not creator or older.actor.slots != slots:
-            older = _known(slots, parent)
         if known is not None:
-            self._older[process] = known
-        elif len(self._actors) >= _ACTOR_ENTRIES:
-            self._older, self._actors = self._actors, {}
-        self._actors[process] = older
-        return older
+            if known.actor.parent is creator and known.actor.slots == slots:
+                return known
+            found = self._changed(known, slots, parent)
+        else:
+            found = self._returned(process, slots, parent)
+            if self._size >= _ACTOR_ENTRIES:
+                self._older, self._actors, self._size = self._actors, {}, 0
+            self._size += 1 + found.depth if found.alone else 1
+        self._actors[process] = found
+        return found
+
+    def _returned(self, process: ProcessId, slots: tuple[Value, ...], parent: Known | None) -> Known:
+        """Returns an actor that wasn't looked at for a while, or never."""
+        known = self._older.pop(process, None)
+        if known is None:
+            return _known(slots, parent, 0)
+        known.forms //= 2  # what was long ago counts less
+        return known if _is(known, slots, parent) else self._changed(known, slots, parent)
+
+    def _changed(self, known: Known, slots: tuple[Value, ...], parent: Known | None) -> Known:
+        """Returns another form of an actor than the last one: one from before, or a new one."""
+        before = self._before.pop(known.id, [])
+        self._many -= len(before)
+        at = next((at for at, other in enumerate(before) if _is(other, slots, parent)), -1)
+        found = before.pop(at) if at >= 0 else _known(slots, parent, known.forms + 1)
+        if not known.alone:  # what was made for one event comes no more
+            before.append(known)
+            del before[: -(_FORMS - 1)]
+        if before:
+            self._before[known.id] = before
+            self._many += len(before)
+            while self._many > _BEFORE_ENTRIES:
+                self._many -= len(self._before.pop(next(iter(self._before))))
+        return found
 
     def __len__(self) -> int:
-        return len(self._actors) + len(self._older)
+        return len(self._actors) + len(self._older) + self._many
 
 
-def _known(slots: tuple[Value, ...], parent: Known | None) -> Known:
+def _is(known: Known, slots: tuple[Value, ...], parent: Known | None) -> bool:
+    return known.actor.parent is (None if parent is None else parent.actor) and known.actor.slots == slots
+
+
+def _known(slots: tuple[Value, ...], parent: Known | None, forms: int) -> Known:
     shape = tuple([type(value) for value in slots])
     missing = _ACTOR_SHAPES.get(shape)
     if missing is None:
@@ -95,12 +136,12 @@ def _known(slots: tuple[Value, ...], parent: Known | None) -> Known:
         if len(_ACTOR_SHAPES) < _MAX_SHAPES:
             _ACTOR_SHAPES[shape] = missing
     actor = Actor(slots, None if parent is None else parent.actor)
-    texts, depth = text_bytes(slots), 0
+    texts, depth, alone = text_bytes(slots), 0, False
     if parent is not None:
-        texts, depth = texts + parent.texts, parent.depth + 1
-    if depth > _LINE:
+        texts, depth, alone = texts + parent.texts, parent.depth + 1, parent.alone or parent.forms >= _FORMS
+    if depth > _LINE or forms >= _FORMS:
         texts += _ACTOR_BYTES
-    return Known(actor, texts, missing, owner_of(actor), depth)
+    return Known(actor, texts, missing, owner_of(actor), depth, forms, alone)
 
 
 class Sighting:

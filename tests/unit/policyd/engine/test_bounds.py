@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from execray.wire.frames import Batch
 from policyd.engine.atoms import Effect, View
-from policyd.engine.evidence import ActorCache, Resolver
+from policyd.engine.evidence import ActorCache, Known, Resolver
 from policyd.engine.heap import DeadlineHeap
 from policyd.engine.machine import Machine
 from policyd.engine.outputs import Match, Output, SensorLoss
@@ -20,7 +20,7 @@ from policyd.engine.partials import Limits
 from policyd.engine.rows import SlotRows, demand_of
 from policyd.engine.shares import Held, Owner, Ranking, Shares
 from policyd.program import KeyKind, Op
-from tests.support.playbook import Play
+from tests.support.playbook import Play, Proc
 from tests.support.programs import chain, eq, policy, ref, step, test
 
 A = step("open", eq("path", "/a"), alias="a")
@@ -413,3 +413,66 @@ def test_actors_that_change_all_the_time_are_not_remembered_without_bound() -> N
         for at in range(len(many)):
             resolver.event(at)
         assert len(cache) <= 3 * 512
+
+
+@pytest.mark.parametrize("forms", [3, 8])
+def test_an_actor_that_goes_through_a_few_forms_in_turns_is_one_object_for_each(forms: int) -> None:
+    play, cache = Play(), ActorCache()
+    first = play.process()
+    line = [first]
+    for _ in range(3):
+        line.append(play.process(line[-1]))
+    kept = []
+    for turn in range(5 * forms):
+        first.values["comm"] = f"c{turn % forms}"
+        play.event("open", line[-1], path="/a")
+        kept.append(Resolver(play.batch(), cache).event(0).actor)
+    assert len({id(actor) for actor in kept}) == forms
+    assert len(cache) == len(line) * forms
+
+
+@pytest.mark.parametrize(("forms", "shared"), [(1, True), (8, True), (9, False), (1000, False)])
+def test_below_an_actor_that_changes_all_the_time_each_creator_weighs_what_it_takes(forms: int, shared: bool) -> None:
+    engine, play = machine(Limits(), max_partials=2000), Play()
+    line = [play.process(comm="x", exe="/x", argv=["x"])]
+    for _ in range(15):
+        line.append(play.process(line[-1]))
+    for turn in range(1000):
+        line[0].values["comm"] = f"c{turn % forms}"
+        play.event("open", play.process(line[-1]), path="/a")
+        engine.feed(play.batch())
+    bytes_each = engine.stats()["evidence_bytes"] / engine.stats()["partials"]
+    assert (bytes_each < 1024) if shared else (bytes_each > 14 * 1024)
+
+
+def test_lines_that_nobody_shares_are_not_kept_for_a_thousand_processes_each() -> None:
+    play, cache = Play(), ActorCache()
+    line = [play.process()]
+    for _ in range(60):
+        line.append(play.process(line[-1]))
+    for turn in range(1500):
+        line[0].values["comm"] = f"c{turn}"
+        play.event("open", play.process(line[-1]), path="/a")
+        Resolver(play.batch(), cache).event(0)
+    assert len(cache) < 600  # 512 of forms that the line had at first
+
+
+def test_who_stops_changing_weighs_less_again() -> None:
+    play, cache = Play(), ActorCache()
+    one = play.process()
+
+    def seen(proc: Proc) -> Known:
+        play.event("open", proc, path="/a")
+        return Resolver(play.batch(), cache).sight(0).known
+
+    weights = []
+    for turn in range(20):
+        one.values["comm"] = f"c{turn:02}"
+        weights.append(seen(one).texts)
+    assert weights[8:] == [weights[0] + 1024] * 12 and weights[:8] == [weights[0]] * 8
+    for turn in range(20, 24):
+        for _ in range(1100):
+            seen(play.process())
+        one.values["comm"] = f"c{turn:02}"
+        weights.append(seen(one).texts)
+    assert weights[-1] == weights[0]
