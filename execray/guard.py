@@ -142,7 +142,7 @@ def facts_of(pid: int, proc: Path = Path("/proc")) -> Facts:
         os.close(folder)
     # The comm in field 2 may hold spaces, parentheses and newlines: it ends, and the other fields begin, at the last ')'.
     end = stat.rindex(b")")
-    fields = stat[end + 2 :].split()
+    fields = stat[end + 2 :].split(None, 20)
     comm = stat[stat.index(b"(") + 1 : end]
     ended = fields[0] in (b"Z", b"X")
     return Facts(pid=pid, start_ticks=int(fields[19]), flags=int(fields[6]), comm=comm, exe=exe, ended=ended)

@@ -33,23 +33,34 @@ def plan_of(finding: Match | StepDone) -> Plan:
 
     A match of a policy without `on match` alerts, and so does a kill: nobody should have to guess why a process died.
     """
-    handlers = [handler for handler in finding.policy.handlers if handler_applies(handler, finding)]
-    actions = [action for handler in handlers for action in handler.actions]
+    # One plain loop, for a kill waits for it: run once in a while, each comprehension costs what it takes to fetch its code.
     own = finding.policy.meta.severity
-    severities = [
-        own if action.severity is None else action.severity for action in actions if isinstance(action, Alert)
-    ]
-    kill = any(isinstance(action, Kill) for action in actions)
-    unhandled = isinstance(finding, Match) and all(handler.step is not None for handler in finding.policy.handlers)
-    if not severities and (kill or unhandled):
-        severities = [own]
-    return Plan(
-        severity=max(severities, default=None),
-        kill=kill,
-        capture=next((action for action in actions if isinstance(action, Capture)), None),
-        log=any(isinstance(action, Log) for action in actions),
-        notices=tuple(dict.fromkeys(action for action in actions if isinstance(action, Notify))),
-    )
+    severity: Severity | None = None
+    kill = log = False
+    capture: Capture | None = None
+    notices: dict[Notify, None] = {}
+    unhandled = isinstance(finding, Match)
+    for handler in finding.policy.handlers:
+        if handler.step is None:
+            unhandled = False
+        if not handler_applies(handler, finding):
+            continue
+        for action in handler.actions:
+            match action:
+                case Kill():
+                    kill = True
+                case Alert(asked):
+                    asked = own if asked is None else asked
+                    severity = asked if severity is None else max(severity, asked)
+                case Capture():
+                    capture = action if capture is None else capture
+                case Log():
+                    log = True
+                case Notify():
+                    notices[action] = None
+    if severity is None and (kill or unhandled):
+        severity = own
+    return Plan(severity, kill, capture, log, tuple(notices))
 
 
 class Admission:

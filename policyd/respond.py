@@ -333,7 +333,8 @@ def _exe(finding: Finding) -> str:
     """Returns the program's path, or "" where it is unknown, incomplete or too long for an order's line."""
     exe = actor_get(finding.actor, "exe")
     shown = text(exe) if isinstance(exe, bytes) and not finding.partial_evidence else ""
-    return shown if len(json.dumps(shown)) <= _MAX_EXE_BYTES else ""
+    # no character takes more than 12 bytes of JSON, so of an ordinary path that need not be seen
+    return shown if len(shown) * 12 + 2 <= _MAX_EXE_BYTES or len(json.dumps(shown)) <= _MAX_EXE_BYTES else ""
 
 
 def _flows(finding: Finding) -> Iterator[Flow]:

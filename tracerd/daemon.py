@@ -44,6 +44,8 @@ _MAX_BATCH_EVENTS: Final = 2048
 _MAX_BATCH_BYTES: Final = 512 * 1024
 _LEASE_RENEWED_S: Final = 1.0
 _CHECK_EVERY: Final = 16  # records between two looks at the clock
+#: So few records are sent before their room in the ring is given back; what more takes to encode, a flood may fill the ring in.
+_FEW: Final = 16
 
 
 class Tracerd:
@@ -315,20 +317,25 @@ class Tracerd:
             ):
                 more = True
                 break
+        if taken <= _FEW:
+            self._publish()  # first of all, for it may be what a kill waits for
         # Read up: what comes from here on gathers, and to the kernel we are behind until that has been read.
         rests = self._pacing is not None and taken > 0 and not more
         ring.release(but_last=rests)
         if self._pacing is not None and rests:
             self._pacing.rest()
         self._note_losses()
-        if builder.events:
-            self._stream.publish(builder.take())
-            self._batches += 1
-            if self._drops != self._stream.retention.drops:
-                self._sensor.inline.end_lease()  # until sequences that are only known in the kernel are forgotten
+        self._publish()
         if more and not self._waiting:
             self._waiting = True
             asyncio.get_running_loop().call_soon(self._drain_again)
+
+    def _publish(self) -> None:
+        if self._builder.events:
+            self._stream.publish(self._builder.take())
+            self._batches += 1
+            if self._drops != self._stream.retention.drops:
+                self._sensor.inline.end_lease()  # until sequences that are only known in the kernel are forgotten
 
     def _note_losses(self) -> None:
         """Puts a LOST row behind what came before the loss was seen."""

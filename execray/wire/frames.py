@@ -238,8 +238,11 @@ def decode_body(raw: bytes | memoryview) -> Frame:
         raise PeerError(f"unknown frame {body[0]}")
     # Messages grow by optional elements at the end: more than we know is fine, fewer is not.
     fields = body[1 : 1 + len(shape)]
-    if len(fields) != len(shape) or any(type(f) is not t for f, t in zip(fields, shape, strict=True)):
+    if tuple(map(type, fields)) != shape:
         raise PeerError(f"malformed {Tag(body[0]).name} frame")
+    if body[0] == Tag.BATCH:  # what nearly all of them are
+        _check_batch(*fields)
+        return Batch(*fields)
     return _build(Tag(body[0]), fields)
 
 
@@ -260,15 +263,15 @@ def _build(tag: Tag, fields: Row) -> Frame:
             if not _are(int, (*fields[0], *fields[2], *fields[5], *fields[7])) or not _are_paths(fields[4]):
                 raise PeerError("malformed SUBSCRIBE frame")
             return Subscribe(*fields)
-        case Tag.BATCH:
-            _check_batch(*fields)
-            return Batch(*fields)
         case Tag.ACK | Tag.HEARTBEAT | Tag.ERROR | Tag.TAKEN:
             return _AS_THEY_ARE[tag](*fields)
         case Tag.SETTLE:
             if not _are(int, fields[1]) or len(fields[1]) % 2:
                 raise PeerError("malformed SETTLE frame")
             return Settle(*fields)
+        case Tag.BATCH:
+            _check_batch(*fields)
+            return Batch(*fields)
 
 
 _CODE, _TIME, _ACTOR = itemgetter(0), itemgetter(1), itemgetter(2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -154,6 +155,47 @@ def encode_order(order: Order) -> bytes:
 
 def decode_order(line: bytes) -> Order:
     """Decodes an order's line. Raises PeerError for unknown fields, other types, other versions, and values out of range."""
+    return _plain_kill(line) or _decode_order(line)
+
+
+def _plain_kill(line: bytes) -> Order | None:
+    """Decodes a kill order that is written as encode_order() writes most; None for all else, which is for the other to judge.
+
+    A kill waits for this: one match takes a third of what JSON and each field by itself take in a process that had no order for
+    a while. It takes nothing that the other would refuse, and takes it for the same.
+    """
+    found = _PLAIN_KILL.fullmatch(line)
+    if found is None:
+        return None
+    order_id, pid, start_ns, boot, policy, alert_id, mode, issued_ns, exe = found.groups()
+    key = ProcessKey(int(pid), int(start_ns), boot.decode("ascii"))
+    issued = int(issued_ns)
+    if key.pid > _PID_MAX or key.start_ns > _INT64_MAX or issued > _INT64_MAX or len(line) > MAX_LINE_BYTES:
+        return None
+    return Order(
+        order_id.decode("ascii"),
+        Action.KILL,
+        key,
+        policy.decode("ascii"),
+        alert_id.decode("ascii"),
+        Mode.ENFORCE if mode == b"enforce" else Mode.AUDIT,
+        issued,
+        exe.decode("ascii") if exe else "",
+    )
+
+
+#: Text that JSON writes as it is: printable ASCII but for `"` and `\`.
+_TEXT: Final = rb"[ !#-\[\]-~]"
+_NUMBER: Final = rb"(0|[1-9][0-9]{0,18})"
+_PLAIN_KILL: Final = re.compile(
+    rb'\{"v":%d,"order_id":"(%b{1,%d})","action":"kill",' % (ORDER_VERSION, _TEXT, MAX_ID_CHARS)
+    + rb'"process":\{"pid":%b,"start_ns":%b,"boot_id":"(%b{1,36})"\},' % (_NUMBER, _NUMBER, _TEXT)
+    + rb'"policy":"(%b{0,%d})","alert_id":"(%b{0,%d})",' % (_TEXT, MAX_POLICY_CHARS, _TEXT, MAX_ID_CHARS)
+    + rb'"mode":"(audit|enforce)","issued_ns":%b(?:,"exe":"(%b{0,%d})")?\}\n' % (_NUMBER, _TEXT, MAX_EXE_CHARS)
+)
+
+
+def _decode_order(line: bytes) -> Order:
     message = _object(line)
     _check_version(message.pop("v", None))
     fields = _Fields(message, "the order")

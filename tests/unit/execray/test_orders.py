@@ -28,6 +28,8 @@ from execray.wire.orders import (
     Order,
     Outcome,
     Result,
+    _decode_order,
+    _plain_kill,
     decode_order,
     decode_outcome,
     encode_error,
@@ -280,3 +282,65 @@ def test_every_word_of_the_protocol_is_documented() -> None:
     words = {field.name for kind in (Order, Outcome, CaptureSpec, Flow) for field in dataclasses.fields(kind)}
     words |= {str(member.value) for kind in (Action, Mode, Result, Reason) for member in kind}
     assert {word for word in words if f"`{word}`" not in WIRE_PAGE} == set()
+
+
+def judged_alike(raw: bytes) -> bool:
+    """Whether the short way, where it takes a line, takes it for what the long way does; returns whether it took it."""
+    found = _plain_kill(raw)
+    assert found is None or found == _decode_order(raw)
+    return found is not None
+
+
+@given(
+    order_id=text.filter(bool),
+    policy=text,
+    exe=text,
+    pid=st.integers(0, 2**31 - 1),
+    start_ns=st.integers(0, 2**63 - 1),
+    mode=st.sampled_from(Mode),
+    at=st.integers(0),
+    insert=st.sampled_from(
+        [b"", b" ", b"0", b"-", b".5", b'"', b"\\", b"\\u0041", b"\xc3\xa4", b"\x00", b"\t", b"\n", b",", b"9"]
+    ),
+    cut=st.integers(0, 3),
+)
+def test_short_way_takes_nothing_that_the_long_way_does_not(
+    order_id: str, policy: str, exe: str, pid: int, start_ns: int, mode: Mode, at: int, insert: bytes, cut: int
+) -> None:
+    order = Order(order_id, Action.KILL, ProcessKey(pid, start_ns, BOOT), policy, order_id, mode, 42, exe)
+    raw = encode_order(order)
+    plain = all(char.isascii() and char.isprintable() and char not in '"\\' for char in order_id + policy + exe)
+    assert judged_alike(raw) is plain
+    at %= len(raw)
+    judged_alike(raw[:at] + insert + raw[at + cut :])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"pid":4711', b'"pid":2147483648'),
+        (b'"pid":4711', b'"pid":04711'),
+        (b'"start_ns":123456789', b'"start_ns":9223372036854775808'),
+        (b'"issued_ns":42', b'"issued_ns":9223372036854775808'),
+        (b'"issued_ns":42', b'"issued_ns":42.0'),
+        (b'"v":1', b'"v":2'),
+        (b'"mode":"enforce"', b'"mode":"Enforce"'),
+        (b'"order_id":"o-1"', b'"order_id":""'),
+        (b'"order_id":"o-1"', b'"order_id":"%b"' % (b"x" * (MAX_ID_CHARS + 1))),
+        (b'"policy":"dropper"', b'"policy":"%b"' % (b"x" * (MAX_POLICY_CHARS + 1))),
+        (b'"action":"kill"', b'"action":"capture"'),
+        (b'"issued_ns":42', b'"issued_ns":42,"exe":"%b"' % (b"x" * (MAX_EXE_CHARS + 1))),
+        (b'"issued_ns":42', b'"issued_ns":42,"issued_ns":43'),
+        (b"\n", b"\n\n"),
+        (b"\n", b""),
+    ],
+)
+def test_short_way_leaves_to_the_long_way_what_may_be_refused(old: bytes, new: bytes) -> None:
+    raw = encode_order(KILL).replace(old, new)
+    assert raw != encode_order(KILL) and _plain_kill(raw) is None
+
+
+def test_short_way_takes_what_policyd_sends() -> None:
+    for order in (KILL, dataclasses.replace(KILL, exe="/usr/bin/nc -l", mode=Mode.AUDIT)):
+        assert judged_alike(encode_order(order))
+    assert not judged_alike(encode_order(CAPTURE))
