@@ -193,6 +193,9 @@ class Responder:
             await asyncio.wait(self._orders, timeout=timeout_s)
 
     def _loss(self, loss: SensorLoss, origin: Origin) -> Pending | None:
+        if self._on_file(loss.id):
+            self.stats.duplicates += 1
+            return None
         told = self.losses.add(loss.where, loss.count, loss.since_ns, loss.time_ns, loss.id)
         return None if told is None else self._loss_pending(told, origin)
 

@@ -81,7 +81,9 @@ class Position:
     fed_seq: int = -1
     written_seq: int = -1  # what tracerd may forget
     next_id: int | None = None  # of the event that should come next; None: can't be known
-    restarted: bool = False  # another stream was read before this one, and nothing of this yet
+    restarted: str = (
+        ""  # who has begun anew since this was last read: tracerd another stream, or we ourselves; until the next event
+    )
     time_ns: int = 0  # the latest event or heartbeat
 
 
@@ -291,7 +293,11 @@ class StreamClient:
         if stream_id != before.stream_id:
             again = bool(before.stream_id)
             self.stats.restarts += again
-            self.position = Position(stream_id, restarted=again, time_ns=before.time_ns)
+            done = facts.get("done")
+            # Somebody has read this stream before us, and what that one had begun it has taken along.
+            ours = not again and isinstance(done, int) and done >= 0
+            restarted = "tracerd" if again else "policyd" if ours else ""
+            self.position = Position(stream_id, restarted=restarted, time_ns=before.time_ns)
             self._told_seq = -1
         self.stats.connects += 1
         self._compare(facts.get("extensions"))
@@ -344,7 +350,7 @@ class StreamClient:
         if hole is not None:
             self._receiver.batch(hole, at.stream_id)
         room = self._receiver.batch(batch, at.stream_id)
-        at.restarted = False
+        at.restarted = ""
         # Where tracerd itself dropped batches, one of nothing but LOST rows stands for them, and ids jump after it.
         told = all(row[0] == LOST for row in batch.events)
         at.next_id = None if told else batch.first_id + len(batch.events)
@@ -360,8 +366,10 @@ class StreamClient:
         if not batch.events or batch.events[0][0] == LOST:
             return None
         first_ns: int = batch.events[0][1]
-        if at.restarted:  # while tracerd was down nobody looked, so nobody can say how much it was
-            return Batch(-1, 0, (), (), ((LOST, first_ns, "restart of tracerd", 0, at.time_ns),))
+        if at.restarted:
+            # While tracerd was down nobody looked, and what policyd knew is gone: nobody can say how much it was.
+            since_ns = at.time_ns or first_ns
+            return Batch(-1, 0, (), (), ((LOST, first_ns, f"restart of {at.restarted}", 0, since_ns),))
         missing = 0 if at.next_id is None else batch.first_id - at.next_id
         if missing <= 0:
             return None

@@ -81,6 +81,7 @@ class Retention:
         self._dropped: deque[_Kept] = deque()  # without their data; always older than what is kept
         self._max = max_bytes
         self._newest = -1
+        self.done_seq = -1  # up to here, some subscriber has said that it is done with them
         self._sent_seq = -1
         self._told = -1  # up to here, losses are in _lost
         self._lost = 0
@@ -133,6 +134,7 @@ class Retention:
 
     def acknowledge(self, seq: int) -> None:
         """Forgets everything up to seq."""
+        self.done_seq = max(self.done_seq, seq)
         while self._kept and self._kept[0].seq <= seq:
             self.bytes -= len(self._kept.popleft().data)
         while self._dropped and self._dropped[0].seq <= seq:
@@ -260,7 +262,7 @@ class _Connection(asyncio.Protocol):
             self._fail(f"uid {self._peer.uid} may not subscribe to events")
             return
         server.connections.add(self)
-        self.send(Hello("tracerd", server.identity))
+        self.send(Hello("tracerd", {**server.identity, "done": server.retention.done_seq}))
         self._timer = asyncio.get_running_loop().call_later(
             HELLO_TIMEOUT_S, self._fail, "no hello and subscription in time"
         )

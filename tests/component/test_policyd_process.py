@@ -155,6 +155,24 @@ async def test_killed_and_restarted_it_raises_each_alert_once(config: Config) ->
     assert found == ["/tmp/second", "/tmp/thief"]
 
 
+async def test_killed_and_restarted_it_tells_each_loss_once(config: Config) -> None:
+    play = Play()
+    play.lost(3)
+    theft(play)
+    batch = play.batch()
+    async with tracerd_for(config) as tracerd:
+        for _ in range(2):  # the second time as if the acknowledgement had been lost
+            with policyd(config) as child:
+                await tracerd.send(batch)
+                await tracerd.acknowledged(batch)
+                duplicates = child.ask("status")["alerts"]["duplicates"]
+                await asyncio.to_thread(child.end, signal.SIGKILL)
+            await until(lambda: not tracerd.subscribed, "the end of the connection")
+            tracerd.acks.clear()
+    found = [alert["execray"]["kind"] for alert in read_newest_first(config.alerts_file, 1, 10)]
+    assert (found, duplicates) == (["match", "sensor_loss"], 2)
+
+
 async def test_alerts_on_a_pipe_are_json_lines(config: Config) -> None:
     play = Play()
     theft(play)

@@ -187,6 +187,27 @@ async def test_it_is_back_within_a_second_of_tracerd_and_detects_again(policyd: 
     assert "restart of tracerd" in alerts[1]["message"] and "unknown number" in alerts[1]["message"]
 
 
+@pytest.mark.parametrize(("done", "told"), [(-1, []), (0, ["sensor_loss"]), (None, []), ("x", [])])
+async def test_who_begins_in_the_midst_of_a_stream_that_was_read_before_says_so(
+    config: Config, done: object, told: list[str]
+) -> None:
+    tracerd = FakeTracerd(config.stream_socket)
+    tracerd.hello = lambda: hello(**({} if done is None else {"done": done}))  # type: ignore[method-assign]  # what it is about
+    await tracerd.start()
+    async with policyd_here(config, tracerd=tracerd) as policyd:
+        for _ in range(2):  # and only once
+            play = Play()
+            theft(play)
+            await tracerd.send(play.batch())
+            await policyd.alerts_after(1)
+            tracerd.cut()
+            await until(lambda: tracerd.subscribed, "a reconnection")
+        alerts = policyd.alerts()
+        assert [alert["execray"]["kind"] for alert in alerts] == [*told, "match"]
+        assert not told or list(alerts[0]["execray"]["lost"]) == ["restart of policyd"]
+    await tracerd.stop()
+
+
 async def test_it_resumes_the_same_stream_behind_what_is_written(policyd: Policyd) -> None:
     play = Play()
     play.event("open", play.process(), path="/a", flags=0, ret=3)
