@@ -52,6 +52,11 @@ class Intake(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
         self.resume()
         await self._over
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is more than the line that is being taken."""
+        return self._begin < self._end
+
     def resume(self) -> None:
         """There is room for more lines."""
         if not self._over.done():

@@ -74,6 +74,17 @@ def _has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
+def ended_at_once(pidfd: int, other: int, patience_ms: int) -> bool:
+    """Sleeps until the end of the process behind a pidfd, or until `other` can be read; returns whether it has ended.
+
+    Not for long: it is for whom a signal was just sent, and who may need this very processor to end.
+    """
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(other, select.POLLIN)
+    return any(fd == pidfd for fd, _ in poll.poll(patience_ms))
+
+
 async def ended(pidfd: int, timeout_s: float) -> bool:
     """Waits for the end of the process behind a pidfd; False when it still lives after timeout_s."""
     loop = asyncio.get_running_loop()
@@ -163,8 +174,11 @@ class Killer:
         """Kills, or says why not. The signal is sent before the first suspension; then it waits for the end, bounded."""
         return await self.finish(self.strike(order))
 
-    def strike(self, order: Order) -> Strike:
-        """Kills, or decides why not, at once. What it returns has to be given to finish()."""
+    def strike(self, order: Order, sent: Callable[[int], bool] | None = None) -> Strike:
+        """Kills, or decides why not, at once. What it returns has to be given to finish(), or to follow().
+
+        sent: called with the pidfd as soon as the signal is sent; returns whether the end was seen already.
+        """
         began_ns = self._clock_ns()
         known = self.memory.recall(order)
         if isinstance(known, Outcome):
@@ -177,9 +191,14 @@ class Killer:
         done = kill_process(order.process, lambda facts: self._check(order, facts))
         if done.pidfd is None:
             return Strike(order, self._not_sent(order, done.why), began_ns)
+        outcome = self.outcome(order, Result.KILLED)
+        dead = sent is not None and sent(done.pidfd)
+        if dead:
+            os.close(done.pidfd)
+            outcome = dataclasses.replace(outcome, dead=True, took_ns=self._clock_ns() - began_ns)
         self.charge(order)
         # From here on a repeated order is known, also while this one still waits.
-        return Strike(order, self.settle(order, self.outcome(order, Result.KILLED)), began_ns, done.pidfd)
+        return Strike(order, self.settle(order, outcome), began_ns, None if dead else done.pidfd)
 
     def over_budget(self, order: Order) -> Outcome | None:
         """Returns the refusal of an order that the budget has no room for, None for any other. Spends nothing."""

@@ -205,15 +205,16 @@ class Responder:
 
     def _finding(self, finding: Match | StepDone, origin: Origin) -> Pending | None:
         plan, known = plan_of(finding), self._on_file(finding.id)
-        if isinstance(finding, Match):
-            self.stats.matches += 1
-            if not known:
-                self.lag.note(finding.event.time_ns, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        found_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         pending = Pending(lambda _action: {}, finding.event.time_ns)
         if not known:
             if plan.kill:
                 self._kill(finding, origin, pending)
             pending.capture = self._capture(finding, plan, origin)
+        if isinstance(finding, Match):
+            self.stats.matches += 1
+            if not known:
+                self.lag.note(finding.event.time_ns, found_ns)
         if plan.log:
             pid, start_ns = finding.actor.id
             kv = {"policy": finding.policy.name, "pid": pid, "start_ns": start_ns}

@@ -119,7 +119,7 @@ NET_EVENTS: Final[tuple[EventType, ...]] = (
                 "dst.ip",
                 Kind.IP,
                 "Destination address: the caller's where it names one to a socket that heeds it, else the connected socket's."
-                " Missing, as are port and family, where it could not be read.",
+                " Missing, as are port and family, where it could not be read, or there is none.",
                 ecs="destination.ip",
             ),
             Field("dst.port", Kind.INT, "Destination port.", ecs="destination.port"),

@@ -122,6 +122,12 @@ class Outcome:
     bytes: int | None = None
 
 
+#: Made once: json.loads and json.dumps make one for each call that asks for anything out of the ordinary.
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+#: JSON of a text, in ASCII.
+_quoted: Final = json.encoder.encode_basestring_ascii
+
+
 def encode_order(order: Order) -> bytes:
     """Returns the order's line. Raises ValueError when it is longer than MAX_LINE_BYTES.
 
@@ -129,25 +135,23 @@ def encode_order(order: Order) -> bytes:
     length, and must not be able to make its own order unfit to be sent.
     """
     process = order.process
-    message: dict[str, Any] = {
-        "v": ORDER_VERSION,
-        "order_id": order.order_id,
-        "action": order.action.value,
-        "process": {"pid": process.pid, "start_ns": process.start_ns, "boot_id": process.boot_id},
-        "policy": order.policy[:MAX_POLICY_CHARS],
-        "alert_id": order.alert_id,
-        "mode": order.mode.value,
-        "issued_ns": order.issued_ns,
-    }
+    # Put together by hand: a kill waits for it, and the encoder takes four times as long in a process that sent none for a while.
+    written = (
+        f'{{"v":{ORDER_VERSION:d},"order_id":{_quoted(order.order_id)},"action":{_quoted(order.action.value)},'
+        f'"process":{{"pid":{process.pid:d},"start_ns":{process.start_ns:d},"boot_id":{_quoted(process.boot_id)}}},'
+        f'"policy":{_quoted(order.policy[:MAX_POLICY_CHARS])},"alert_id":{_quoted(order.alert_id)},'
+        f'"mode":{_quoted(order.mode.value)},"issued_ns":{order.issued_ns:d}'
+    )
     if 0 < len(order.exe) <= MAX_EXE_CHARS:
-        message["exe"] = order.exe
+        written += f',"exe":{_quoted(order.exe)}'
     if order.capture is not None:
-        message["capture"] = {
+        capture = {
             "seconds": order.capture.seconds,
             "max_bytes": order.capture.max_bytes,
             "flows": [_flow_to_json(flow) for flow in order.capture.flows],
         }
-    line = _line(message)
+        written += f',"capture":{_ENCODER.encode(capture)}'
+    line = f"{written}}}\n".encode("ascii")
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"an order of {len(line)} bytes is over {MAX_LINE_BYTES}")
     return line
@@ -271,9 +275,6 @@ def _flow_to_json(flow: Flow) -> dict[str, Any]:
     return known | {name: value for name, value in source.items() if value is not None}
 
 
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
 def _line(message: dict[str, Any]) -> bytes:
     return _ENCODER.encode(message).encode("ascii") + b"\n"
 
@@ -290,7 +291,6 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-#: Made once: json.loads and json.dumps make one for each call that asks for anything out of the ordinary.
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 

@@ -178,3 +178,17 @@ print(p4, p6, ps)
     v4, v6, stream = ports
     went = [("127.0.0.1", v4), ("::1", v6), ("::1", v6), ("127.0.0.1", stream), ("127.0.0.1", v4)]
     assert [(shown(e, "dst.ip"), e.get("dst.port")) for e in run.of("sendto")] == went
+
+
+def test_what_is_sent_to_nobody_has_no_destination(live: Live) -> None:
+    run = live.python(f"""{EDGE}
+kinds = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+sockets = [socket.socket(family, kind) for kind in kinds for family in (2, 10)]
+for s in sockets:
+    print(syscall(44, s.fileno(), buf(b"1"), 1, 0x4000, 0, 0))
+print(syscall(44, sockets[0].fileno(), buf(b"1"), 1, 0x4000, buf(V4), 16))
+""")
+    failed = [int(word) for word in run.stdout.split()]
+    assert max(failed) < 0
+    told = [(e.get("ret"), e.get("family"), e.get("dst.ip"), e.get("dst.port"), e.flags) for e in run.of("sendto")]
+    assert told == [(ret, None, None, None, NO_FLAG) for ret in failed]

@@ -8,13 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from execray.guard import Allow, Budget, GuardSettings, OwnProcesses, Reason
-from execray.killer import Killer, boottime_ns, ended, kill_process, open_process
+from execray.killer import Killer, boottime_ns, ended, ended_at_once, kill_process, open_process
 from execray.process import NS_PER_TICK, ProcessKey, boot_id
 from execray.wire.orders import Mode, Order, Outcome, Result
 from tests.support.orders import copy_of_sleep, died_of_sigkill, key_of, make_order, python_victim, victim
@@ -165,6 +166,49 @@ async def test_end_is_told_of_without_a_task_too() -> None:
     assert await desk.execute(order) == outcome and strike.pidfd is not None
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(strike.pidfd)
+
+
+async def test_end_that_is_seen_at_once_is_part_of_the_first_outcome() -> None:
+    desk, seen = killer(), list[int]()
+
+    def sent(pidfd: int) -> bool:
+        seen.append(pidfd)
+        assert desk.budget.left == 100, "whom it was sent to comes before the books"
+        return ended_at_once(pidfd, quiet, 5_000)
+
+    quiet, end = os.pipe()
+    try:
+        with victim() as child:
+            order = make_order(key_of(child.pid))
+            strike = desk.strike(order, sent)
+            assert (strike.outcome.result, strike.outcome.dead, strike.pidfd) == (Result.KILLED, True, None)
+            assert 0 < strike.outcome.took_ns < 5_000_000_000
+            assert strike.outcome.time_ns - strike.began_ns < strike.outcome.took_ns, "it is dated by the signal"
+            assert died_of_sigkill(child)
+        assert desk.strike(order, sent).outcome == strike.outcome == await desk.finish(strike)
+        assert desk.strike(make_order(order.process), sent).outcome.result is Result.GONE
+        assert len(seen) == 1 and desk.budget.left == 99
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(seen[0])
+    finally:
+        os.close(quiet)
+        os.close(end)
+
+
+def test_nobody_is_waited_for_longer_than_that_or_when_there_is_something_to_do() -> None:
+    quiet, end = os.pipe()
+    try:
+        with victim() as child:
+            pidfd = os.pidfd_open(child.pid)
+            began = time.monotonic()
+            assert not ended_at_once(pidfd, quiet, 1)
+            os.write(end, b"another order")
+            assert not ended_at_once(pidfd, quiet, 600_000)
+            assert time.monotonic() - began < 60
+            os.close(pidfd)
+    finally:
+        os.close(quiet)
+        os.close(end)
 
 
 async def test_end_that_is_not_seen_in_time_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,21 @@ def test_golden_bytes_of_a_kill_order() -> None:
     )
 
 
+@given(order_id=text, policy=text, exe=text, seconds=st.floats(0, 100), flows=st.lists(st.just(FLOW), max_size=3))
+def test_order_is_written_as_the_json_encoder_would(
+    order_id: str, policy: str, exe: str, seconds: float, flows: list[Flow]
+) -> None:
+    kill = dataclasses.replace(KILL, order_id=order_id, policy=policy, exe=exe)
+    for order in (
+        kill,
+        dataclasses.replace(kill, action=Action.CAPTURE, capture=CaptureSpec(seconds, 1, tuple(flows))),
+    ):
+        raw = encode_order(order)
+        message = json.loads(raw)
+        assert raw == json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        assert (message["order_id"], message["policy"], message.get("exe", "")) == (order_id, policy, exe)
+
+
 def test_golden_bytes_of_an_outcome() -> None:
     outcome = Outcome("o-1", Result.REFUSED, "init", "pid 1 is never killed", "enforcer", 43)
     assert encode_outcome(outcome) == (

@@ -63,6 +63,13 @@ static __always_inline void er_socket_address(struct er_connect *e, struct file 
 	}
 }
 
+static __always_inline bool er_has_no_peer(const struct er_connect *e)
+{
+	const __u64 *address = (const __u64 *)e->daddr;
+
+	return (e->family == AF_INET || e->family == AF_INET6) && !e->dport && !address[0] && !address[1];
+}
+
 /* Where the address that the call gives lies in the caller's memory. Returns not 0 where that can't be read. */
 static __always_inline long er_given_address(struct er_call *call, __u64 *address, __u32 *len)
 {
@@ -164,6 +171,8 @@ static __noinline int er_connect(struct er_scratch *scratch, struct er_call *cal
 	if (file && by_socket && (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) == S_IFSOCK) {
 		er_socket_address(e, file);
 		if (call->event == ER_EVENT_CONNECT && family == AF_UNSPEC && !e->dport) /* a disconnect */
+			e->family = AF_UNSPEC;
+		if (call->event == ER_EVENT_SENDTO && er_has_no_peer(e)) /* the bytes went nowhere */
 			e->family = AF_UNSPEC;
 	} else if (family == AF_INET || family == AF_INET6) {
 		er_user_address(e, address, len);
