@@ -77,8 +77,7 @@ def priority() -> list[str]:
     return []
 
 
-#: By name; told the pid of the program, which waits meanwhile.
-Ways = Mapping[str, Callable[[int], AbstractContextManager[object]]]
+Ways = Mapping[str, Callable[[], AbstractContextManager[object]]]
 
 
 def compare(program: Path, calls: int, ways: Ways, turns: int, blocks: int = 3) -> dict[str, float]:
@@ -87,12 +86,12 @@ def compare(program: Path, calls: int, ways: Ways, turns: int, blocks: int = 3) 
     The ways take turns, in a random order; in its turn a way runs so many blocks of so many calls, of which the median counts.
     """
     found: list[dict[str, float]] = []
-    with _in_turns(program, calls) as (pid, block):
+    with _in_turns(program, calls) as block:
         block()
         for _ in range(turns):
             turn = {}
             for way in random.sample(list(ways), len(ways)):
-                with ways[way](pid):
+                with ways[way]():
                     turn[way] = statistics.median(block() for _ in range(blocks))
             found.append(turn)
     first = next(iter(ways))
@@ -101,8 +100,8 @@ def compare(program: Path, calls: int, ways: Ways, turns: int, blocks: int = 3) 
 
 
 @contextmanager
-def _in_turns(program: Path, calls: int) -> Iterator[tuple[int, Callable[[], float]]]:
-    """Starts the program; gives its pid, and what runs one block of calls and returns nanoseconds a call."""
+def _in_turns(program: Path, calls: int) -> Iterator[Callable[[], float]]:
+    """Starts the program; what is given runs one block of calls, and returns nanoseconds a call."""
     argv: list[str | Path] = ["taskset", "-c", "0", *priority(), program, str(calls), "turns"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         told, answers = child.stdin, child.stdout
@@ -113,4 +112,4 @@ def _in_turns(program: Path, calls: int) -> Iterator[tuple[int, Callable[[], flo
             told.flush()
             return float(answers.readline())
 
-        yield child.pid, block  # taskset and chrt become the program
+        yield block

@@ -17,9 +17,9 @@ from execray.gate.memory import Memory
 from execray.gate.plan import ALL_BITS, ROW_ALL, ROW_NONE, CodeTest, GatePlan
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.schema.layout import ER_GATE_OWN
-from tests.kernel.test_inline import LIMITS
 from tests.kernel.test_inline_threads import ROUNDS, Race
 from tests.support.gates import KernelGate, random_facts, random_plan
+from tests.support.inline_kills import LIMITS
 from tests.support.live import Live
 from tests.support.native_gate import CELLS, ROOT, ask, build, objects, planted, question
 from tracerd.gate_table import table_of
@@ -140,7 +140,7 @@ def test_a_step_waits_for_what_any_thread_of_its_process_has_begun(file: Path) -
 @as_root
 def test_a_cell_of_the_thread_in_place_of_the_process_is_seen(tmp_path: Path, file: Path) -> None:
     """So that an exec by another thread than the first, which becomes the first, would have left it behind as well."""
-    right, wrong = "work->tgid = call->tgid;", "work->tgid = (__u32)bpf_get_current_pid_tgid();"
+    right, wrong = "work->tgid = ER_READ(er_can_load(), task, tgid);", "work->tgid = ER_READ(er_can_load(), task, pid);"
     assert not passes_behind_a_thread(objects(tmp_path, "sys", "include/execray/gate.h", right, wrong), file)
 
 
@@ -164,7 +164,7 @@ def test_a_quick_look_that_forgets_one_of_them_is_seen(
     tmp_path: Path, file: Path, right: str, slot: int, first: bool
 ) -> None:
     wrong = right.replace("plan->celled", "0 && plan->celled").replace(" && ", " && 0 && ")
-    out = objects(tmp_path, "sys", "include/execray/gate_rest.h", right, wrong)
+    out = objects(tmp_path, "sys", "include/execray/gate.h", right, wrong)
     assert not passes_behind_a_thread(out, file, slot, first=first)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from execray.gate.inline import InlinePlan
+from tests.support.inline_kills import LIMITS, Killing
 from tests.support.live import Live
 
 
@@ -32,3 +34,28 @@ def live(request: pytest.FixtureRequest) -> Iterator[Live]:
             sensor.sensor.hide(me.pid, me.start_ns)
         sensor.want(request.module.EVENTS)
         yield sensor
+
+
+@pytest.fixture(scope="module")
+def deadly() -> Iterator[Live]:
+    """A sensor that may kill."""
+    with Live([], kills=LIMITS) as live:
+        yield live
+
+
+@pytest.fixture
+def arena(deadly: Live, tmp_path: Path) -> Iterator[Killing]:
+    """The same, with no rules, and a folder with a file to ask for."""
+    found = Killing(deadly, tmp_path)
+    found.decoy.write_text("x")
+    try:
+        yield found
+    finally:
+        found.load(InlinePlan(), leased=False)
+
+
+@pytest.fixture(scope="module")
+def gated() -> Iterator[Live]:
+    """A sensor whose gate may be given one plan after another."""
+    with Live([], ring_bytes=1 << 24) as live:
+        yield live

@@ -15,8 +15,8 @@ from typing import Final
 import pytest
 
 from execray.gate.inline import Part
-from tests.kernel.test_inline import LIMITS, Killing, plan_of, rule, text
 from tests.support.arena import alive, eventually
+from tests.support.inline_kills import Killing, plan_of, rule, text
 from tests.support.live import Live, sleeper
 from tests.support.pace import patient
 
@@ -45,12 +45,6 @@ class Scene:
         connection.settimeout(patient(10))
         self.accepted.append(connection)
         return connection
-
-
-@pytest.fixture(scope="module")
-def sensor() -> Iterator[Live]:
-    with Live([], kills=LIMITS) as live:
-        yield live
 
 
 @pytest.fixture
@@ -145,9 +139,9 @@ def _in_time(condition: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.parametrize("what", CASES)
-def test_the_call_itself_has_happened_and_nothing_after_it(sensor: Live, scene: Scene, what: str) -> None:
+def test_the_call_itself_has_happened_and_nothing_after_it(deadly: Live, scene: Scene, what: str) -> None:
     event, code, took_effect = CASES[what]
-    arena = Killing(sensor, scene.dir, nameless=event == "write")
+    arena = Killing(deadly, scene.dir, nameless=event == "write")
     try:
         arena.load(plan_of(rule(event, text(NAME, Part.COMM))))
         assert arena.kills(code(scene))
@@ -156,12 +150,12 @@ def test_the_call_itself_has_happened_and_nothing_after_it(sensor: Live, scene: 
         arena.load(plan_of(rule("connect", text(b"nobody", Part.COMM))), leased=False)
 
 
-def test_who_shares_a_descriptor_goes_on_with_it(sensor: Live, scene: Scene) -> None:
+def test_who_shares_a_descriptor_goes_on_with_it(deadly: Live, scene: Scene) -> None:
     # a child that was there before the last call lives, and has the same socket
     waits = "    while os.getppid() == main: time.sleep(0.01)\n"
     child = f"if os.fork() == 0:\n{waits}    os.write(s.fileno(), b'late')\n    os._exit(0)\n"
     code = f"main = os.getpid()\ns = socket.socket()\n{child}{NOW}s.connect(('127.0.0.1', {scene.port}))"
-    arena = Killing(sensor, scene.dir)
+    arena = Killing(deadly, scene.dir)
     try:
         arena.load(plan_of(rule("connect", text(NAME, Part.COMM))))
         assert arena.kills(code)
@@ -170,13 +164,13 @@ def test_who_shares_a_descriptor_goes_on_with_it(sensor: Live, scene: Scene) -> 
         arena.load(plan_of(rule("connect", text(b"nobody", Part.COMM))), leased=False)
 
 
-def test_a_memory_that_is_shared_stays_as_it_was_left(sensor: Live, scene: Scene) -> None:
+def test_a_memory_that_is_shared_stays_as_it_was_left(deadly: Live, scene: Scene) -> None:
     (scene.dir / "shared").write_bytes(bytes(4096))
     code = (
         f"import mmap\nf = os.open('{scene.dir}/shared', os.O_RDWR)\nm = mmap.mmap(f, 4096)\nm[0] = 1\n{NOW}"
         f"os.open('{scene.dir}/old', 0)\nm[1] = 1"
     )
-    arena = Killing(sensor, scene.dir)
+    arena = Killing(deadly, scene.dir)
     try:
         arena.load(plan_of(rule("open", text(NAME, Part.COMM))))
         assert arena.kills(code)

@@ -13,8 +13,8 @@ from typing import Final
 from execray.schema.catalog import Flag
 from execray.schema.field import KILLER_SHIFT
 from execray.schema.layout import ER_INLINE_HOST, INLINE_CLAIM_KEY
-from tests.kernel.test_inline import LIMITS, TAG, Killing, opens, plan_of, rule, text
 from tests.support.built import build
+from tests.support.inline_kills import LIMITS, TAG, Killing, opens, plan_of, rule, text
 from tests.support.live import Live
 from tests.support.pace import patient
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
-import shutil
-import signal
+import re
 import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from execray.control_client import ControlClient, Unreachable
 from execray.schema.catalog import EVENT_BY_NAME, LOST
 from execray.wire.frames import (
     MAX_FRAME_BYTES,
@@ -33,149 +30,9 @@ from execray.wire.frames import (
     Taken,
     encode,
 )
+from tests.support.arena import eventually
 from tests.support.live import Live
-
-
-class Tracerd:
-    """A tracerd of the test's own, on sockets of its own."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.subscribers: list[Subscriber] = []
-        self.dir = Path(tempfile.mkdtemp(prefix="execray-", dir="/run"))
-        config = {"runtime_dir": str(self.dir), "group": "", "tracerd": {"heartbeat_s": 0.2, **settings}}
-        (self.dir / "execray.yaml").write_text(yaml.safe_dump(config))
-        self.start()
-
-    def start(self) -> None:
-        with (self.dir / "log").open("ab") as log:
-            command = [sys.executable, "-m", "tracerd.cli", "--config", str(self.dir / "execray.yaml")]
-            self.process = subprocess.Popen(command, stderr=log)
-        try:
-            until(self.answers)
-        except BaseException:
-            self.close()  # whoever asked for it gets nothing that they could close
-            raise
-
-    def answers(self) -> bool:
-        self.alive()
-        try:
-            return bool(self.status()["pid"] == self.process.pid)
-        except Unreachable:
-            return False
-
-    def alive(self) -> bool:
-        assert self.process.poll() is None, self.log()
-        return True
-
-    def log(self) -> str:
-        return (self.dir / "log").read_text()
-
-    def control(self) -> ControlClient:
-        return ControlClient(self.dir / "tracerd" / "ctl.sock")
-
-    def status(self) -> dict[str, Any]:
-        with self.control() as control:
-            found: dict[str, Any] = control.call("status")
-            return found
-
-    def connect(self, **hello: Any) -> Subscriber:
-        self.subscribers.append(Subscriber(self.dir / "tracerd" / "stream.sock", **hello))
-        return self.subscribers[-1]
-
-    def close(self) -> None:
-        for subscriber in self.subscribers:
-            subscriber.close()
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            shutil.rmtree(self.dir)
-
-
-class Subscriber:
-    """A policyd as far as the stream goes."""
-
-    def __init__(self, path: Path, **hello: Any) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
-        self.sock.connect(str(path))
-        self.decoder = Decoder()
-        self.waiting: list[Frame] = []
-        self.send(Hello("policyd", {"version": "test", "pid": os.getpid(), "resume": None, **hello}))
-        greeting = self.next()
-        if not isinstance(greeting, Hello):
-            self.close()
-            raise AssertionError(greeting)
-        self.hello = greeting
-
-    def send(self, frame: Frame) -> None:
-        self.sock.sendall(encode(frame))
-
-    def subscribe(self, *names: str, content: bool = False) -> None:
-        self.send(Subscribe(tuple(EVENT_BY_NAME[name].code for name in names), int(content)))
-
-    def next(self) -> Frame:
-        while not self.waiting:
-            data = self.sock.recv(1 << 20)
-            if not data:
-                raise EOFError
-            self.waiting += self.decoder.feed(data)
-        return self.waiting.pop(0)
-
-    def batches(self, seconds: float) -> list[Batch]:
-        """Everything that comes within a time."""
-        end, out = time.monotonic() + seconds, []
-        while time.monotonic() < end:
-            self.sock.settimeout(max(0.01, end - time.monotonic()))
-            try:
-                frame = self.next()
-            except TimeoutError:
-                break
-            if isinstance(frame, Batch):
-                out.append(frame)
-        self.sock.settimeout(10)
-        return out
-
-    def until(self, found: Callable[[Batch], bool], timeout_s: float = 10) -> list[Batch]:
-        """Batches up to the first that has what is looked for."""
-        end, out = time.monotonic() + timeout_s, []
-        while time.monotonic() < end:
-            frame = self.next()
-            if isinstance(frame, Batch):
-                out.append(frame)
-                if found(frame):
-                    return out
-        raise TimeoutError
-
-    def close(self) -> None:
-        self.sock.close()
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """Waits for a condition, looking every 20 ms."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
-
-
-def has(text: bytes) -> Callable[[Batch], bool]:
-    return lambda batch: text in batch.strings
-
-
-def tells_of(rawpath: bytes) -> Callable[[Batch], bool]:
-    """Whether an event has it, and not only the arguments of who opens other files first."""
-    return lambda batch: any(
-        batch.event(at).get("rawpath") == rawpath
-        for at, row in enumerate(batch.events)
-        if row[0] == EVENT_BY_NAME["open"].code
-    )
-
-
-def touch(path: Path) -> None:
-    subprocess.run(["/bin/cat", path], check=False, capture_output=True)
+from tests.support.tracerds import Tracerd, has, tells_of, touch
 
 
 @pytest.fixture
@@ -192,7 +49,7 @@ def test_events_come_numbered_and_complete(tracerd: Tracerd, tmp_path: Path) -> 
     assert subscriber.hello.facts["pid"] == tracerd.process.pid
     subscriber.subscribe("open")
     marks = [tmp_path / f"mark{i}" for i in range(3)]
-    until(lambda: tracerd.status()["hooks"]["open"]["attached"])
+    eventually(lambda: tracerd.status()["hooks"]["open"]["attached"])
     for mark in marks:
         touch(mark)
     batches = subscriber.until(tells_of(os.fsencode(marks[-1])))
@@ -209,7 +66,7 @@ def test_events_come_numbered_and_complete(tracerd: Tracerd, tmp_path: Path) -> 
 def test_every_hook_shows_signs_of_life(tracerd: Tracerd) -> None:
     subscriber = tracerd.connect()
     subscriber.subscribe(*{event.name for event in EVENT_BY_NAME.values()})
-    until(lambda: all(hook["live"] for hook in tracerd.status()["hooks"].values()))
+    eventually(lambda: all(hook["live"] for hook in tracerd.status()["hooks"].values()))
     while not isinstance(frame := subscriber.next(), Heartbeat):
         pass
     assert set(frame.stats["lost"]) == {"ring", "skipped", "malformed", "stream"}
@@ -237,7 +94,7 @@ def test_a_subscriber_that_does_not_read_is_told_later_how_many_were_taken(trace
     assert subscriber.next() == Taken(1)
     flood = f"for n in range(30000):\n try: open({str(tmp_path)!r} + '/' + 'x' * 200 + str(n))\n except OSError: pass"
     subprocess.run([sys.executable, "-c", flood], check=True)
-    until(lambda: tracerd.status()["buffer"]["bytes"] > 4 << 20)
+    eventually(lambda: tracerd.status()["buffer"]["bytes"] > 4 << 20)
     for _ in range(3):
         subscriber.subscribe("open")
     frames: list[Frame] = []
@@ -252,9 +109,9 @@ def test_only_what_is_subscribed_is_attached(tracerd: Tracerd) -> None:
     assert not tracerd.status()["hooks"]["open"]["attached"]
     subscriber = tracerd.connect()
     subscriber.subscribe("write")
-    until(lambda: tracerd.status()["hooks"]["write"]["attached"])
+    eventually(lambda: tracerd.status()["hooks"]["write"]["attached"])
     subscriber.subscribe("fork")
-    until(lambda: not tracerd.status()["hooks"]["write"]["attached"])
+    eventually(lambda: not tracerd.status()["hooks"]["write"]["attached"])
 
 
 def test_at_rest_a_catch_all_subscription_stays_quiet(tracerd: Tracerd) -> None:
@@ -287,12 +144,12 @@ def test_at_rest_a_catch_all_subscription_stays_quiet(tracerd: Tracerd) -> None:
 def test_a_returning_subscriber_misses_nothing(tracerd: Tracerd, tmp_path: Path) -> None:
     subscriber = tracerd.connect()
     subscriber.subscribe("open")
-    until(lambda: tracerd.status()["hooks"]["open"]["attached"])
+    eventually(lambda: tracerd.status()["hooks"]["open"]["attached"])
     touch(tmp_path / "before")
     last = subscriber.until(has(os.fsencode(tmp_path / "before")))[-1]
     stream = subscriber.hello.facts["stream_id"]
     subscriber.close()
-    until(lambda: not tracerd.status()["subscriber"])
+    eventually(lambda: not tracerd.status()["subscriber"])
     touch(tmp_path / "meanwhile")
     again = tracerd.connect(resume=[stream, last.seq])
     again.subscribe("open")
@@ -306,15 +163,15 @@ def test_past_the_bound_the_loss_is_said_exactly(tmp_path: Path) -> None:
     try:
         subscriber = daemon.connect()
         subscriber.subscribe("open")
-        until(lambda: daemon.status()["hooks"]["open"]["attached"])
+        eventually(lambda: daemon.status()["hooks"]["open"]["attached"])
         first = subscriber.batches(0.3)
         seen = first[-1].seq if first else -1
         subscriber.send(Ack(seen))
         subscriber.close()
-        until(lambda: not daemon.status()["subscriber"])
+        eventually(lambda: not daemon.status()["subscriber"])
         code = "import os\nfor i in range(60000):\n    os.close(os.open('/dev/null', 0))\n"
         subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
-        until(lambda: daemon.status()["lost"]["stream"] > 0)
+        eventually(lambda: daemon.status()["lost"]["stream"] > 0)
         again = daemon.connect(resume=[subscriber.hello.facts["stream_id"], seen])
         again.subscribe("fork")  # no more opens, so that what was is all there is
         batches = again.batches(2.0)
@@ -412,16 +269,30 @@ def test_strangers_may_neither_subscribe_nor_ask(tracerd: Tracerd) -> None:
 def test_nothing_stays_in_the_kernel_after_a_sigkill(tracerd: Tracerd) -> None:
     with tracerd.control() as control:
         assert control.call("doctor")["objects"]
+    held = _programs_of(tracerd.process.pid)
+    assert {name for number, name in _programs().items() if number in held} >= {"er_exec", "er_fork", "er_exit"}
     tracerd.process.kill()
     tracerd.process.wait()
-    until(lambda: not _programs())
+    # the kernel may have some of others besides
+    eventually(lambda: not held & _programs().keys())
     tracerd.start()
-    assert _programs() >= {"er_exec", "er_fork", "er_exit"}
+    again = _programs_of(tracerd.process.pid)
+    assert {name for number, name in _programs().items() if number in again} >= {"er_exec", "er_fork", "er_exit"}
 
 
-def _programs() -> set[str]:
-    out = subprocess.run(["bpftool", "prog", "show"], capture_output=True, text=True, check=True).stdout
-    return {word for word in out.split() if word.startswith("er_")}
+def _programs() -> dict[int, str]:
+    """The programs in the kernel, by their number."""
+    out = subprocess.run(["bpftool", "--json", "prog", "show"], capture_output=True, text=True, check=True).stdout
+    return {found["id"]: found.get("name", "") for found in json.loads(out)}
+
+
+def _programs_of(pid: int) -> set[int]:
+    """The numbers of those that a process holds, by itself or by what it has attached."""
+    found: set[int] = set()
+    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # what it has closed meanwhile
+            found |= {int(number) for number in re.findall(r"^prog_id:\s*(\d+)$", file.read_text(), re.MULTILINE)}
+    return found
 
 
 def test_without_root_the_error_says_what_is_needed(tmp_path: Path) -> None:
@@ -443,7 +314,9 @@ def test_files_of_watched_paths_are_named_and_the_others_counted(tracerd: Tracer
     subscriber, code = tracerd.connect(), EVENT_BY_NAME["open"].code
     paths = (os.fsencode(secret), b"/proc/1/status")
     subscriber.send(Subscribe((code,), 0, paths=paths))
-    until(lambda: bool(tracerd.status()["paths"]["resolved"] == 1 and tracerd.status()["hooks"]["open"]["attached"]))
+    eventually(
+        lambda: bool(tracerd.status()["paths"]["resolved"] == 1 and tracerd.status()["hooks"]["open"]["attached"])
+    )
     touch(link)
 
     def named(batch: Batch) -> list[object]:
@@ -456,6 +329,6 @@ def test_files_of_watched_paths_are_named_and_the_others_counted(tracerd: Tracer
     assert [item["path"] for item in doctor["paths"]["by_name_only"]] == ["/proc/1/status"]
     changes = tracerd.status()["paths"]["changes"]
     secret.unlink()
-    until(lambda: bool(tracerd.status()["paths"]["changes"] > changes))
+    eventually(lambda: bool(tracerd.status()["paths"]["changes"] > changes))
     report = tracerd.status()["paths"]
     assert (report["watched"], report["resolved"], report["stuck_at"]) == (2, 0, "")
