@@ -28,7 +28,8 @@ int er_sys_exit(__u64 *ctx)
 	if (!shape)
 		return 0;
 	skip = er_skipped(shapes, shape, task);
-	if (skip & ER_ARMED_WHOLE || (!compat && (er_gate_sleeps(shape, task) || er_gate_fails(shape, ctx[1]))))
+	if (skip & ER_ARMED_WHOLE ||
+	    (!compat && (er_gate_sleeps(&shapes->config, shape, task) || er_gate_fails(shape, ctx[1]))))
 		return 0;
 	scratch = er_get_scratch();
 	if (!scratch)
@@ -37,6 +38,8 @@ int er_sys_exit(__u64 *ctx)
 	call = &scratch->call;
 	call->compat = compat;
 	call->skip = skip;
+	call->tgid = ER_READ(er_can_load(), task, tgid);
+	call->own = shapes->self[call->tgid & (ER_PID_SLOTS - 1)];
 	call->uring = false;
 	call->none = -1;
 	call->ret = ctx[1];

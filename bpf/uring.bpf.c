@@ -194,9 +194,10 @@ static __always_inline int er_tell_request(__u64 request)
 	call = &scratch->call;
 	call->compat = false;
 	call->skip = skip;
-	call->uring = true;
+	call->own = call->uring = true;
 	call->none = -1;
 	call->task = bpf_get_current_task();
+	call->tgid = bpf_get_current_pid_tgid() >> 32;
 	call->request = request;
 	call->ring = (__u64)BPF_CORE_READ(req, ctx);
 	call->user_data = BPF_CORE_READ(req, cqe.user_data);
@@ -206,8 +207,7 @@ static __always_inline int er_tell_request(__u64 request)
 	call->arg[1] = call->arg[2] = call->arg[3] = call->arg[4] = call->arg[5] = 0;
 	er_uring_arguments(call, req, opcode);
 	if (shape->fd == ER_AT_RESULT)
-		call->file =
-			er_uring_own_table(req, opcode) ? NULL : er_file_of((void *)bpf_get_current_task(), call->ret);
+		call->file = er_uring_own_table(req, opcode) ? NULL : er_file_of(er_this_task(), call->ret);
 	else
 		call->file = shape->fd ? BPF_CORE_READ(req, file) : NULL;
 	er_send_call(call, shape);

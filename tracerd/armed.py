@@ -12,18 +12,19 @@ import mmap
 import struct
 from typing import Final
 
-from execray.schema.layout import ER_PID_MARK, ER_PID_SLOTS
+from execray.schema.layout import CONFIG, ER_PID_MARK, ER_PID_SLOTS
 from tracerd.bpf import Map
 from tracerd.shapes import TABLE_BYTES
 
 MAX_ARMED: Final = 8192  # ER_ARMED_MAX
 KEY_BYTES: Final = 4
 VALUE_BYTES: Final = 8
-#: Behind the table of shapes (struct er_shapes): the filter of armed processes, then that of our own.
+#: Behind the table of shapes (struct er_shapes): the filter of armed processes, that of our own, and what else hooks ask.
 _ONE_BYTES: Final = 2 * ER_PID_SLOTS
 ARMED_AT: Final = TABLE_BYTES
 SELF_AT: Final = ARMED_AT + _ONE_BYTES
-SHAPES_BYTES: Final = SELF_AT + _ONE_BYTES
+CONFIG_AT: Final = SELF_AT + _ONE_BYTES
+SHAPES_BYTES: Final = CONFIG_AT + CONFIG.size
 _MARK: Final = struct.pack("<H", ER_PID_MARK)
 
 

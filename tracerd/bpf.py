@@ -20,6 +20,7 @@ from typing import Final
 _SYS_BPF: Final = {"x86_64": 321, "aarch64": 280}
 _libc = ctypes.CDLL(None, use_errno=True)
 _ATTR_BYTES: Final = 128
+_INFO_BYTES: Final = 256  # more than any kernel tells
 
 
 class _Cmd(enum.IntEnum):
@@ -165,6 +166,14 @@ class Map:
         return struct.pack("<IIQQQ", self.fd, 0, *address, flags)
 
 
+def value_size(map_fd: int) -> int:
+    """Returns how many bytes an element of a map has, for each processor where it has one for each. Raises OSError."""
+    info = ctypes.create_string_buffer(_INFO_BYTES)
+    _bpf(_Cmd.OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", map_fd, _INFO_BYTES, ctypes.addressof(info)))
+    (found,) = struct.unpack_from("<I", info.raw, 12)  # of struct bpf_map_info: behind type, id and key_size
+    return int(found)
+
+
 def run_program(prog_fd: int) -> int:
     """Runs a program of the kind `syscall` once, without a context, and returns its result. Raises OSError."""
     attr = ctypes.create_string_buffer(struct.pack("<II", prog_fd, 0), _ATTR_BYTES)
@@ -223,8 +232,8 @@ class ProgramInfo:
 
 def program_info(prog_fd: int) -> ProgramInfo:
     """Returns facts about a program. Raises OSError."""
-    info = ctypes.create_string_buffer(256)
-    _bpf(_Cmd.OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", prog_fd, 256, ctypes.addressof(info)))
+    info = ctypes.create_string_buffer(_INFO_BYTES)
+    _bpf(_Cmd.OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", prog_fd, _INFO_BYTES, ctypes.addressof(info)))
     raw = info.raw
     # offsets of linux/bpf.h: type, id, tag, jited len, xlated len ...; name at 64; recursion_misses at 208, Linux >= 5.12
     (ident,) = struct.unpack_from("<I", raw, 4)

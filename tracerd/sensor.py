@@ -20,8 +20,8 @@ from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME, EVENTS, FIRST_A
 from execray.schema.extension import digests
 from execray.schema.layout import CONFIG, COUNTS, CREDS, ER_COUNTER, ER_SELF_FLAG, GATE_WORK_BYTES, SELF
 from tracerd import bpf
-from tracerd.armed import KEY_BYTES, MAX_ARMED, SELF_AT, SHAPES_BYTES, VALUE_BYTES, ArmedProcesses, PidFilter
-from tracerd.bpf import Map, MapType
+from tracerd.armed import CONFIG_AT, KEY_BYTES, MAX_ARMED, SELF_AT, SHAPES_BYTES, VALUE_BYTES, ArmedProcesses, PidFilter
+from tracerd.bpf import Map, MapType, value_size
 from tracerd.gate import Gate, GateCounts, possible_cpus
 from tracerd.inline import Inline, Limits
 from tracerd.loader import BpfObject, LoadError, Program, load
@@ -99,7 +99,6 @@ class Sensor:
                 "er_gate_cells": self.gate.cells,
                 "er_gate_files": self.gate.files.map,
                 "er_ring": Map.create(MapType.RINGBUF, "er_ring", 0, 0, ring_bytes),
-                "er_config": Map.create(MapType.ARRAY, "er_config", 4, CONFIG.size, 1, bpf.MAP_MMAPABLE),
                 "er_counter": Map.create(MapType.PERCPU_ARRAY, "er_counter", 4, COUNTS.size, 1),
                 "er_shapes": Map.create(MapType.ARRAY, "er_shapes", 4, SHAPES_BYTES, 1, bpf.MAP_MMAPABLE),
                 "er_self": Map.create(MapType.HASH, "er_self", 4, SELF.size, _SELF_MAX),
@@ -110,8 +109,8 @@ class Sensor:
         except OSError as error:
             raise OperatorError(f"the kernel refuses a BPF map: {error.strerror}", _hint(error.errno or 0)) from error
         self._scan = Scan(self._maps["er_creds"])
-        self._config = self._maps["er_config"].view()
         self._shapes = self._maps["er_shapes"].view()
+        self._config = memoryview(self._shapes)[CONFIG_AT : CONFIG_AT + CONFIG.size]
         self.armed = ArmedProcesses(self._maps["er_armed"], self._shapes)
         self._own = PidFilter(self._maps["er_self"], self._shapes, SELF_AT)
         self._counts_bytes = COUNTS.size * possible_cpus()  # read as one value: those of all, one behind the other
@@ -218,7 +217,7 @@ class Sensor:
             for codes in (self.wanted, self._followed, self.urgent)
         )
         waiting = self.gate.waiting & ~followed  # each of what somebody follows is looked at
-        self._config[: CONFIG.size] = CONFIG.pack(
+        self._config[:] = CONFIG.pack(
             wanted, self._content, *self._heartbeat, self.gate.value, followed, waiting, urgent, _now_ns()
         )
 
@@ -242,7 +241,7 @@ class Sensor:
     def sweep(self) -> None:
         """Takes away what ended processes, operations and windows have left: now and then, or it costs a look-up, and room."""
         now_ns = _now_ns()
-        with memoryview(self._config).cast("Q") as words:
+        with self._config.cast("Q") as words:
             words[_LAPSED] = now_ns  # in one store, as programs read it
         for marks in (self._own, self.armed.filter):
             marks.sweep()
@@ -257,11 +256,13 @@ class Sensor:
 
     def gate_status(self) -> dict[str, Any]:
         """Returns what the gate does, and what it let pass and dropped. Raises OSError."""
-        size, raws = (GATE_WORK_BYTES + 7 & ~7) * possible_cpus(), []
+        raws = []
         for loaded in self._objects.values():
             fd = loaded.map_fd("er_gate_works")
             if fd is not None:
-                raws.append(Map(fd, 4, size, 1).lookup(struct.pack("<I", 0)) or b"")
+                size = value_size(fd) + 7 & ~7  # more than the gate's memory, which is its beginning
+                raw = Map(fd, 4, size * possible_cpus(), 1).lookup(struct.pack("<I", 0)) or b""
+                raws += [raw[at : at + GATE_WORK_BYTES] for at in range(0, len(raw), size)]
         followed = sorted(EVENT_BY_CODE[code].name for code in self._followed)
         return {
             **self.gate.status(GateCounts.of(raws)),
@@ -332,7 +333,7 @@ class Sensor:
         self._objects.clear()
         self._others.close()
         self.ring.close()
-        self._config.close()
+        self._config.release()
         self._shapes.close()
         self.inline.close()
         for made in self._maps.values():

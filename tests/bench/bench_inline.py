@@ -4,7 +4,8 @@
 
 Both ends are kernel times (CLOCK_BOOTTIME) in records of one sensor: that of the last call, taken before its rules are looked
 at, and that of sched_process_exit. The call is an open of a file of the bench's own. The process is one of real time (chrt -f 1),
-as in the overhead's bench, so that what is measured isn't who else wants the processor. Needs root.
+as in the overhead's bench, so that what is measured isn't who else wants the processor. `itself` is the same process sending
+SIGKILL to itself, from the end of that call: what the kernel takes whoever kills, and nobody can be faster. Needs root.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from tests.bench import command
 from tests.support.live import Live
 from tracerd.inline import Limits
 
-ROUNDS = 6
+ROUNDS = 12
 KILLS = 60  # in each round: a sensor may do 64 a minute
 HOUR_NS = 3_600_000_000_000
 _REAL_TIME = ("chrt", "-f", "1")
-_OPEN = EVENT_BY_NAME["open"].code
-_TOUCHED = "import os, sys; held = bytearray(16 << 20); held[::4096] = b'x' * 4096; os.open(sys.argv[1], 0)"
+_OPEN, _KILL = (EVENT_BY_NAME[name].code for name in ("open", "kill"))
+_TOUCH = "import os, sys; held = bytearray(16 << 20); held[::4096] = b'x' * 4096; "
+_LAST = {"killed": "os.open(sys.argv[1], 0)", "itself": "os.kill(os.getpid(), 9)"}
 
 
 def run() -> dict[str, Any]:
@@ -39,17 +41,22 @@ def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="execray-bench-") as folder:
         decoy = Path(folder) / "decoy"
         decoy.write_text("x")
-        python = [sys.executable, "-I", "-S", "-c", _TOUCHED]
+        python = [*_REAL_TIME, sys.executable, "-I", "-S", "-c"]
         kinds = {
             "small": [*_REAL_TIME, "/bin/cat", str(decoy)],
-            "16 MiB": [*_REAL_TIME, *python, str(decoy)],
+            "small, itself": [*_REAL_TIME, "/bin/sh", "-c", "kill -9 $$"],
+            "16 MiB": [*python, _TOUCH + _LAST["killed"], str(decoy)],
+            "16 MiB, itself": [*python, _TOUCH + _LAST["itself"]],
         }
         found: dict[str, list[float]] = {kind: [] for kind in kinds}
         missed = dict.fromkeys(kinds, 0)
         for turn in range(ROUNDS):
             kind = list(kinds)[turn % len(kinds)]
             with Live([], kills=Limits(64, 64, frozenset(), frozenset())) as live:
-                _load(live, decoy)
+                if kind.endswith("itself"):
+                    live.want(["kill"])
+                else:
+                    _load(live, decoy)
                 for _ in range(KILLS):
                     took = _one(live, kinds[kind])
                     if took is None:
@@ -74,7 +81,7 @@ def _one(live: Live, argv: list[str]) -> float | None:
         events = [event for event in live.collect(child.pid) if event.actor.id[0] == child.pid]
         if child.wait(20) != -signal.SIGKILL:
             return None
-    (last,) = [event.time_ns for event in events if event.flags & Flag.KILLED]
+    (last,) = [event.time_ns for event in events if event.flags & Flag.KILLED or event.type.code == _KILL]
     return (events[-1].time_ns - last) / 1000
 
 

@@ -112,7 +112,7 @@ class _Machine:
         return compare(program, calls, ways, turns)
 
     @contextmanager
-    def _set_up(self, way: str, wanted: list[str]) -> Iterator[None]:
+    def _set_up(self, way: str, wanted: list[str], _pid: int) -> Iterator[None]:
         """Makes it one of WAYS."""
         live = self._live
         before = live.sensor.counter("DROPPED")

@@ -77,7 +77,8 @@ def priority() -> list[str]:
     return []
 
 
-Ways = Mapping[str, Callable[[], AbstractContextManager[object]]]
+#: By name; told the pid of the program, which waits meanwhile.
+Ways = Mapping[str, Callable[[int], AbstractContextManager[object]]]
 
 
 def compare(program: Path, calls: int, ways: Ways, turns: int, blocks: int = 3) -> dict[str, float]:
@@ -86,12 +87,12 @@ def compare(program: Path, calls: int, ways: Ways, turns: int, blocks: int = 3) 
     The ways take turns, in a random order; in its turn a way runs so many blocks of so many calls, of which the median counts.
     """
     found: list[dict[str, float]] = []
-    with _in_turns(program, calls) as block:
+    with _in_turns(program, calls) as (pid, block):
         block()
         for _ in range(turns):
             turn = {}
             for way in random.sample(list(ways), len(ways)):
-                with ways[way]():
+                with ways[way](pid):
                     turn[way] = statistics.median(block() for _ in range(blocks))
             found.append(turn)
     first = next(iter(ways))
@@ -100,8 +101,8 @@ def compare(program: Path, calls: int, ways: Ways, turns: int, blocks: int = 3) 
 
 
 @contextmanager
-def _in_turns(program: Path, calls: int) -> Iterator[Callable[[], float]]:
-    """Starts the program; what is given runs one block of calls, and returns nanoseconds a call."""
+def _in_turns(program: Path, calls: int) -> Iterator[tuple[int, Callable[[], float]]]:
+    """Starts the program; gives its pid, and what runs one block of calls and returns nanoseconds a call."""
     argv: list[str | Path] = ["taskset", "-c", "0", *priority(), program, str(calls), "turns"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         told, answers = child.stdin, child.stdout
@@ -112,4 +113,4 @@ def _in_turns(program: Path, calls: int) -> Iterator[Callable[[], float]]:
             told.flush()
             return float(answers.readline())
 
-        yield block
+        yield child.pid, block  # taskset and chrt become the program

@@ -332,9 +332,11 @@ def bounded_without(live: Live, dropped: int) -> Process:
     code = (
         f"import ctypes, os; ctypes.CDLL(None).prctl(24, {dropped}, 0, 0, 0); os.execv('/bin/sleep', ['sleep', '30'])"
     )
+    live.drain()
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", code]) as child:
-        live.await_exec(child.pid)
         process = live.await_exec(child.pid)
+        if not (process.argv or b"").startswith(b"sleep\0"):  # both may have come at once
+            process = live.await_exec(child.pid)
         process.container = b"c" * 64
         status = Path(f"/proc/{child.pid}/status").read_text()
         child.kill()
@@ -344,6 +346,7 @@ def bounded_without(live: Live, dropped: int) -> Process:
 
 
 def test_a_container_is_privileged_by_what_is_within_its_reach(live: Live) -> None:
+    live.drain()
     with sleeper() as child:
         process = live.await_exec(child.pid)
         assert privileged(process) is None

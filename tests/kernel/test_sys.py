@@ -29,7 +29,7 @@ def test_only_wanted_events_leave_the_kernel() -> None:
 def test_a_call_that_is_followed_and_not_wanted_leaves_no_record() -> None:
     """As setuid is for its "before": looked at, its path built, and decided against."""
     with Live(["open", "exec"]) as live:
-        wanted = live.sensor._config[:8]
+        wanted = bytes(live.sensor._config[:8])
         live.sensor._config[:8] = bytes(8)
         sent = live.sensor.counter("SENT")
         run = live.python("open('/dev/null').close()")

@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 29
+#define ER_ABI_VERSION 30
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -376,13 +376,6 @@ enum er_armed_event {
 #define ER_PID_SLOTS 4096
 #define ER_PID_MARK  257 /* in both */
 
-struct er_shapes {
-	struct er_shape shape[ER_SHAPES];
-	__u16 armed[ER_PID_SLOTS];
-	__u16 self[ER_PID_SLOTS];
-};
-
-/* Shared maps. tracerd makes them and puts them into each object's er_*_slot (maps.h). */
 struct er_config {
 	__u64 wanted;	      /* bit 1 << er_event */
 	__u32 content;	      /* enum er_content: which bytes to take along */
@@ -395,6 +388,14 @@ struct er_config {
 	__u64 lapsed_ns;      /* CLOCK_BOOTTIME as tracerd last looked: what had ended by then has ended */
 };
 
+/* What every hook asks, in one map: each look-up has its price. */
+struct er_shapes {
+	struct er_shape shape[ER_SHAPES];
+	__u16 armed[ER_PID_SLOTS];
+	__u16 self[ER_PID_SLOTS];
+	struct er_config config;
+};
+
 enum er_content {
 	ER_CONTENT_WRITE = 1 << 0, /* what is written */
 	ER_CONTENT_READ = 1 << 1,
@@ -402,7 +403,8 @@ enum er_content {
 	ER_CONTENT_SPELLING = 1 << 3, /* of a file whose path is known, how the caller wrote it */
 };
 
-#define ER_GATE_SHADOW 256 /* everything passes, flagged with what the gate says of it */
+#define ER_GATE_HALF   0xff /* of er_config::gate: the plan in use; 0: none, everything passes */
+#define ER_GATE_SHADOW 256  /* everything passes, flagged with what the gate says of it */
 
 enum er_self_flag {
 	ER_SELF_DROP = 1 << 0,	    /* one of ExecRay's own processes */

@@ -1,16 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Where a program finds the gate's plan, and the memory of its decision. */
+/* Where a program finds the gate's plan, and what has begun. */
 #ifndef EXECRAY_GATE_MAPS_H
 #define EXECRAY_GATE_MAPS_H
 
 #include "execray/gate_cells.h"
-
-/* The verifier allows loads that aren't aligned wherever the processor does. Volatile, or they become eight of a byte.
- */
-#define ER_GATE_LOAD(from) (*(const volatile __u64 *)(from))
-#define ER_GATE_BARRIER()  barrier()
-#define ER_GATE_KEEP(var)  barrier_var(var) /* checked as it is used, and not read again */
-#define ER_GATE_CLOCK()	   bpf_ktime_get_boot_ns()
 
 struct er_gate_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -29,21 +22,6 @@ struct er_gate_files_map {
 
 ER_SLOT(er_gate_slot, struct er_gate_map);
 ER_SLOT(er_gate_files_slot, struct er_gate_files_map);
-
-/* One per CPU, as the scratch area. tracerd reads the counts of each. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct er_gate_work);
-} er_gate_works SEC(".maps");
-
-static __always_inline struct er_gate_work *er_gate_work(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&er_gate_works, &zero);
-}
 
 /* half: 1 or 2, as in er_config. */
 static __always_inline struct er_gate *er_gate_plan(__u32 half)

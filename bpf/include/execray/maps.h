@@ -29,14 +29,6 @@ struct er_ring_map {
 	__uint(max_entries, ER_RING_PATTERN);
 };
 
-struct er_config_map {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct er_config));
-};
-
 struct er_counter_map {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -81,7 +73,6 @@ struct er_ring_names_map {
 };
 
 ER_SLOT(er_ring_slot, struct er_ring_map);
-ER_SLOT(er_config_slot, struct er_config_map);
 ER_SLOT(er_counter_slot, struct er_counter_map);
 ER_SLOT(er_shapes_slot, struct er_shapes_map);
 ER_SLOT(er_self_slot, struct er_self_map);
@@ -124,20 +115,19 @@ static __always_inline void er_count_often(enum er_counter which)
 		++*value;
 }
 
-static __always_inline struct er_config *er_get_config(void)
-{
-	void *config = er_slot(&er_config_slot);
-	__u32 zero = 0;
-
-	return config ? bpf_map_lookup_elem(config, &zero) : NULL;
-}
-
 static __always_inline struct er_shapes *er_get_shapes(void)
 {
 	void *shapes = er_slot(&er_shapes_slot);
 	__u32 zero = 0;
 
 	return shapes ? bpf_map_lookup_elem(shapes, &zero) : NULL;
+}
+
+static __always_inline struct er_config *er_get_config(void)
+{
+	struct er_shapes *shapes = er_get_shapes();
+
+	return shapes ? &shapes->config : NULL;
 }
 
 static __always_inline bool er_wanted(const struct er_config *config, enum er_event event)
@@ -147,16 +137,13 @@ static __always_inline bool er_wanted(const struct er_config *config, enum er_ev
 }
 
 /*
- * Whether an event that no policy wants is sent for somebody's sake who follows all of its kind. Most of the ring is
- * kept for detection: however many come, they can't push out what a policy wants.
+ * Whether there is room for what no policy wants, and is sent for somebody's sake who follows all of its kind. Most of
+ * the ring is kept for detection: however many come, they can't push out what a policy wants.
  */
-static __always_inline bool er_followed(const struct er_config *config, __u32 event)
+static __always_inline bool er_has_room(void)
 {
-	void *ring;
+	void *ring = er_slot(&er_ring_slot);
 
-	if (!(config->followed >> (event & 63) & 1))
-		return false;
-	ring = er_slot(&er_ring_slot);
 	if (ring &&
 	    bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < bpf_ringbuf_query(ring, BPF_RB_RING_SIZE) / ER_FOLLOWED)
 		return true;

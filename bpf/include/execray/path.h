@@ -7,53 +7,10 @@
 #ifndef EXECRAY_PATH_H
 #define EXECRAY_PATH_H
 
-/* Deeper than this is cut in front, and flagged. Each level is one round of a loop that the verifier walks through. */
-#define ER_PATH_DEPTH	 128
+#include "execray/near.h"
+
 #define ER_SHORT_NAME	 32
 #define ER_WALK_NAMELESS (1 << 16) /* no place in any tree: pipe, socket, memfd; beside enum er_flag */
-
-/* A dentry whose name is in the path. */
-struct er_level {
-	struct dentry *dentry;
-	const unsigned char *name;
-	__u32 seq; /* its rename counter when the name was looked at */
-	__u32 len;
-};
-
-/*
- * A walk and what it has come to, one per CPU. Apart from er_scratch: no per-CPU value may have more than 32 KiB. In
- * memory and not in registers: what the verifier knows of it is then the same in each round of the loop, whatever the
- * round before did, and it has one case to look at instead of thousands.
- */
-struct er_walk {
-	struct dentry *dentry;
-	struct vfsmount *mnt; /* NULL: to the filesystem's root, whatever is mounted where */
-	struct kernfs_node *kn;
-	struct dentry *below; /* the root of the file's own mount, where that isn't its filesystem's; NULL: it is */
-	__u32 at;	      /* where in the record the path begins */
-	__u32 end;	      /* of what is written of it */
-	__u32 size;	      /* of the path, so far */
-	__u32 own; /* how much of its end lies in the file's own mount; ER_PATH_MAX: not come to the others */
-	__u32 flags;
-	__u32 count;   /* of levels */
-	__u32 lengths; /* of all names, or-ed */
-	struct er_level level[ER_PATH_DEPTH];
-	char names[ER_CGROUP_MAX + ER_NAME_MAX + 1]; /* cgroup.h */
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct er_walk);
-} er_walks SEC(".maps");
-
-static __always_inline struct er_walk *er_get_walk(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&er_walks, &zero);
-}
 
 /* Odd while the dentry is being renamed, and another number afterwards. */
 static __always_inline __u32 er_rename_seq(struct dentry *dentry)
@@ -97,8 +54,7 @@ static __always_inline bool er_leave_mount(struct er_walk *walk, struct vfsmount
 		walk->below = bound ? root : NULL;
 	}
 	if (mount == above) {
-		if (er_is_detached(mount))
-			walk->flags |= ER_F_PATH_DETACHED;
+		walk->top = mount;
 		return true;
 	}
 	walk->dentry = ER_LOAD(mount, mnt_mountpoint);
@@ -175,8 +131,8 @@ static __always_inline __s32 er_next_name(struct er_walk *walk, struct er_scratc
 
 /*
  * Writes the walk's names into the record, the last one first. Each with some bytes behind it, which what follows
- * covers: in words that a plain load reads, since a helper takes as long as the rest of the level. timespec64 is two
- * words in every kernel.
+ * covers: in words that a plain load reads, since a helper takes as long as the rest of the level, and no more of them
+ * than the name has. timespec64 is two words in every kernel.
  */
 static __always_inline void er_write_short_names(struct er_walk *walk, struct er_scratch *scratch, __u32 slash)
 {
@@ -186,15 +142,19 @@ static __always_inline void er_write_short_names(struct er_walk *walk, struct er
 		__u32 from = walk->count - 1 - i;
 		__s32 at = er_next_name(walk, scratch, from, slash);
 		struct timespec64 *words;
+		struct er_level *level;
 		__u64 *to;
 
 		if (at < 0)
 			return;
 		to = (__u64 *)&scratch->record.bytes[at];
-		words = ER_AS(struct timespec64, walk->level[from & (ER_PATH_DEPTH - 1)].name);
+		level = &walk->level[from & (ER_PATH_DEPTH - 1)];
+		words = ER_AS(struct timespec64, level->name);
 		to[0] = words->tv_sec;
 		to[1] = words->tv_nsec;
-		words = ER_AS(struct timespec64, walk->level[from & (ER_PATH_DEPTH - 1)].name + 16);
+		if (level->len <= 16)
+			continue;
+		words = ER_AS(struct timespec64, level->name + 16);
 		to[2] = words->tv_sec;
 		to[3] = words->tv_nsec;
 	}
@@ -236,6 +196,7 @@ __noinline int er_walk(void)
 	if (at > ER_RECORD_MAX - 2 * ER_PATH_MAX)
 		return 0;
 	mounts = walk->mnt;
+	walk->top = NULL;
 	walk->size = 0;
 	walk->own = ER_PATH_MAX;
 	walk->flags = 0;
@@ -271,26 +232,45 @@ done:
 	return 0;
 }
 
-/* Appends a path to the record's tail. Returns its length. */
-static __always_inline __u32 er_append_path(struct er_scratch *scratch, char *tail, const struct path *path,
-					    __u16 *flags)
+/* Appends a path to the record's tail, and of what is told of it only what bears on the names. Returns its length. */
+static __always_inline __u32 er_append_names(struct er_scratch *scratch, char *tail, const struct path *path,
+					     __u16 *flags)
 {
 	struct path *place = ER_AS(struct path, path);
 	struct er_walk *walk = er_get_walk();
-	struct dentry *dentry;
 
 	if (!walk)
 		return 0;
-	dentry = walk->dentry = ER_LOAD(place, dentry);
+	walk->first = walk->dentry = ER_LOAD(place, dentry);
 	walk->mnt = ER_LOAD(place, mnt);
 	walk->at = tail - scratch->record.bytes;
 	walk->below = NULL;
 	er_walk();
-	dentry = ER_AS(struct dentry, dentry);
-	if (walk->count && !(walk->flags & ER_WALK_NAMELESS) && !ER_LOAD(dentry, d_hash.pprev))
-		*flags |= ER_F_DELETED;
 	*flags |= (__u16)walk->flags;
 	return walk->size & (ER_PATH_MAX - 1);
+}
+
+/* The rest of what is told of it: whether there is such a file any more, and whether anybody can come to it so. */
+static __always_inline void er_tell_place(const struct er_walk *walk, __u16 *flags)
+{
+	struct dentry *first = ER_AS(struct dentry, walk->first);
+
+	if (walk->count && !(walk->flags & ER_WALK_NAMELESS) && !ER_LOAD(first, d_hash.pprev))
+		*flags |= ER_F_DELETED;
+	if (walk->top && er_is_detached(ER_AS(struct mount, walk->top)))
+		*flags |= ER_F_PATH_DETACHED;
+}
+
+/* Appends a path to the record's tail. Returns its length. */
+static __always_inline __u32 er_append_path(struct er_scratch *scratch, char *tail, const struct path *path,
+					    __u16 *flags)
+{
+	__u32 len = er_append_names(scratch, tail, path, flags);
+	struct er_walk *walk = er_get_walk();
+
+	if (walk)
+		er_tell_place(walk, flags);
+	return len;
 }
 
 /*
@@ -318,11 +298,33 @@ static __always_inline __u32 er_append_below(struct er_scratch *scratch, char *t
 	return own;
 }
 
-/* The struct file behind a descriptor of the current task, or NULL. */
-static __always_inline struct file *er_file_of(struct task_struct *current, __s32 fd)
+/*
+ * Appends the path of a call's file, which the gate looks at before another is walked; what an event that passes says
+ * of it besides is for er_tell_path_of(). Returns its length.
+ */
+static __always_inline __u32 er_append_path_of(struct er_scratch *scratch, char *tail, struct file *file, __u16 *flags)
 {
-	struct task_struct *task = ER_AS(struct task_struct, current);
-	struct fdtable *fdt = ER_LOAD(task, files, fdt);
+	__u32 len = er_append_names(scratch, tail, &file->f_path, flags);
+
+	scratch->call.path_at = tail - scratch->record.bytes;
+	scratch->call.path_len = len;
+	scratch->call.walked = true;
+	return len;
+}
+
+static __always_inline void er_tell_path_of(const struct er_scratch *scratch, __u16 *flags)
+{
+	struct er_walk *walk = er_get_walk();
+
+	if (scratch->call.walked && walk)
+		er_tell_place(walk, flags);
+}
+
+/* The struct file behind a descriptor of the current task, or NULL. */
+static __always_inline struct file *er_file_of(struct task_struct *task, __s32 fd)
+{
+	struct files_struct *files = ER_AS(struct files_struct, ER_READ(er_can_load(), task, files));
+	struct fdtable *fdt = ER_LOAD(files, fdt);
 	struct file *file = NULL;
 	struct file **slots;
 

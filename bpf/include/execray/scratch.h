@@ -18,6 +18,7 @@ struct er_call {
 	enum er_event event; /* of this record: a call may be two */
 	bool compat;
 	__u8 skip;    /* enum er_armed_event: what this process's call is to nobody */
+	bool own;     /* the process may be one of ExecRay's: its pid's place in er_shapes is taken */
 	bool uring;   /* no system call, but an operation of an io_uring with the same arguments */
 	__u32 opcode; /* of such an operation; request, ring and user_data tell it from others: ring.h */
 	__u64 request;
@@ -32,12 +33,17 @@ struct er_call {
 		};
 		__u64 value[8]; /* the same, by the positions of er_shape */
 	};
-	__u64 task;	   /* the current one: er_caller() */
-	struct file *file; /* what the call's descriptor referred to when the hook began; NULL for none */
-	__u32 path_at;	   /* where in the record's bytes the path of the event is; gate.h */
-	__u32 path_len;	   /* 0: it has none, or one that the kernel doesn't know */
-	__u32 path_known;  /* enum er_gate_path, for a path that was walked */
-	__u32 urgent;	   /* it goes on with what has begun; gate.h */
+	__u64 task;	     /* the current one: er_caller() */
+	__u32 tgid;	     /* its process */
+	struct file *file;   /* what the call's descriptor referred to when the hook began; NULL for none */
+	struct inode *inode; /* of that file, as it was then; files.h */
+	__u32 path_at;	     /* where in the record's bytes the path of the event is; gate.h */
+	__u32 path_len;	     /* 0: it has none, or one that the kernel doesn't know */
+	__u32 urgent;	     /* it goes on with what has begun; gate.h */
+	__u32 gate;	     /* er_config::gate when the event was begun */
+	bool walked;	     /* the walk\'s memory has the path */
+	bool wanted;	     /* by policies; else it is followed for its own sake */
+	bool followed;	     /* somebody follows all of its kind */
 };
 
 /* The current task, for ER_READ(er_can_load(), ...): a plain load where that is possible, for the call of a helper

@@ -153,12 +153,13 @@ static __always_inline void er_fill_current(struct er_task *out)
 static __always_inline __u32 er_self_flags(__u32 pid, __u64 start_ns)
 {
 	struct er_shapes *shapes = er_get_shapes();
-	void *map = er_slot(&er_self_slot);
 	struct er_self *self;
+	void *map;
 
-	if (!map || !shapes || !shapes->self[pid & (ER_PID_SLOTS - 1)])
+	if (!shapes || !shapes->self[pid & (ER_PID_SLOTS - 1)])
 		return 0;
-	self = bpf_map_lookup_elem(map, &pid);
+	map = er_slot(&er_self_slot);
+	self = map ? bpf_map_lookup_elem(map, &pid) : NULL;
 	return self && self->start_ns == start_ns ? self->flags : 0;
 }
 
@@ -211,17 +212,18 @@ static __always_inline void er_disarm(__u32 tgid)
 }
 
 /*
- * Begins a record of a task, the current one, with what can be told of it at once. Returns false for an event that must
- * not leave the kernel: one of ExecRay's own, which would make each batch that is written an event in the next.
+ * Begins a record of the current task with what can be told of it at once. own: whether it may be one of ExecRay's.
+ * Returns false for an event that must not leave the kernel: one of ExecRay's own, which would make each batch that is
+ * written an event in the next.
  */
-static __always_inline bool er_begin_of(struct task_struct *task, struct er_header *hdr, const struct er_config *config,
-					enum er_event kind)
+static __always_inline bool er_begin_of(__u32 tgid, struct er_header *hdr, const struct er_config *config,
+					enum er_event kind, bool own)
 {
-	__u32 tgid = ER_READ(er_can_load(), task, tgid), tid = ER_READ(er_can_load(), task, pid);
-	__u32 self = er_self_flags(tgid, ER_READ(er_can_load(), task, group_leader, start_boottime));
+	__u32 self = own ? er_self_flags(tgid, er_current_start_ns()) : 0;
 
 	hdr->flags = 0;
-	if (er_is_heartbeat(config, (__u64)tgid << 32 | tid) || (self & ER_SELF_HEARTBEAT)) {
+	if ((tgid == config->heartbeat_tgid && er_is_heartbeat(config, bpf_get_current_pid_tgid())) ||
+	    (self & ER_SELF_HEARTBEAT)) {
 		hdr->flags = ER_F_HEARTBEAT;
 	} else if (self & ER_SELF_DROP) {
 		er_count(ER_COUNT_SELF);
@@ -233,7 +235,7 @@ static __always_inline bool er_begin_of(struct task_struct *task, struct er_head
 
 static __always_inline bool er_begin(struct er_header *hdr, const struct er_config *config, enum er_event kind)
 {
-	return er_begin_of(er_this_task(), hdr, config, kind);
+	return er_begin_of(bpf_get_current_pid_tgid() >> 32, hdr, config, kind, true);
 }
 
 /* The rest of what begins each record: who it was, and when. */

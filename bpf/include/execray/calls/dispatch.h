@@ -30,21 +30,21 @@ __noinline int er_record(void)
 		return 0;
 	if (!er_gate_is_late(scratch) && er_gate_is_idle(call->event))
 		return 0;
-	if (!er_begin_of(er_caller(call), &scratch->record.exec.hdr, config, call->event))
+	if (!er_begin_of(call->tgid, &scratch->record.exec.hdr, config, call->event, call->own))
 		return 0;
-	call->path_at = call->path_len = call->path_known = call->urgent = 0;
+	call->path_at = call->path_len = call->urgent = call->walked = 0;
+	call->gate = config->gate;
+	call->wanted = er_wanted(config, call->event);
+	call->followed = config->followed >> (call->event & 63) & 1;
 	if (call->compat)
 		scratch->record.exec.hdr.flags |= ER_F_COMPAT_ABI;
 	if (call->uring)
 		scratch->record.exec.hdr.flags |= ER_F_IO_URING;
 	switch (call->event) {
 	case ER_EVENT_OPEN:
-	case ER_EVENT_CREATE:
-		er_clear_file(&scratch->record.file, call->ret);
-		return er_open(scratch, call, config->content & ER_CONTENT_SPELLING);
+	case ER_EVENT_CREATE: return er_open(scratch, call, config->content & ER_CONTENT_SPELLING);
 	case ER_EVENT_WRITE:
 	case ER_EVENT_READ:
-		er_clear_file(&scratch->record.file, call->ret);
 		return er_write(scratch, call,
 				config->content & (call->event == ER_EVENT_WRITE ? ER_CONTENT_WRITE : ER_CONTENT_READ));
 	case ER_EVENT_EXEC: return er_exec_failed(scratch, call);

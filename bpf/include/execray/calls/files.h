@@ -12,22 +12,54 @@
 #define O_OPEN_ONLY   02001700 /* O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC, O_CLOEXEC: not kept in f_flags */
 #define ER_MAX_IOV    8
 
-/* A file into the record: identity, kind, and its paths into the tail. Returns their length. */
-static __always_inline __u32 er_append_file(struct er_scratch *scratch, struct er_file *e, struct file *file)
+/* What the gate may ask of a file into the record: identity, kind, and its path into the tail. Returns its length. */
+static __always_inline __u32 er_take_file(struct er_scratch *scratch, struct er_file *e, struct file *file)
 {
 	struct file *known = ER_AS(struct file, file);
-	__u16 below_len;
+	struct inode *inode = ER_LOAD(known, f_inode);
 	__u32 len;
 
-	ER_FILL_INODE(e, file);
+	scratch->call.inode = inode;
+	inode = ER_AS(struct inode, inode);
+	e->ino = ER_LOAD(inode, i_ino);
 	e->f_mode = (__u32)(__u64)ER_LOAD(known, f_mode);
-	len = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags) & (ER_PATH_MAX - 1);
+	len = er_append_path_of(scratch, e->tail, file, &e->hdr.flags);
 	e->path_len = len;
-	er_gate_note();
-	e->own_len = er_append_below(scratch, &e->tail[len], len, &below_len, &e->hdr.flags);
+	return len & (ER_PATH_MAX - 1);
+}
+
+/* The same of an event without one. */
+static __always_inline void er_take_none(struct er_file *e)
+{
+	e->ino = 0;
+	e->dev = 0;
+	e->i_uid = 0;
+	e->f_mode = 0;
+	e->generation = 0;
+	e->i_mode = 0;
+	e->path_len = 0;
+}
+
+/* What else there is in the record of an event that leaves the kernel. Returns where the tail ends. */
+static __always_inline __u32 er_complete_file(struct er_scratch *scratch, struct er_file *e, struct file *file)
+{
+	__u32 len = e->path_len & (ER_PATH_MAX - 1);
+	struct inode *inode = ER_AS(struct inode, scratch->call.inode);
+	__u16 below_len = 0;
+
+	e->ret = scratch->call.ret;
+	e->about = 0;
+	e->content_len = 0;
+	e->own_len = 0;
+	if (file) {
+		er_tell_path_of(scratch, &e->hdr.flags);
+		e->i_mode = ER_LOAD(inode, i_mode);
+		e->dev = ER_LOAD(inode, i_sb, s_dev);
+		e->generation = ER_LOAD(inode, i_generation);
+		e->i_uid = ER_LOAD(inode, i_uid.val);
+		e->own_len = er_append_below(scratch, &e->tail[len], len, &below_len, &e->hdr.flags);
+	}
 	e->below_len = below_len;
-	scratch->call.path_at = e->tail - scratch->record.bytes;
-	scratch->call.path_len = len;
 	return len + (below_len & (ER_PATH_MAX - 1));
 }
 
@@ -39,25 +71,6 @@ static __always_inline void er_send_file(struct er_scratch *scratch, struct er_f
 		return;
 	e->hdr.len = total;
 	er_submit(e, total);
-}
-
-static __always_inline void er_clear_file(struct er_file *e, __s32 ret)
-{
-	e->ino = 0;
-	e->asked = 0;
-	e->dev = 0;
-	e->i_uid = 0;
-	e->about = 0;
-	e->ret = ret;
-	e->open_flags = 0;
-	e->f_mode = 0;
-	e->generation = 0;
-	e->i_mode = 0;
-	e->path_len = 0;
-	e->own_len = 0;
-	e->below_len = 0;
-	e->raw_len = 0;
-	e->content_len = 0;
 }
 
 /* Whether the open that gave this file has made it. O_TMPFILE makes one that the kernel doesn't count as created. */
@@ -123,12 +136,11 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call, 
 	} how = {}; /* the beginning of struct open_how: there is no stack to spare for all of it */
 	struct file *file;
 	__u64 raw;
-	__u32 at = 0;
+	__u32 at;
 
 	if (!scratch || !call)
 		return 0;
 	e = &scratch->record.file;
-	e->asked = 0;
 	switch (call->nr) {
 	case NR_OPENAT:
 		raw = call->arg[1];
@@ -156,7 +168,6 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call, 
 	}
 	e->open_flags = how.flags;
 	e->mode = how.mode & 07777;
-	e->fd = call->ret >= 0 ? call->ret : -1;
 	/* into the ring's own table, or closed by another thread since: nobody knows which file */
 	if (!call->file && call->ret >= 0 && (call->uring || call->event == ER_EVENT_CREATE))
 		e->hdr.flags |= ER_F_UNREADABLE;
@@ -165,17 +176,21 @@ static __noinline int er_open(struct er_scratch *scratch, struct er_call *call, 
 		/* What was granted, where the caller's memory may say something else by now. */
 		e->open_flags = (how.flags & (O_OPEN_ONLY | O_LARGEFILE)) |
 				(ER_LOAD(file, f_flags) & ~(O_OPEN_ONLY | O_LARGEFILE));
-		at = er_append_file(scratch, e, call->file);
+		er_take_file(scratch, e, call->file);
+		e->raw_len = 0;
 	} else { /* whether the name can be read is part of what is known of the path */
+		er_take_none(e);
 		e->raw_len = er_append_given(call, e->tail, raw, 2, &e->hdr);
 	}
 	if (!er_admit())
 		return 0;
 	if (call->uring && call->file) /* a request may bring credentials that were registered before */
 		er_opened_by(&e->task, call->file);
+	e->asked = 0;
+	e->fd = call->ret >= 0 ? call->ret : -1;
+	at = er_complete_file(scratch, e, call->file) & (2 * ER_PATH_MAX - 1);
 	if (call->file)
 		er_fill_about(e, call->file);
-	at &= 2 * ER_PATH_MAX - 1;
 	/* without a number the path counts for nothing; /proc/self/ns/net and the like have none */
 	if (call->file && (spelling || !e->ino || !e->path_len))
 		e->raw_len = er_append_given(call, &e->tail[at], raw, 2, &e->hdr);
@@ -274,12 +289,20 @@ static __noinline int er_write(struct er_scratch *scratch, struct er_call *call,
 {
 	struct er_file *e;
 	__u64 from, len, asked;
-	__u32 at = 0, take;
+	__u32 at, take;
 	bool zero_copy;
 
 	if (!scratch || !call)
 		return 0;
 	e = &scratch->record.file;
+	if (call->file)
+		er_take_file(scratch, e, call->file);
+	else
+		er_take_none(e);
+	if (!er_admit())
+		return 0;
+	e->raw_len = 0;
+	e->open_flags = 0;
 	zero_copy = er_is_zero_copy(call->nr);
 	e->fd = zero_copy && call->nr != NR_SENDFILE ? call->arg[2] : call->arg[0];
 	er_buffer(call, &from, &len, &asked);
@@ -293,13 +316,9 @@ static __noinline int er_write(struct er_scratch *scratch, struct er_call *call,
 	} else if (call->event == ER_EVENT_READ) { /* what lies in the buffer is older */
 		len = 0;
 	}
-	if (call->file)
-		at = er_append_file(scratch, e, call->file);
-	if (!er_admit())
-		return 0;
+	at = er_complete_file(scratch, e, call->file) & (2 * ER_PATH_MAX - 1);
 	if (content && zero_copy)
 		e->hdr.flags |= ER_F_UNREADABLE;
-	at &= 2 * ER_PATH_MAX - 1;
 	if (content && len) {
 		take = len;
 		if (len > ER_CONTENT_MAX) {

@@ -31,7 +31,7 @@ static __always_inline char er_first_byte(const struct er_call *call, __u32 plac
  */
 static __noinline int er_append_start(struct er_scratch *scratch, __u32 at, __u32 dir, __u32 name)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *task = er_this_task();
 	struct er_plain *e;
 	struct fs_struct *fs;
 	struct file *file;
@@ -144,14 +144,12 @@ static __noinline int er_plain(struct er_scratch *scratch, struct er_call *call)
 		struct file *file = call->file; /* a local: see er_walk_up() */
 
 		ER_FILL_INODE(e, file);
-		e->len0 = er_append_path(scratch, e->tail, &file->f_path, &e->hdr.flags);
-		er_gate_note();
+		e->len0 = er_append_path_of(scratch, e->tail, file, &e->hdr.flags);
 		at += e->len0 & (ER_PATH_MAX - 1);
-		call->path_at = e->tail - scratch->record.bytes;
-		call->path_len = at;
 	}
 	if (!er_admit())
 		return 0;
+	er_tell_path_of(scratch, &e->hdr.flags);
 	if (shape->name) {
 		e->len0 = er_append_start(scratch, 0, shape->dir, shape->name);
 		at += e->len0 & (ER_PATH_MAX - 1);

@@ -3,7 +3,7 @@
 #ifndef EXECRAY_CALLS_RECORD_H
 #define EXECRAY_CALLS_RECORD_H
 
-#include "execray/gate.h"
+#include "execray/gate_rest.h"
 #include "execray/ring.h"
 #if defined(ER_KILLS)
 #include "execray/inline.h"
@@ -11,25 +11,27 @@
 #include "execray/inline_cells.h"
 #endif
 
-/*
- * Asked by each handler when what can be tested is in the record, and before what takes time and can't be: who did it,
- * the caller's spelling, what was written. Returns 0 for an event that stays in the kernel; else the record has its
- * actor and time. Not static, so that it is verified once.
- */
-__noinline int er_admit(void)
+/* Says of an event that leaves the kernel who it was, and when. Not static, so that it is verified once. */
+__noinline int er_sign_call(void)
 {
-	struct er_config *config = er_get_config();
 	struct er_scratch *scratch = er_get_scratch();
 
-	if (!config || !scratch)
-		return 0;
-	/* a probe is asked whether it arrives, and by nobody what it is */
-	if (!(scratch->record.exec.hdr.flags & ER_F_HEARTBEAT) && !er_gate_pass(config, scratch))
+	if (!scratch)
 		return 0;
 	er_sign(&scratch->record.exec.hdr, &scratch->record.exec.task);
 	if (scratch->record.exec.hdr.flags & ER_F_GATE_DROP)
 		scratch->record.exec.hdr.time_ns = er_gate_looked_ns();
 	return 1;
+}
+
+/*
+ * Asked by each handler when what can be tested is in the record, and before what takes time and can't be: who did it,
+ * the caller's spelling, what was written. Returns false for an event that stays in the kernel; else the record has its
+ * actor and time.
+ */
+static __always_inline bool er_admit(void)
+{
+	return er_gate_pass() && er_sign_call();
 }
 
 /* Sends a record that is whole, and which begins the scratch area's. */
