@@ -35,12 +35,17 @@ demo-inline: build ## a reverse shell, killed by the kernel before its first byt
 run: build ## the daemons in the foreground with the shipped policies, audit mode; Ctrl-C ends it
 	$(Q)$(PY) -m deploy.foreground.run
 
-# Those of PARALLEL only compute: they run on all processors, before the others, which have the machine to themselves.
-PARALLEL = tests/unit tests/fuzz tests/properties
+# Three parts. BEFORE opens files and starts programs by the thousand, all of which tests of the kernel would see, as
+# making the disk of the system tests does. Then the tests of the kernel, one after another, while other processors have the rest
+# (tests/conftest.py). Those marked `alone` have the machine to themselves.
+BEFORE = tests/unit tests/fuzz
 test: dev ## every test, the kernel ones included: as root; ARGS="tests/kernel -k fork" picks some
 	$(Q)export EXECRAY_REQUIRE_KERNEL=1; $(if $(ARGS),$(PY) -m pytest -q $(ARGS),\
-		$(PY) -m pytest -q -n auto --dist worksteal $(PARALLEL); first=$$?; \
-		$(PY) -m pytest -q $(addprefix --ignore=,$(PARALLEL)) && exit $$first)
+		$(PY) -m tests.system.machine & disk=$$!; \
+		$(PY) -m pytest -q -n auto --dist worksteal -m "not alone" $(BEFORE); first=$$?; \
+		wait $$disk && export EXECRAY_DISK=made; \
+		$(PY) -m pytest -q -n auto --dist loadgroup -m "not alone" $(addprefix --ignore=,$(BEFORE)); second=$$?; \
+		$(PY) -m pytest -q -m alone && exit $$((first + second)))
 
 test-unit: dev ## no root, no kernel
 	$(Q)$(PY) -m pytest -q tests/unit tests/component $(ARGS)

@@ -22,6 +22,8 @@ from policyd.gate.plan import build_plan
 from tests.support.arena import eventually
 from tests.support.tracerds import Subscriber, Tracerd
 
+pytestmark = pytest.mark.alone("measures how late events come, and other tests' events would be company for its own")
+
 OPEN, CHMOD, KILL, RENAME = (EVENT_BY_NAME[name].code for name in ("open", "chmod", "kill", "rename"))
 REST_S = 0.3  # no longer: in a second what other programs do may be enough company
 #: For what shall not wait for its end: a busy processor may need some tenths of a second to bring it.

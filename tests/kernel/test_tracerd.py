@@ -114,6 +114,7 @@ def test_only_what_is_subscribed_is_attached(tracerd: Tracerd) -> None:
     eventually(lambda: not tracerd.status()["hooks"]["write"]["attached"])
 
 
+@pytest.mark.alone("compares how many events two sensors see, a whole machine's")
 def test_at_rest_a_catch_all_subscription_stays_quiet(tracerd: Tracerd) -> None:
     """ExecRay must not watch itself: each batch written would be the next batch's event.
 

@@ -1,14 +1,19 @@
-"""The machine of the system tests: Debian 12 with systemd, and in it what `make install` puts down, booted once."""
+"""The machine of the system tests: Debian 12 with systemd, and in it what `make install` puts down, booted once.
+
+`python -m tests.system.machine` makes its disk beforehand. EXECRAY_DISK=made says that this has just been done.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
+from deploy.said import failed
 from tests.vm import guest, image
 from tests.vm.guest import Report
 from tests.vm.kernels import KERNELS, NotFetched, fetch
@@ -23,6 +28,7 @@ INIT: Final = (
     "rw init=/lib/systemd/systemd systemd.unit=multi-user.target systemd.getty_auto=no systemd.show_status=no "
     "systemd.mask=getty@tty1.service systemd.mask=systemd-networkd-wait-online.service"
 )
+_DISK: Final = "system"
 _UNIT: Final = """\
 [Unit]
 Description=The system tests
@@ -47,10 +53,28 @@ def run(arguments: str = "") -> Report:
     with (WORK / "lock").open("w") as lock:
         _take(lock.fileno())
         kernel = fetch(KERNELS[0], WORK)
-        disk = image.build(WORK, name="system", prepare=lambda root: _prepare(root, arguments))
+        made = WORK / f"{_DISK}.img"
+        disk = made if os.environ.get("EXECRAY_DISK") == "made" and made.exists() else _disk(arguments)
         work = WORK / "system"
         work.mkdir(exist_ok=True)
         return guest.boot(kernel, disk, work, BOOT_TIMEOUT_S, _progress, INIT)
+
+
+def make() -> int:
+    """Makes the disk, for all of the tests; returns the exit status."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / "lock").open("w") as lock:
+        try:
+            _take(lock.fileno())
+            fetch(KERNELS[0], WORK)
+            _disk("")
+        except NotFetched as error:  # the tests will say so themselves
+            return failed(error)
+    return 0
+
+
+def _disk(arguments: str) -> Path:
+    return image.build(WORK, name=_DISK, prepare=lambda root: _prepare(root, arguments))
 
 
 def _take(lock: int) -> None:
@@ -88,3 +112,7 @@ def _prepare(root: Path, arguments: str) -> None:
 def _progress(said: dict[str, Any]) -> None:
     if sys.stderr.isatty():
         print(f"  {said}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(make())
