@@ -378,7 +378,12 @@ class Tracerd:
             "hooks": hooks,
             "tables": self._sensor.tables(),
             "ring": self._ring(),
-            "buffer": {"bytes": retention.bytes, "max": self._config.tracerd.buffer_mib * 1024 * 1024},
+            "buffer": {
+                "bytes": retention.bytes,
+                "max": self._config.tracerd.buffer_mib * 1024 * 1024,
+                "newest": retention.newest,
+                "done": retention.done_seq,
+            },
             "paths": self._paths.report(),
             "self_dropped": self._sensor.counter("SELF"),
             "syscalls": self._sensor.counter("SYSCALLS") if self._config.tracerd.syscall_counter else None,
