@@ -81,9 +81,8 @@ class Position:
     fed_seq: int = -1
     written_seq: int = -1  # what tracerd may forget
     next_id: int | None = None  # of the event that should come next; None: can't be known
-    restarted: str = (
-        ""  # who has begun anew since this was last read: tracerd another stream, or we ourselves; until the next event
-    )
+    #: Who has begun anew since this was last read: `tracerd` another stream, or `policyd`, we ourselves; until the next event.
+    restarted: str = ""
     time_ns: int = 0  # the latest event or heartbeat
 
 

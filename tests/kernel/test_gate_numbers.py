@@ -40,7 +40,8 @@ def test_new_permissions_are_tested_by_their_bits_however_they_are_set(gated: Li
 def test_results_are_signed(gated: Live, tmp_path: Path) -> None:
     load(gated, number_plan("open", Input.RET, NumberKind.RANGES, (0,), (1, 0)))
     run = gated.python(f"open('/dev/null').close(); syscall(257, -100, buf(b'{tmp_path}/none'), 0, 0)")
-    assert run.of("open") and all(isinstance(e.get("ret"), int) and e.get("ret") < 0 for e in run.of("open"))  # type: ignore[operator]
+    results = [event.get("ret") for event in run.of("open")]
+    assert results and all(isinstance(result, int) and result < 0 for result in results)
 
 
 def test_a_call_that_failed_is_dropped_at_once_where_no_step_can_want_it(gated: Live, tmp_path: Path) -> None:
