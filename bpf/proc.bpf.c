@@ -4,6 +4,7 @@
 #include "execray/creds.h"
 #include "execray/gate_cells.h"
 #include "execray/image.h"
+#include "execray/inline_claims.h"
 
 /* Behind paths of more than 14 KiB altogether a record has room for half as much. */
 #define ER_ARGV_LEAST (ER_ARGV_MAX / 2)
@@ -250,7 +251,8 @@ int BPF_PROG(er_exit, struct task_struct *task)
 	e.code = ER_READ(true, task, signal, group_exit_code);
 	if (!e.code)
 		e.code = ER_READ(true, task, exit_code);
-	er_send(&e, sizeof(e));
+	/* the last record of who is killed here has woken nobody */
+	er_send_as(&e.hdr, sizeof(e), er_is_urgent(&e.hdr) || (e.code == ER_SIGKILL && er_inline_claimed(&e.task)));
 	return 0;
 }
 

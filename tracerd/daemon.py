@@ -221,6 +221,7 @@ class Tracerd:
             failed=wanted.failed,
         )
         self._sensor.inline.renew()
+        self._look_for_kills()
         taken = ",".join(str(kind.name).lower() for kind in Content if kind & wanted.content)
         self._log.info(
             "subscribed",
@@ -252,6 +253,11 @@ class Tracerd:
             self._sensor.inline.end_lease()
             self._sensor.inline.load(InlinePlan())
             self._sensor.gate.unsettle()
+            self._look_for_kills()
+
+    def _look_for_kills(self) -> None:
+        if self._pacing is not None:
+            self._pacing.keep_looking(bool(self._sensor.inline.plan.rules))
 
     async def _keep_lease(self) -> None:
         """Lets the kernel kill as long as somebody is there who takes its evidence, and gets all of it."""

@@ -4,6 +4,10 @@ Most events of a busy host lead to nothing by themselves, and two daemons that w
 what the events do. So after a look into the ring, records gather for a while. The last one that was read isn't given back until
 then: the kernel takes the reader to be behind, and wakes it only for a record that is urgent (er_send_as() in
 bpf/include/execray/maps.h), which ends the wait.
+
+Nobody is woken for the record of a kill in the kernel: that would keep the processor from the kill. The process's end wakes the
+reader a moment later (er_inline_put_last() in bpf/include/execray/inline.h); should that be held up, a look without being woken
+finds it, as the end of a rest does.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ _KIND: Final = struct.Struct("<H")
 _KIND_AT: Final = 4  # er_header::kind
 #: More records than so many are read before it is known what is among them.
 _LOOKED_THROUGH: Final = 64
+#: How long what nobody is woken for may lie in the ring while none gather, in s.
+_LOOK_S: Final = 0.1
 _EDGE: Final = select.EPOLLIN | select.EPOLLET
 
 
@@ -37,16 +43,25 @@ class Pacing:
         self._edges = select.epoll()
         self._edges.register(ring.fd, _EDGE)
         self._timer: asyncio.TimerHandle | None = None
+        self._looks = False
+        self._look: asyncio.TimerHandle | None = None  # never beside the other
         self._loop.add_reader(self._edges.fileno(), self._woken)
 
     def rest(self) -> None:
         """Lets records gather: the ring has just been read up, and given back but for the last record."""
         if self._timer is None:
+            self._look_later(False)
             self._timer = self._loop.call_later(self._rest_s, self._rested)
+
+    def keep_looking(self, on: bool) -> None:
+        """on: the kernel may put in what it wakes nobody for, so while none gather the ring is looked at every 0.1 s."""
+        self._looks = on
+        self._look_later(self._timer is None)
 
     def close(self) -> None:
         """Calls nobody any more."""
         self._loop.remove_reader(self._edges.fileno())
+        self._look_later(False)
         if self._timer is not None:
             self._timer.cancel()
         self._edges.close()
@@ -66,6 +81,17 @@ class Pacing:
         # barrier, and it is an edge.
         if self._timer is None:
             self._edges.modify(self._ring.fd, _EDGE)
+            self._look_later(True)
+
+    def _look_later(self, on: bool) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        self._look = self._loop.call_later(_LOOK_S, self._looked) if on and self._looks else None
+
+    def _looked(self) -> None:
+        self._look_later(True)
+        if self._ring.position < self._ring.end:
+            self._read()
 
     def _is_urgent(self) -> bool:
         data = self._ring.data

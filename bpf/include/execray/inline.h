@@ -10,7 +10,6 @@
 #include "execray/inline_rules.h"
 #include "execray/inline_victims.h"
 
-#define ER_SIGKILL 9
 /* include/linux/sched/signal.h: somebody has ended the process already */
 #define ER_SIGNAL_GROUP_EXIT 4
 
@@ -24,6 +23,33 @@ static __always_inline bool er_inline_output(struct er_scratch *scratch, __u32 t
 	if (total > ER_RECORD_MAX)
 		return false;
 	return er_send_scratch(scratch, total);
+}
+
+/*
+ * Whether nothing is known that could keep the process, once it is killed, from its end: another thread in the midst of
+ * something, or a tracer that wants to be told first.
+ */
+static __always_inline bool er_inline_ends_at_once(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, signal, live.counter) == 1 && !BPF_CORE_READ(task, ptrace);
+}
+
+/*
+ * Sends the record of a kill. To wake the reader takes as long as all else that is done for the kill, and the process
+ * runs no further for it to be read: its end does that (er_exit), some 30 us from here. Should that be held up, tracerd
+ * looks by itself (tracerd/pacing.py).
+ */
+static __always_inline bool er_inline_put_last(struct er_scratch *scratch, __u32 total)
+{
+	struct er_header *header = &scratch->record.exec.hdr;
+
+	if (!er_inline_ends_at_once())
+		return er_inline_output(scratch, total);
+	header->kind |= ER_KIND_URGENT;
+	barrier_var(total);
+	return total <= ER_RECORD_MAX && er_put(header, total, BPF_RB_NO_WAKEUP);
 }
 
 /* Whether the process is about to end anyway: its other threads' last calls are worth no kill. */
@@ -176,7 +202,7 @@ static __always_inline bool er_inline_strike(struct er_scratch *scratch, struct 
 	total += sizeof(policy);
 	hdr->len = total;
 	hdr->flags |= ER_F_KILLED;
-	if (!er_inline_output(scratch, total)) {
+	if (!er_inline_put_last(scratch, total)) {
 		er_inline_give(rule->slot, work->token);
 		er_inline_give(ER_INLINE_HOST, all);
 		if (first)

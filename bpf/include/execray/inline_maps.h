@@ -4,7 +4,7 @@
 #define EXECRAY_INLINE_MAPS_H
 
 #include "execray/gate_maps.h"
-#include "execray/inline_plan.h"
+#include "execray/inline_claims.h"
 
 struct er_inline_plan_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -46,20 +46,11 @@ struct er_inline_cells_map {
 	__uint(value_size, sizeof(struct er_inline_cell));
 };
 
-/* A claim for each process that is killed. The oldest go: by then their processes have ended. */
-struct er_inline_claims_map {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, ER_INLINE_CLAIMS);
-	__uint(key_size, sizeof(struct er_inline_claim_key));
-	__uint(value_size, sizeof(__u32));
-};
-
 ER_SLOT(er_inline_plan_slot, struct er_inline_plan_map);
 ER_SLOT(er_inline_state_slot, struct er_inline_state_map);
 ER_SLOT(er_inline_spared_slot, struct er_inline_spared_map);
 ER_SLOT(er_inline_tokens_slot, struct er_inline_tokens_map);
 ER_SLOT(er_inline_cells_slot, struct er_inline_cells_map);
-ER_SLOT(er_inline_claims_slot, struct er_inline_claims_map);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -176,6 +176,19 @@ static __always_inline bool er_is_much(__u64 len)
 	return before / ER_GATHERED != (before + taken) / ER_GATHERED;
 }
 
+/* Puts a record that begins with a header into the ring. flags: BPF_RB_*. Returns whether there was room for it. */
+static __always_inline bool er_put(struct er_header *header, __u64 len, __u64 flags)
+{
+	void *ring = er_slot(&er_ring_slot);
+
+	if (ring && bpf_ringbuf_output(ring, header, len, flags) == 0) {
+		er_count_often(ER_COUNT_SENT);
+		return true;
+	}
+	er_count(ER_COUNT_DROPPED);
+	return false;
+}
+
 /*
  * Sends a record that begins with a header. Without flags the kernel wakes the reader only when it had caught up, which
  * it hasn't while it lets records gather (tracerd/pacing.py). Returns whether there was room for it.
@@ -183,16 +196,10 @@ static __always_inline bool er_is_much(__u64 len)
 static __always_inline bool er_send_as(struct er_header *header, __u64 len, bool urgent)
 {
 	__u64 flags = urgent || er_is_much(len) ? BPF_RB_FORCE_WAKEUP : 0;
-	void *ring = er_slot(&er_ring_slot); /* looked up twice: kept over the call above it would take stack */
 
 	if (urgent)
 		header->kind |= ER_KIND_URGENT;
-	if (ring && bpf_ringbuf_output(ring, header, len, flags) == 0) {
-		er_count_often(ER_COUNT_SENT);
-		return true;
-	}
-	er_count(ER_COUNT_DROPPED);
-	return false;
+	return er_put(header, len, flags);
 }
 
 static __always_inline bool er_send(void *record, __u64 len)

@@ -147,3 +147,30 @@ async def test_what_came_as_the_rest_ended_is_an_edge(ring: Ring) -> None:
     ring.release = late  # type: ignore[method-assign]  # another program's store, between two lines of ours
     await ring.next_read()
     assert not ring.records
+
+
+async def test_what_nobody_is_woken_for_is_found_by_looking(ring: Ring) -> None:
+    ring.pacing.keep_looking(True)
+    for _ in range(2):
+        ring.put(OPEN | ER_KIND_URGENT, wakes=False)
+        await ring.next_read()
+        assert not ring.records
+
+
+async def test_what_nobody_is_woken_for_is_found_after_a_rest_in_which_nothing_came(ring: Ring) -> None:
+    ring.pacing.keep_looking(True)
+    ring.put(OPEN)
+    await ring.next_read()
+    async with asyncio.timeout(10):
+        await ring.given_back.wait()
+    ring.put(OPEN | ER_KIND_URGENT, wakes=False)
+    await ring.next_read()
+    assert not ring.records
+
+
+async def test_where_the_kernel_kills_nobody_nobody_looks(ring: Ring) -> None:
+    ring.pacing.keep_looking(True)
+    ring.pacing.keep_looking(False)
+    ring.put(OPEN, wakes=False)
+    await asyncio.sleep(0.2)  # not to wait for something: nothing shall happen
+    assert ring.records
