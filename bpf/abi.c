@@ -45,6 +45,7 @@ enum er_flag er_keep_flag;
 enum er_fact er_keep_fact;
 enum er_content er_keep_content;
 enum er_armed_event er_keep_armed_event;
+enum er_rests er_keep_rests;
 enum er_self_flag er_keep_self_flag;
 enum er_setuid_call er_keep_setuid_call;
 enum er_counter er_keep_counter;

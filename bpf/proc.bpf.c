@@ -3,6 +3,7 @@
 #include "execray/common.h"
 #include "execray/creds.h"
 #include "execray/gate_cells.h"
+#include "execray/gate_threads.h"
 #include "execray/image.h"
 #include "execray/inline_claims.h"
 
@@ -199,6 +200,8 @@ int BPF_PROG(er_fork, struct task_struct *parent, struct task_struct *child)
 
 	er_note_cred_change(config, ER_CALL_FORK);
 	er_remember_creds(child, true);
+	if (config && config->gate)
+		er_gate_inherit(child);
 	if (!config || child_pid != (__u32)ER_READ(true, child, pid)) /* a thread */
 		return 0;
 	heartbeat = er_is_heartbeat(config, bpf_get_current_pid_tgid());

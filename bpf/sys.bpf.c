@@ -3,6 +3,7 @@
  * System calls, as they return: one raw tracepoint for all of them. Tracepoints of single calls would miss 32-bit entry
  * points, and are skipped without a word while another tool's program runs.
  */
+#define ER_HAS_TABLES
 #include "execray/common.h"
 #define ER_KILLS /* whoever makes a system call can be killed in its hook */
 #include "execray/syscalls.h"
@@ -14,7 +15,7 @@ int er_sys_exit(__u64 *ctx)
 {
 	struct er_shapes *shapes = er_get_shapes();
 	struct task_struct *task = NULL;
-	struct er_shape *shape;
+	struct er_shape *shape, *native;
 	struct er_scratch *scratch;
 	struct er_call *call;
 	struct pt_regs *regs;
@@ -24,12 +25,18 @@ int er_sys_exit(__u64 *ctx)
 	if (!shapes)
 		return 0;
 	regs = (void *)ctx[0];
-	shape = er_shape_of(shapes, regs->orig_ax, &task, &compat);
+	if (!er_has_shape(regs->orig_ax))
+		return 0;
+	native = er_native_shape(shapes, regs->orig_ax);
+	if (native->rests & ER_RESTS_ALONE && er_gate_is_still(&shapes->config, native, regs, ctx[1]))
+		return 0;
+	shape = er_shape_of(shapes, native, regs->orig_ax, &task, &compat);
 	if (!shape)
 		return 0;
+	if (shape->rests && er_gate_sleeps(&shapes->config, shape, task))
+		return 0;
 	skip = er_skipped(shapes, shape, task);
-	if (skip & ER_ARMED_WHOLE ||
-	    (!compat && (er_gate_sleeps(&shapes->config, shape, task) || er_gate_fails(shape, ctx[1]))))
+	if (skip & ER_ARMED_WHOLE || (!compat && er_gate_fails(shape, ctx[1])))
 		return 0;
 	scratch = er_get_scratch();
 	if (!scratch)
@@ -38,6 +45,7 @@ int er_sys_exit(__u64 *ctx)
 	call = &scratch->call;
 	call->compat = compat;
 	call->skip = skip;
+	call->awake = shape->rests;
 	call->tgid = ER_READ(er_can_load(), task, tgid);
 	call->own = shapes->self[call->tgid & (ER_PID_SLOTS - 1)];
 	call->uring = false;

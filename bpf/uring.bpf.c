@@ -195,6 +195,7 @@ static __always_inline int er_tell_request(__u64 request)
 	call->compat = false;
 	call->skip = skip;
 	call->own = call->uring = true;
+	call->awake = false;
 	call->none = -1;
 	call->task = bpf_get_current_task();
 	call->tgid = bpf_get_current_pid_tgid() >> 32;

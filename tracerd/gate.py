@@ -83,14 +83,14 @@ def possible_cpus() -> int:
 class Gate:
     """The two tables. What is in use is `value`, which belongs into er_config."""
 
-    def __init__(self, mode: str = "on", cells: int = ER_GATE_CELLS) -> None:
+    def __init__(self, mode: str = "on", cells: int = ER_GATE_CELLS, table: Map | None = None) -> None:
         """mode: on, off, or shadow, which lets everything pass and flags what it would have dropped. Raises OSError.
 
-        cells: of how many processes can be kept that something has begun in them.
+        cells: of how many processes can be kept that something has begun in them. table: the map of plans, where there is one.
         """
         self.mode = mode
         self.cells = Map.create(MapType.HASH, "er_gate_cells", GATE_CELL_KEY.size, GATE_CELL.size, cells)
-        self.map = Map.create(MapType.ARRAY, "er_gate", 4, GATE_BYTES, ER_GATE_HALVES, bpf.MAP_MMAPABLE)
+        self.map = table or Map.create(MapType.ARRAY, "er_gate", 4, GATE_BYTES, ER_GATE_HALVES, bpf.MAP_MMAPABLE)
         self.generation = 0
         self._view = self.map.view()
         self._half = 0
@@ -98,7 +98,7 @@ class Gate:
         self._loaded = 0  # the generation that programs read; 0: none
         self.stale = False  # there may be cells of former plans
         self._digest = ""
-        self.waiting = 0  # er_config::waiting
+        self.resting: frozenset[int] = frozenset()  # events that may wait for others
         self._written = [0] * ER_GATE_HALVES  # bytes
         self._plan: GatePlan | None = None  # the one in use
         self.files = GateFiles()
@@ -115,7 +115,7 @@ class Gate:
         Waits until no program runs that might still read that table: some milliseconds.
         """
         if plan is None or self.mode == "off":
-            self._half, self._plan, self._digest, self.waiting = 0, None, "", 0
+            self._half, self._plan, self._digest, self.resting = 0, None, "", frozenset()
             return
         if plan == self._plan:
             return  # and what has begun stays
@@ -132,7 +132,9 @@ class Gate:
         self.files.expect(plan, half)
         self._half, self._plan = half, plan
         # what a call that is followed leaves behind is kept although its event is dropped, so each of these is looked at
-        self.waiting = sum(1 << code.code for code in plan.codes if code.code not in FOLLOWED and waits_for(plan, code))
+        self.resting = frozenset(
+            code.code for code in plan.codes if code.code not in FOLLOWED and waits_for(plan, code)
+        )
         self._settled, self._digest = not plan.windows, digest_of(encode_plan(plan))
 
     def loaded(self) -> None:

@@ -19,6 +19,7 @@ from execray.schema.layout import (
     ER_GATE_NUMBERS,
     ER_GATE_SLOTS,
     ER_GATE_WAITS,
+    ER_GATE_WORDS,
     GATE_AT,
     GATE_CODE,
     GATE_NUMBER,
@@ -59,11 +60,28 @@ def table_of(plan: GatePlan, generation: int, now_ns: int) -> bytes:
         asks = _FILE if named & mine else 0
         # what a call that is followed leaves behind is kept although its event is dropped, so each of these is looked at
         failed = None if code.code in FOLLOWED else failed_waits_for(plan, code)
-        out[at : at + GATE_CODE.size] = _code(code, asks, begins & mine != 0, waits_for(plan, code), failed)
+        waits = () if open_codes >> code.code & 1 else waits_for(plan, code)
+        out[at : at + GATE_CODE.size] = _code(code, asks, begins & mine != 0, waits, failed)
+    _put(out, "free_words", struct.pack(f"<{len(plan.rows)}Q", *_free_words(plan)))
     for index, row in enumerate(plan.rows):
         at = rows + index * GATE_ROW.size
         out[at : at + GATE_ROW.size] = row.to_bytes(GATE_ROW.size, "little")
     return bytes(out)
+
+
+def _free_words(plan: GatePlan) -> list[int]:
+    """Returns of each row in which words it has bits that ask nothing of the path: what numbers leave of most events."""
+    found = [(1 << ER_GATE_WORDS) - 1] * len(plan.rows)
+    chosen: dict[int, int] = {}  # row -> all that asks nothing of the path, of the events whose numbers choose it
+    for code in plan.codes:
+        for number in code.numbers:
+            for row in range(number.rows, number.rows + number.row_count):
+                chosen[row] = chosen.get(row, 0) | plan.rows[code.path_free]
+    chosen.pop(ROW_ALL, None)
+    for row, free in chosen.items():
+        left = plan.rows[row] & free
+        found[row] = sum(1 << word for word in range(ER_GATE_WORDS) if left >> 64 * word & (1 << 64) - 1)
+    return found
 
 
 def _put(out: bytearray, member: str, data: bytes) -> None:

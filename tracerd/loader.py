@@ -7,6 +7,7 @@ go to stderr, are caught meanwhile: the verifier's last lines are what an operat
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 import tempfile
@@ -74,6 +75,12 @@ class BpfObject:
     programs: dict[str, Program] = field(default_factory=dict)
     link_fds: tuple[int, ...] = ()
 
+    def share(self, shared: SharedMaps) -> None:
+        """Puts the shared maps into its slots, before anything of it is attached. Raises OSError."""
+        for name in self.handle.get_map_names():
+            if name.endswith("_slot") and name.removesuffix("_slot") in shared:
+                fill_slot(self.handle.get_map(name).get_fd(), shared[name.removesuffix("_slot")])
+
     def map_fd(self, name: str) -> int | None:
         """Returns the descriptor of one of its maps, None where it has none of that name."""
         return int(self.handle.get_map(name).get_fd()) if name in self.handle.get_map_names() else None
@@ -101,8 +108,8 @@ class BpfObject:
         self.handle = None
 
 
-def load(name: str, shared: SharedMaps, object_dir: Path = OBJECT_DIR) -> BpfObject:
-    """Loads NAME.bpf.o and puts the shared maps into its slots. Attaches nothing. Raises LoadError."""
+def load(name: str, object_dir: Path = OBJECT_DIR) -> BpfObject:
+    """Loads NAME.bpf.o. Attaches nothing; its slots are empty. Raises LoadError."""
     path = object_dir / f"{name}.bpf.o"
     if not path.is_file():
         raise LoadError(f"there is no object {path}", "run `make bpf`, or name a folder with --object-dir")
@@ -116,13 +123,24 @@ def load(name: str, shared: SharedMaps, object_dir: Path = OBJECT_DIR) -> BpfObj
                 f"the kernel refuses {name}.bpf.o: {said() or error}", "see `execray-ctl doctor`"
             ) from error
     _check_abi(name, handle)
-    for map_name in handle.get_map_names():
-        if map_name.endswith("_slot") and map_name.removesuffix("_slot") in shared:
-            fill_slot(handle.get_map(map_name).get_fd(), shared[map_name.removesuffix("_slot")])
     names = handle.get_program_names()
     fds = {program_info(fd).name: fd for fd in sorted(_bpf_fds("bpf-prog") - before)}
     programs = {n: Program(n, handle.get_program(n), fds[n[:15]]) for n in names}
     return BpfObject(name, handle, programs)
+
+
+@contextmanager
+def making_maps() -> Iterator[None]:
+    """Says what an operator can do about a map that the kernel refuses. Raises OperatorError."""
+    try:
+        yield
+    except OSError as error:
+        hint = (
+            "run it as root, or with CAP_BPF and CAP_PERFMON, before Linux 5.11 also CAP_SYS_RESOURCE"
+            if error.errno == errno.EPERM
+            else "a kernel of 5.8 or later is needed"
+        )
+        raise OperatorError(f"the kernel refuses a BPF map: {error.strerror}", hint) from error
 
 
 def attach_iterator(loaded: BpfObject, name: str) -> int:

@@ -45,7 +45,8 @@ class Others:
         for other in self._others.values():
             other.events.sort(key=lambda event: event.place)
             try:
-                other.loaded = load(other.file.name.removesuffix(".bpf.o"), shared, other.file.parent)
+                other.loaded = load(other.file.name.removesuffix(".bpf.o"), other.file.parent)
+                other.loaded.share(shared)
                 other.kinds = _kinds(other.loaded)
             except (LoadError, OSError) as error:
                 other.refused = error.message if isinstance(error, LoadError) else str(error)

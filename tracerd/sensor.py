@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 import time
@@ -18,13 +17,23 @@ from execray.gate.plan import GatePlan
 from execray.process import boot_id
 from execray.schema.catalog import EVENT_BY_CODE, EVENT_BY_NAME, EVENTS, FIRST_ADDED, EventType
 from execray.schema.extension import digests
-from execray.schema.layout import CONFIG, COUNTS, CREDS, ER_COUNTER, ER_SELF_FLAG, GATE_WORK_BYTES, SELF
+from execray.schema.layout import (
+    CONFIG,
+    COUNTS,
+    CREDS,
+    ER_COUNTER,
+    ER_GATE_HALVES,
+    ER_SELF_FLAG,
+    GATE_BYTES,
+    GATE_WORK_BYTES,
+    SELF,
+)
 from tracerd import bpf
 from tracerd.armed import CONFIG_AT, KEY_BYTES, MAX_ARMED, SELF_AT, SHAPES_BYTES, VALUE_BYTES, ArmedProcesses, PidFilter
 from tracerd.bpf import Map, MapType, value_size
 from tracerd.gate import Gate, GateCounts, possible_cpus
 from tracerd.inline import Inline, Limits
-from tracerd.loader import BpfObject, LoadError, Program, load
+from tracerd.loader import BpfObject, LoadError, Program, load, making_maps
 from tracerd.objects import OBJECT_DIR
 from tracerd.others import Others
 from tracerd.processes import ProcessTable
@@ -89,25 +98,33 @@ class Sensor:
         self._unasked: frozenset[int] = frozenset()  # of what is wanted, that of which no calls are
         self._heartbeat = (0, 0)  # tgid, tid
         bpf.lift_memory_lock()
-        try:
-            self.gate = Gate(gate)
+        self._object_dir = object_dir
+        with making_maps():
             self._rings = Rings(self._find)
             self.inline = Inline(kills)
             self._maps = {
                 **self.inline.maps,
-                "er_gate": self.gate.map,
-                "er_gate_cells": self.gate.cells,
-                "er_gate_files": self.gate.files.map,
                 "er_ring": Map.create(MapType.RINGBUF, "er_ring", 0, 0, ring_bytes),
                 "er_counter": Map.create(MapType.PERCPU_ARRAY, "er_counter", 4, COUNTS.size, 1),
-                "er_shapes": Map.create(MapType.ARRAY, "er_shapes", 4, SHAPES_BYTES, 1, bpf.MAP_MMAPABLE),
                 "er_self": Map.create(MapType.HASH, "er_self", 4, SELF.size, _SELF_MAX),
                 "er_ring_names": self._rings.map,
                 "er_creds": Map.create(MapType.HASH, "er_creds", 4, CREDS.size, _CREDS_MAX),
                 "er_armed": Map.create(MapType.HASH, "er_armed", KEY_BYTES, VALUE_BYTES, MAX_ARMED),
             }
-        except OSError as error:
-            raise OperatorError(f"the kernel refuses a BPF map: {error.strerror}", _hint(error.errno or 0)) from error
+        for name in ("proc", "sys", "uring", "submit", *(("counter",) if counter else ())):
+            self._load(name)
+        if "proc" not in self._objects:
+            raise OperatorError(self.reports["proc"].refused, "a kernel of 5.8 or later with BTF, and root, are needed")
+        with making_maps():
+            self.gate = Gate(gate, table=self._table("er_gate", GATE_BYTES, ER_GATE_HALVES))
+            self._maps |= {
+                "er_gate": self.gate.map,
+                "er_gate_cells": self.gate.cells,
+                "er_gate_files": self.gate.files.map,
+                "er_shapes": self._table("er_shapes", SHAPES_BYTES, 1),
+            }
+            for loaded in self._objects.values():
+                loaded.share(self._maps)
         self._scan = Scan(self._maps["er_creds"])
         self._shapes = self._maps["er_shapes"].view()
         self._config = memoryview(self._shapes)[CONFIG_AT : CONFIG_AT + CONFIG.size]
@@ -115,16 +132,18 @@ class Sensor:
         self._own = PidFilter(self._maps["er_self"], self._shapes, SELF_AT)
         self._counts_bytes = COUNTS.size * possible_cpus()  # read as one value: those of all, one behind the other
         self.ring = RingReader(self._maps["er_ring"].fd, ring_bytes)
-        for name in ("proc", "sys", "uring", "submit", *(("counter",) if counter else ())):
-            self._load(name, object_dir)
-        if "proc" not in self._objects:
-            raise OperatorError(self.reports["proc"].refused, "a kernel of 5.8 or later with BTF, and root, are needed")
         self._others = Others(self._maps)
-        self._object_dir = object_dir
 
-    def _load(self, name: str, object_dir: Path) -> None:
+    def _table(self, name: str, value_bytes: int, entries: int) -> Map:
+        """Returns a table that each call asks: sys.bpf.o's own, or where that isn't loaded a new one. Raises OSError."""
+        fd = self._objects["sys"].map_fd(name) if "sys" in self._objects else None
+        if fd is None:
+            return Map.create(MapType.ARRAY, name, 4, value_bytes, entries, bpf.MAP_MMAPABLE)
+        return Map(os.dup(fd), 4, value_bytes, entries, MapType.ARRAY)
+
+    def _load(self, name: str) -> None:
         try:
-            self._objects[name] = load(name, self._maps, object_dir)
+            self._objects[name] = load(name, self._object_dir)
             blind = name == "uring" and not tells_operations()
             self.reports[name] = ObjectReport(name, True, "", f"before Linux 6.0 {_COSTS[name]}" if blind else "")
         except LoadError as error:
@@ -141,8 +160,9 @@ class Sensor:
             self._program("er_sys_enter").attach()
         # Before it is learned what threads' ids are: a call in between would be none.
         write_table(self._shapes, table_of(()))
-        self._load("scan", self._object_dir)
+        self._load("scan")
         if "scan" in self._objects:
+            self._objects["scan"].share(self._maps)
             self._scan.start(self._objects["scan"], table)
 
     def _program(self, name: str) -> Program:
@@ -211,12 +231,12 @@ class Sensor:
         self._write_config()
 
     def _write_config(self) -> None:
-        write_table(self._shapes, table_of(self.wanted - self._unasked, self._numbers, self._from_armed))
-        wanted, followed, urgent = (
+        resting = self.gate.resting - self._followed  # each of what somebody follows is looked at
+        write_table(self._shapes, table_of(self.wanted - self._unasked, self._numbers, self._from_armed, resting))
+        wanted, followed, urgent, waiting = (
             sum(1 << code for code in codes if code < FIRST_ADDED)
-            for codes in (self.wanted, self._followed, self.urgent)
+            for codes in (self.wanted, self._followed, self.urgent, resting)
         )
-        waiting = self.gate.waiting & ~followed  # each of what somebody follows is looked at
         self._config[:] = CONFIG.pack(
             wanted, self._content, *self._heartbeat, self.gate.value, followed, waiting, urgent, _now_ns()
         )
@@ -358,11 +378,3 @@ def own_identity() -> dict[str, Any]:
         "pid": os.getpid(),
         "extensions": digests(),
     }
-
-
-def _hint(code: int) -> str:
-    return (
-        "run it as root, or with CAP_BPF and CAP_PERFMON, before Linux 5.11 also CAP_SYS_RESOURCE"
-        if code == errno.EPERM
-        else "a kernel of 5.8 or later is needed"
-    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import mmap
+import struct
 from collections.abc import Iterable
 from typing import Final
 
-from execray.schema.calls import Call, places_of
+from execray.schema.calls import ONE_OF, Call, places_of
 from execray.schema.catalog import EVENT_BY_NAME, EVENTS, FIRST_ADDED, FIRST_ADDED_NUMBER, added
 from execray.schema.layout import (
     ER_ARMED_EVENT,
+    ER_RESTS,
     ER_SHAPES,
     ER_SHAPES_COMPAT,
     ER_SHAPES_NATIVE,
@@ -24,15 +26,23 @@ TABLE_BYTES: Final = ER_SHAPES * SHAPE.size
 _SOCKETCALL: Final = ER_SHAPES_COMPAT + 102
 _EVENT, _ALSO, _THIRD, _WHOLE = (ER_ARMED_EVENT[f"ER_ARMED_{name}"] for name in ("EVENT", "ALSO", "THIRD", "WHOLE"))
 _SYSCALL: Final = EVENT_BY_NAME["syscall"].code
+#: Their probes succeed, so that it must be asked whose call it is: heartbeat.py.
+PROBED_BY_SUCCESS: Final = frozenset(EVENT_BY_NAME[name].code for name in ("personality", "cred_change"))
+_RESTS, _RESTS_ALONE = (ER_RESTS[name] for name in ("ER_RESTS", "ER_RESTS_ALONE"))
+#: Of these there is none in many of the calls that could be one.
+_PARTIAL: Final = frozenset(EVENT_BY_NAME[name].code for name in ("procmem", "procread", "create"))
+_RESTS_AT: Final = struct.calcsize(SHAPE.format[: 1 + Shape._fields.index("rests")])
 #: Followed also where nobody asks: what these leave behind is the next one's "before".
 FOLLOWED: Final = frozenset(EVENT_BY_NAME[name].code for name in ("setuid", "setgid", "capset", "setns", "unshare"))
 
 
-def table_of(codes: Iterable[int], numbers: Iterable[int] = (), armed: Iterable[int] = ()) -> bytes:
+def table_of(
+    codes: Iterable[int], numbers: Iterable[int] = (), armed: Iterable[int] = (), resting: Iterable[int] = ()
+) -> bytes:
     """Returns the table for the events that are wanted. Raises ValueError where four of them are one call.
 
     numbers: of the calls that are the event `syscall`, in 64-bit numbering. What can be no call's is left out.
-    armed: the events that are wanted from armed processes only.
+    armed: the events that are wanted from armed processes only. resting: those that may wait for others under the gate's plan.
     """
     wanted = frozenset(codes)
     shapes: dict[int, Shape] = {}
@@ -46,10 +56,16 @@ def table_of(codes: Iterable[int], numbers: Iterable[int] = (), armed: Iterable[
             for place in (ER_SHAPES_NATIVE + number, *(ER_SHAPES_COMPAT + n for n in compat_numbers(number))):
                 shapes[place] = _with(shapes.get(place), shape)
     only = frozenset(kernel_number(code) for code in armed if code not in FOLLOWED)
+    rest = frozenset(code for code in resting if code < FIRST_ADDED) - _PARTIAL
     shapes = {place: _armed(shape, only) for place, shape in shapes.items()}
     first = next((shapes[place] for place in shapes if ER_SHAPES_SOCKETCALL <= place < ER_SHAPES_URING), None)
     if first is not None:
         shapes[_SOCKETCALL] = Shape(first.event, *(0,) * (len(first) - 1))
+    for place, shape in shapes.items():
+        if place < ER_SHAPES_COMPAT and _is_plain(shape) and shape.event in rest:
+            narrow = ER_SHAPES_COMPAT + place % (ER_SHAPES_SOCKETCALL - ER_SHAPES_COMPAT)
+            alone = narrow not in shapes and shape.event not in PROBED_BY_SUCCESS
+            shapes[place] = shape._replace(rests=_RESTS | _RESTS_ALONE if alone else _RESTS)
     out = bytearray(TABLE_BYTES)
     for place, shape in shapes.items():
         SHAPE.pack_into(out, place * SHAPE.size, *shape)
@@ -60,6 +76,7 @@ def write_table(view: mmap.mmap, table: bytes) -> None:
     """Brings the kernel's table up to date. A shape is off while it changes, so that none is ever half another's."""
     for at in range(0, TABLE_BYTES, SHAPE.size):
         shape = table[at : at + SHAPE.size]
+        view[at + _RESTS_AT] = shape[_RESTS_AT]  # a hint, which may change while the shape is on
         if view[at : at + SHAPE.size] != shape:
             view[at] = 0
             view[at + 1 : at + SHAPE.size] = shape[1:]
@@ -95,6 +112,7 @@ def _shape(code: int, call: Call) -> Shape:
         need=need,
         armed=0,
         nr=call.number,
+        rests=0,
         bits=bits,
     )
 
@@ -115,3 +133,8 @@ def _armed(shape: Shape, codes: frozenset[int]) -> Shape:
     armed = sum(bit for code, bit in bits if code in codes)
     whole = bool(armed) and all(code in codes for code, _ in bits if code)
     return shape._replace(armed=armed | _WHOLE if whole else armed)
+
+
+def _is_plain(shape: Shape) -> bool:
+    """Returns whether a call is of one event and of no other, whatever its arguments are, in all processes."""
+    return not shape.also and not shape.bits and not shape.need & ONE_OF and not shape.armed

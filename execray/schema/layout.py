@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-ER_ABI_VERSION: Final = 30
+ER_ABI_VERSION: Final = 31
 ER_PATH_MAX: Final = 4096
 ER_ARGV_MAX: Final = 16384
 ER_CONTENT_MAX: Final = 256
@@ -43,6 +43,7 @@ ER_GATE_OWN: Final = 64
 ER_GATE_WAITS: Final = 3
 ER_GATE_LOOKS: Final = 8
 ER_GATE_CELLS: Final = 8192
+ER_GATE_THREADS: Final = 4096
 ER_GATE_CASE_MAX: Final = 4224
 ER_INLINE_CODES: Final = 64
 ER_INLINE_RULES: Final = 256
@@ -216,6 +217,11 @@ ER_INLINE_PART: Final = {
     "ER_INLINE_STARTS": 2,
     "ER_INLINE_ENDS": 3,
     "ER_INLINE_COMM": 4,
+}
+
+ER_RESTS: Final = {
+    "ER_RESTS": 1,
+    "ER_RESTS_ALONE": 2,
 }
 
 ER_SELF_FLAG: Final = {
@@ -404,17 +410,21 @@ GATE_AT: Final = {
     "window_ns": (24, 4096),
     "settled_ns": (4120, 4096),
     "until_ns": (8216, 4096),
-    "slot": (12312, 8192),
-    "celled": (20504, 4096),
-    "suffix": (24600, 8),
-    "bloom": (24608, 8192),
-    "bucket": (32800, 8200),
-    "key": (41000, 65536),
-    "key_row": (106536, 16384),
-    "code": (122920, 54784),
-    "row": (177704, 2097152),
+    "cells_ns": (12312, 512),
+    "crowd_ns": (12824, 8),
+    "slot": (12832, 8192),
+    "celled_ns": (21024, 32768),
+    "threads_ns": (53792, 32768),
+    "suffix": (86560, 8),
+    "bloom": (86568, 8192),
+    "bucket": (94760, 8200),
+    "key": (102960, 65536),
+    "key_row": (168496, 16384),
+    "free_words": (184880, 32768),
+    "code": (217648, 54784),
+    "row": (272432, 2097152),
 }
-GATE_BYTES: Final = 2274856
+GATE_BYTES: Final = 2369584
 
 #: struct er_gate_case: member -> offset, size
 GATE_CASE_AT: Final = {
@@ -754,10 +764,11 @@ class Shape(NamedTuple):
     need: int
     armed: int
     nr: int
+    rests: int
     bits: int
 
 
-SHAPE: Final = Struct("<BBBBBBBBBBBBH2xI")
+SHAPE: Final = Struct("<BBBBBBBBBBBBHB1xI")
 
 
 class Task(NamedTuple):

@@ -4,8 +4,8 @@
 
 As `overhead`: the ways take turns in one process, and the median of the ratios to the same turn's empty program is reported.
 `left` is a plan in which the path leaves bits in every word, and flags or results take them away; in `waits` and `begun` all
-writes wait for the open, and in the latter it was met in one process of ten, as far as the kernel's filter tells: the program's
-own is that one in a tenth of what is reported, and in all of `of it`.
+writes wait for the open, and in the latter it was met in one process of ten: the program is that one in a tenth of what is
+reported, and in all of `of it`, where each of its writes is looked at as if it waited for nothing.
 
 Needs root and gcc.
 """
@@ -13,7 +13,9 @@ Needs root and gcc.
 from __future__ import annotations
 
 import os
+import random
 import resource
+import struct
 import subprocess
 import tempfile
 import time
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from execray.gate.hashes import exact_key, prefix_key
+from execray.gate.memory import FOR_EVER
 from execray.gate.plan import ALL_BITS, CELL_SLOTS, ROW_ALL, ROW_NONE, CodeTest, GatePlan, Input, NumberKind, NumberTest
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.schema.layout import ER_PID_SLOTS, GATE_AT, GATE_BYTES, GATE_CELL, GATE_CELL_KEY
@@ -93,14 +96,27 @@ def waiting_plan(policies: int) -> GatePlan:
     return replace(plan, first=2, slots=slots, windows=dict.fromkeys(slots.values(), 10**12))
 
 
-def begin_in(live: Live, one: int) -> None:
-    """Makes it so that something has begun in a process and in every tenth one besides, as far as their pids tell."""
+def begin(live: Live, one: int | None) -> None:
+    """Makes it so that all policies have begun in one process in ten, one of which is this; None: others alone."""
     gate = live.sensor.gate
+    cell = struct.pack("<Q", FOR_EVER) * (GATE_CELL.size // 8)
     with memoryview(gate.map.view()) as view:
-        at = (gate.value - 1) * GATE_BYTES + GATE_AT["celled"][0]
-        for pid in range(one % ER_PID_SLOTS % 10, ER_PID_SLOTS, 10):
-            gate.cells.update(GATE_CELL_KEY.pack((1 << 22) + pid, gate.value), bytes(GATE_CELL.size))
-            view[at + pid] = 1
+
+        def member(name: str) -> memoryview:
+            at, size = GATE_AT[name]
+            return view[(gate.value - 1) * GATE_BYTES + at :][:size]
+
+        member("cells_ns")[:] = cell
+        # where a program's stack is only the kernel knows: its own is among a tenth of all in one turn of ten
+        threads, processes = (member(name).cast("Q") for name in ("threads_ns", "celled_ns"))
+        for place in random.sample(range(len(threads)), len(threads) // 10 if one is None else len(threads)):
+            threads[place] = FOR_EVER
+        for pid in range(0, ER_PID_SLOTS, 10):
+            processes[pid] = FOR_EVER
+            gate.cells.update(GATE_CELL_KEY.pack((1 << 22) + pid, gate.value), cell)
+        if one is not None:
+            processes[one % ER_PID_SLOTS] = FOR_EVER
+            gate.cells.update(GATE_CELL_KEY.pack(one, gate.value), cell)
 
 
 def run() -> dict[str, Any]:
@@ -129,7 +145,7 @@ def _set_up(live: Live, way: str, plan: GatePlan | None, event: str, pid: int) -
             live.sensor.want([EVENT_BY_NAME[event].code], False, plan=plan)
             live.sensor.gate.settle(live.sensor.gate.generation, {})
             if way in ("begun", "of it"):
-                begin_in(live, pid if way == "of it" else pid % ER_PID_SLOTS + 5)
+                begin(live, pid if way == "of it" else None)
             stack.callback(live.sensor.want, [], False)
         yield
 

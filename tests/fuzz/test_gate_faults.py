@@ -25,7 +25,7 @@ from tests.support.native_gate import CELLS, ROOT, ask, build, objects, planted,
 from tracerd.gate_table import table_of
 from tracerd.objects import OBJECT_DIR
 
-CORE = ("include/execray/gate_core.h", "include/execray/gate_begun.h")
+CORE = ("include/execray/gate_core.h", "include/execray/gate_begun.h", "include/execray/gate_raise.h")
 #: Plans, of a thousand questions each, after which a mistake must have been seen.
 PATIENCE = 200
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -86,7 +86,7 @@ def drops_what_the_twin_sends(native: Path, folder: Path, random: Random) -> boo
 
 @as_root
 def test_a_plan_of_before_is_seen(tmp_path: Path) -> None:
-    maps = "include/execray/gate_maps.h"
+    maps = "include/execray/gate_threads.h"
     random = Random("stale")
     with KernelGate(CELLS, objects(tmp_path, "gate", maps, "index = half - 1;", "index = 0 * half;")) as kernel:
         assert any(_is_stale(kernel, random_plan(random), random) for _ in range(20))
@@ -99,9 +99,15 @@ def _is_stale(kernel: KernelGate, plan: GatePlan, random: Random) -> bool:
     return any(memory.passes(*one) and not kernel.ask(*one) for one in asked)
 
 
-BEGIN = (
-    "thread = threading.Thread(target=lambda: (syscall(157, 15, buf(b'planted'), 0, 0, 0), open(sys.argv[1]).close()))"
-)
+#: Who begins and who goes on: what a process does, between which it is said that something has begun.
+BEGIN = "syscall(157, 15, buf(b'planted'), 0, 0, 0), open(sys.argv[1]).close()"
+THREAD = "thread = threading.Thread(target=lambda: ({})); thread.start(); thread.join()"
+GO_ON = "os.kill(os.getpid(), 0)"
+#: The thread is gone for the kernel a moment after it is for Python.
+ALONE = "while len(os.listdir('/proc/self/task')) > 1: time.sleep(0.01)"
+BEHIND_A_THREAD = (THREAD.format(BEGIN), ALONE, GO_ON)
+BY_ITSELF = (BEGIN, GO_ON)
+IN_A_THREAD = (BEGIN, THREAD.format(GO_ON))
 
 
 @pytest.fixture
@@ -111,69 +117,117 @@ def file(tmp_path: Path) -> Iterator[Path]:
     yield found
 
 
-def passes_behind_a_thread(out: Path, file: Path, slot: int = 1, *, first: bool = True) -> bool:
-    """Whether a step passes that waits for one which another thread of its process has made, and which is gone by now.
+def passes(
+    out: Path, file: Path, does: tuple[str, ...] = BEHIND_A_THREAD, slot: int = 1, *, settled: bool = True
+) -> bool:
+    """Whether a step passes that waits for another one.
 
-    slot: where that is kept. first: whether it is made; if not, it may have been before the plan came.
+    slot: where it is kept that that was made. settled: whether it is known that it was not before the plan came.
     """
     opened, kill = (EVENT_BY_NAME[name].code for name in ("open", "kill"))
     codes = (CodeTest(opened, 0, 1, 2, 0, 0, 0, ROW_NONE), CodeTest(kill, 1, 2, 3, 3, 3, 3, ROW_ALL))
     keys = {exact_key(os.fsencode(file)): 2, comm_key(b"planted"): 2}
     rows = (0, ALL_BITS, 1, 1 << 64)
     plan = GatePlan(codes, frozenset(), rows, keys, first=2, slots={0: slot, 64: slot}, windows={slot: 60_000_000_000})
-    # the thread is gone for the kernel a moment after it is for Python
-    alone = "while len(os.listdir('/proc/self/task')) > 1: time.sleep(0.01)"
     with Live([], objects=out) as live:
         assert not live.sensor.want([opened, kill], False, plan=plan)
-        assert not first or live.sensor.gate.settle(live.sensor.gate.generation, {})
+        assert not settled or live.sensor.gate.settle(live.sensor.gate.generation, {})
         live.sensor.sweep()  # what ends later has not ended
-        begin = f"{BEGIN}\nthread.start()\nthread.join()\n{alone}" if first else ""
-        run = live.python(f"{begin}\nos.kill(os.getpid(), 0)", file)
+        run = live.python("\n".join(does), file)
     return bool(run.of("kill"))
 
 
 @as_root
-def test_a_step_waits_for_what_any_thread_of_its_process_has_begun(file: Path) -> None:
-    assert passes_behind_a_thread(OBJECT_DIR, file)
+@pytest.mark.parametrize("does", [BEHIND_A_THREAD, BY_ITSELF, IN_A_THREAD], ids=["behind", "by itself", "in a thread"])
+def test_a_step_waits_for_what_any_thread_of_its_process_has_begun(file: Path, does: tuple[str, ...]) -> None:
+    assert passes(OBJECT_DIR, file, does)
+    assert not passes(OBJECT_DIR, file, (GO_ON, THREAD.format(GO_ON)))
 
 
 @as_root
 def test_a_cell_of_the_thread_in_place_of_the_process_is_seen(tmp_path: Path, file: Path) -> None:
     """So that an exec by another thread than the first, which becomes the first, would have left it behind as well."""
     right, wrong = "work->tgid = call->tgid;", "work->tgid = (__u32)bpf_get_current_pid_tgid();"
-    assert not passes_behind_a_thread(objects(tmp_path, "sys", "include/execray/gate.h", right, wrong), file)
+    assert not passes(objects(tmp_path, "sys", "include/execray/gate.h", right, wrong), file)
 
 
-#: What the quick look at the beginning of the hook asks, and where it is kept whether the step was made.
+@as_root
+@pytest.mark.parametrize(
+    ("slot", "settled"), [(ER_GATE_OWN - 1, True), (ER_GATE_OWN + 1, True), (ER_GATE_OWN + 1, False)]
+)
+def test_a_step_passes_wherever_it_is_kept_that_it_is_awaited(file: Path, slot: int, settled: bool) -> None:
+    assert passes(OBJECT_DIR, file, BEHIND_A_THREAD if settled else (GO_ON,), slot, settled=settled)
+
+
+#: What the quick looks at the beginning of the hook ask, and what is kept for them: object, file, a place in it, what
+#: stands there instead, and a case in which that is seen.
 QUICK = {
-    "cells": ("if (plan->celled[tgid & (ER_PID_SLOTS - 1)])", ER_GATE_OWN - 1, True),
-    "host": ("until && until >= lapsed_ns", ER_GATE_OWN + 1, True),
-    "settled": ("settled && settled >= lapsed_ns", ER_GATE_OWN + 1, False),
+    "the host": (
+        "sys",
+        "include/execray/gate_rest.h",
+        "until >= lapsed_ns || settled",
+        "settled",
+        BEHIND_A_THREAD,
+        ER_GATE_OWN + 1,
+    ),
+    "before the plan": (
+        "sys",
+        "include/execray/gate_rest.h",
+        "lapsed_ns || settled >= lapsed_ns",
+        "lapsed_ns",
+        (GO_ON,),
+        ER_GATE_OWN + 1,
+    ),
+    "other threads": ("sys", "include/execray/gate_rest.h", " || plan->crowd_ns >= lapsed_ns", "", BEHIND_A_THREAD, 1),
+    "the thread": (
+        "sys",
+        "include/execray/gate_rest.h",
+        "plan->threads_ns[er_gate_thread(er_lower_half(regs))] >= lapsed_ns || ",
+        "",
+        BY_ITSELF,
+        1,
+    ),
+    "the process": (
+        "sys",
+        "include/execray/gate_rest.h",
+        "if (plan->celled_ns",
+        "if (0 && plan->celled_ns",
+        BY_ITSELF,
+        1,
+    ),
+    "a slot of some process": (
+        "sys",
+        "include/execray/gate_begun.h",
+        "er_gate_raise(&plan->cells_ns[slot & (ER_GATE_OWN - 1)], end);",
+        "",
+        BY_ITSELF,
+        1,
+    ),
+    "a new thread": ("proc", "proc.bpf.c", "er_gate_inherit(child);", ";", IN_A_THREAD, 1),
+    "whose stack it is": (
+        "sys",
+        "include/execray/gate_threads.h",
+        "(__u64)BPF_CORE_READ(task, stack)",
+        "(__u64)task",
+        BY_ITSELF,
+        1,
+    ),
 }
 
 
 @as_root
-@pytest.mark.parametrize(("slot", "first"), [asked[1:] for asked in QUICK.values()], ids=QUICK)
-def test_a_step_passes_wherever_it_is_kept_that_it_is_awaited(file: Path, slot: int, first: bool) -> None:
-    assert passes_behind_a_thread(OBJECT_DIR, file, slot, first=first)
-
-
-@as_root
-@pytest.mark.parametrize(("right", "slot", "first"), QUICK.values(), ids=QUICK)
-def test_a_quick_look_that_forgets_one_of_them_is_seen(
-    tmp_path: Path, file: Path, right: str, slot: int, first: bool
+@pytest.mark.parametrize(("name", "source", "right", "wrong", "does", "slot"), QUICK.values(), ids=QUICK)
+def test_a_quick_look_that_forgets_something_is_seen(
+    tmp_path: Path, file: Path, name: str, source: str, right: str, wrong: str, does: tuple[str, ...], slot: int
 ) -> None:
-    wrong = right.replace("plan->celled", "0 && plan->celled").replace(" && ", " && 0 && ")
-    out = objects(tmp_path, "sys", "include/execray/gate_rest.h", right, wrong)
-    assert not passes_behind_a_thread(out, file, slot, first=first)
+    out = objects(tmp_path, name, source, right, wrong)
+    assert not passes(out, file, does, slot, settled=does != (GO_ON,))
 
 
 @as_root
 def test_a_cell_that_goes_with_any_thread_is_seen(tmp_path: Path, file: Path) -> None:
     right = "er_forget_creds(ER_READ(true, task, pid));"
-    assert not passes_behind_a_thread(
-        objects(tmp_path, "proc", "proc.bpf.c", right, f"{right}\n\ter_gate_forget(pid);"), file
-    )
+    assert not passes(objects(tmp_path, "proc", "proc.bpf.c", right, f"{right}\n\ter_gate_forget(pid);"), file)
 
 
 @as_root

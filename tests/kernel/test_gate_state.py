@@ -332,7 +332,8 @@ def test_a_probe_arrives_although_nothing_awaits_it(gated: Live, begin: Path) ->
     load(gated, plan_of(begin))
     assert not kills(gated.python(WAIT))
     before = gated.decoder.heartbeats.get(KILL)
-    code = f"import os, sys\nprint(flush=True)\nsys.stdin.readline()\n{WAIT}"
+    fails = f"try: os.kill({0x7FFFFFFF}, 0)\nexcept ProcessLookupError: pass"  # as probes do
+    code = f"import os, sys\nprint(flush=True)\nsys.stdin.readline()\n{fails}"
     argv = [sys.executable, "-I", "-S", "-c", code]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         try:

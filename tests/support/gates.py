@@ -91,7 +91,8 @@ class KernelGate:
         self.plan = GatePlan()
         self._case = Map.create(MapType.ARRAY, "er_gate_case", 4, GATE_CASE_BYTES, 1, bpf.MAP_MMAPABLE)
         maps = {"er_gate": self.gate.map, "er_gate_cells": self.gate.cells, "er_gate_case": self._case}
-        self._object = load("gate", maps, objects)
+        self._object = load("gate", objects)
+        self._object.share(maps)
         self._view = self._case.view()
         self._program = self._object.programs["er_gate_ask"].fd
         self._at = GATE_CASE_AT["verdict"][0]

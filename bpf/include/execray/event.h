@@ -8,7 +8,7 @@
 #ifndef EXECRAY_EVENT_H
 #define EXECRAY_EVENT_H
 
-#define ER_ABI_VERSION 30
+#define ER_ABI_VERSION 31
 
 enum er_event {
 	ER_EVENT_INVALID = 0,
@@ -349,7 +349,8 @@ struct er_shape {
 	__u8 need;  /* an argument that must have one of ... */
 	__u8 armed; /* enum er_armed_event: which of its events are wanted from armed processes only */
 	__u16 nr;   /* the 64-bit number, whatever ABI it came through */
-	__u16 _pad2;
+	__u8 rests; /* enum er_rests */
+	__u8 _pad2;
 	__u32 bits; /* ... these bits, or it isn't the first of its events */
 };
 
@@ -360,6 +361,11 @@ struct er_shape {
 #define ER_SHAPES_SOCKETCALL 1536
 #define ER_SHAPES_URING	     1600
 #define ER_SHAPES	     2048
+
+enum er_rests {
+	ER_RESTS = 1 << 0,	 /* it is of one event, whatever its arguments are, which may wait for another one */
+	ER_RESTS_ALONE = 1 << 1, /* and in the other ABI the number is of no call that anybody wants */
+};
 
 enum er_armed_event {
 	ER_ARMED_EVENT = 1 << 0,

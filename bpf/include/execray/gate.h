@@ -6,6 +6,7 @@
 #include "execray/gate_maps.h"
 #include "execray/gate_core.h"
 #include "execray/gate_address.h"
+#include "execray/calls/facts.h"
 
 #define ER_FMODE_CREATED 0x100000
 /* Of a path that begins at a mount in nobody's tree all components are known, and policyd's engine goes by these. */
@@ -28,35 +29,21 @@ static __always_inline bool er_gate_restarts(__s64 ret)
 	return ret >= ER_RESTARTS && ret <= ER_RESTARTS + 4;
 }
 
-/* Hashes the names of the path that was walked, as the plan's keys are made of them. Returns what is known of it. */
+/* What the walk has left of the path. Returns what is known of it. */
 static __always_inline enum er_gate_path er_gate_names(const struct er_walk *walk, struct er_gate_work *work,
 						       const struct er_scratch *scratch)
 {
-	__u32 i, size;
+	__u32 size;
 
 	if (walk->count > ER_GATE_DEPTH) {
 		work->deep++;
 		return ER_GATE_UNKNOWN;
 	}
 	work->count = walk->count;
-	work->at = walk->at + 1;
-	for (i = 0; i < ER_GATE_DEPTH; i++) {
-		__u32 at, len;
-
-		ER_GATE_BARRIER(); /* as in er_gate_choose() */
-		at = work->at;
-		if (i >= walk->count)
-			break;
-		if (at > ER_RECORD_MAX - 2 * ER_NAME_MAX)
-			return ER_GATE_UNKNOWN;
-		len = walk->level[(walk->count - 1 - i) & (ER_PATH_DEPTH - 1)].len;
-		work->component[i] = er_gate_name(&scratch->record.bytes[at], len);
-		work->at = at + len + 1;
-	}
 	size = walk->size;
 	work->size = size;
 	size += walk->at - 16;
-	barrier_var(size); /* as above: checked as it is used */
+	barrier_var(size); /* checked as it is used, and not read again */
 	if (size > ER_RECORD_MAX - 2 * ER_NAME_MAX)
 		return ER_GATE_UNKNOWN;
 	work->tail[0] = ER_GATE_LOAD(&scratch->record.bytes[size]);
@@ -167,13 +154,6 @@ static __always_inline void er_gate_actor(struct er_scratch *scratch, struct er_
 	}
 }
 
-/* Whether the event's record is er_file: else, if it has a file, er_plain. */
-static __always_inline bool er_is_of_file(const struct er_call *call)
-{
-	return call->event == ER_EVENT_OPEN || call->event == ER_EVENT_WRITE || call->event == ER_EVENT_READ ||
-	       call->event == ER_EVENT_CREATE;
-}
-
 /* Whether what has no place in a tree is a pipe or a socket. */
 static __always_inline bool er_gate_is_named(const struct er_scratch *scratch)
 {
@@ -278,8 +258,9 @@ static __always_inline __u64 er_gate_looked_ns(void)
 }
 
 /*
- * The one place that decides, asked when the record has the call's path and numbers, and before it is said who did it
- * and anything is copied from the caller. Whatever fails lets the event pass. Not static, so that it is verified once.
+ * The one place that decides, before it is said who did it and anything is copied from the caller. An event of a file
+ * gets its path and numbers here, for each call of a function more would take as long as a level of the path; of others
+ * the record has them. Whatever fails lets the event pass. Not static, so that it is verified once.
  */
 __noinline int er_gate_pass(void)
 {
@@ -295,12 +276,15 @@ __noinline int er_gate_pass(void)
 		return 1;
 	work = &near->work;
 	call = &scratch->call;
+	/* what is followed for its own sake, and asked for by nobody, goes no further */
+	if (!call->wanted && !(scratch->record.exec.hdr.flags & ER_F_HEARTBEAT))
+		return 0;
+	if (er_is_of_file(call))
+		er_take_facts(near, scratch);
+	barrier();
 	/* a probe is asked whether it arrives, and by nobody what it is */
 	if (scratch->record.exec.hdr.flags & ER_F_HEARTBEAT)
 		return 1;
-	/* what is followed for its own sake, and asked for by nobody, goes no further */
-	if (!call->wanted)
-		return 0;
 	gate = call->gate;
 	event = call->event;
 	if (!(gate & ER_GATE_HALF) || event <= ER_EVENT_EXIT || event >= ER_GATE_CODES)

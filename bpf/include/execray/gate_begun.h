@@ -6,18 +6,14 @@
 #ifndef EXECRAY_GATE_BEGUN_H
 #define EXECRAY_GATE_BEGUN_H
 
+#include "execray/gate_raise.h"
+
 /* Asked for where something has begun, or does: seldom. */
 static __always_inline __u64 er_gate_now(struct er_gate_work *work)
 {
 	if (!work->now_ns)
 		work->now_ns = ER_GATE_CLOCK();
 	return work->now_ns;
-}
-
-static __always_inline void er_gate_raise(volatile __u64 *until, __u64 end)
-{
-	if (*until < end)
-		*until = end;
 }
 
 /*
@@ -49,7 +45,10 @@ __noinline int er_gate_begin(__u32 bit)
 	if (cell) {
 		er_gate_raise(&cell->until_ns[slot & (ER_GATE_OWN - 1)], end);
 		er_gate_raise(&cell->until_ns[0], end);
-		plan->celled[work->tgid & (ER_PID_SLOTS - 1)] = 1;
+		er_gate_raise(&plan->cells_ns[slot & (ER_GATE_OWN - 1)], end);
+		er_gate_raise(&plan->cells_ns[0], end);
+		er_gate_raise(&plan->celled_ns[work->tgid & (ER_PID_SLOTS - 1)], end);
+		er_gate_mark(plan, end);
 	} else {
 		er_gate_raise(&plan->until_ns[slot], end);
 		er_gate_raise(&plan->until_ns[slot < ER_GATE_OWN ? 0 : ER_GATE_OWN], end);
@@ -70,7 +69,7 @@ static __always_inline bool er_gate_has_begun(const struct er_gate *plan, struct
 
 	if (until < other)
 		until = other;
-	if (slot < ER_GATE_OWN && plan->celled[work->tgid & (ER_PID_SLOTS - 1)])
+	if (slot < ER_GATE_OWN && plan->celled_ns[work->tgid & (ER_PID_SLOTS - 1)])
 		cell = er_gate_cell(work, false);
 	if (cell) {
 		other = *(const volatile __u64 *)&cell->until_ns[slot & (ER_GATE_OWN - 1)];

@@ -2,7 +2,8 @@
 /*
  * The gate's decision: whether an event may meet a step of a loaded policy. Compiled three ways: into the hooks, into a
  * program for tests (tests/support/gate), and natively. Who includes this says what a map look-up is: er_gate_work()
- * for the memory of one decision, er_gate_plan(half) for a plan, er_gate_cell() for what has begun in a process.
+ * for the memory of one decision, er_gate_plan(half) for a plan, er_gate_cell() for what has begun in a process,
+ * er_gate_mark() for whose calls need a look at that.
  *
  * It may let too much pass, never too little: what isn't known contradicts no bit.
  */
@@ -245,11 +246,26 @@ __noinline int er_gate_meets(__u32 at)
 	return passes;
 }
 
-/* One of the rows that the numbers chose; the row of all bits where there are fewer. */
-static __always_inline const struct er_gate_row *er_gate_chosen(const struct er_gate *plan,
-								const struct er_gate_work *work, __u32 at)
+/* One of the rows that the numbers chose; that of all bits where there are fewer. */
+static __always_inline __u32 er_gate_chosen(const struct er_gate_work *work, __u32 at)
 {
-	return &plan->row[work->rows > at ? work->row[at] & (ER_GATE_ROWS - 1) : 1];
+	return work->rows > at ? work->row[at] & (ER_GATE_ROWS - 1) : 1;
+}
+
+/* The words of the event in which a bit may be left. Most paths have no key, and no more bits than ask for none: for
+ * these it is known beforehand in which words a number leaves one. */
+static __always_inline __u64 er_gate_words(const struct er_gate *plan, const struct er_gate_work *work,
+					   const struct er_gate_code *code, __u32 base)
+{
+	__u32 from = code->first_word & (ER_GATE_WORDS - 1), count = code->end_word - code->first_word;
+	__u64 words = ER_GATE_ANYBITS;
+
+	if (count < ER_GATE_WORDS)
+		words = (1ULL << (count & 63)) - 1;
+	words <<= from;
+	if (!work->hits && base == code->path_free)
+		words &= plan->free_words[er_gate_chosen(work, 0)] & plan->free_words[er_gate_chosen(work, 1)];
+	return words;
 }
 
 /*
@@ -260,16 +276,21 @@ static __always_inline bool er_gate_any(const struct er_gate *plan, struct er_ga
 					const struct er_gate_code *code, __u32 base)
 {
 	const struct er_gate_row *row = &plan->row[base & (ER_GATE_ROWS - 1)];
-	const struct er_gate_row *one = er_gate_chosen(plan, work, 0), *other = er_gate_chosen(plan, work, 1);
-	__u32 from = code->first_word, to = code->end_word, i;
+	const struct er_gate_row *one = &plan->row[er_gate_chosen(work, 0)];
+	const struct er_gate_row *other = &plan->row[er_gate_chosen(work, 1)];
+	__u64 words = er_gate_words(plan, work, code, base);
+	__u32 i;
 
 	work->pass = work->urgent = 0;
 	for (i = 0; i < ER_GATE_WORDS; i++) {
-		__u32 word = (from + i) & (ER_GATE_WORDS - 1);
+		__u32 word;
 		__u64 bits;
 
-		if (from + i >= to)
+		ER_GATE_KEEP(words); /* or the loop falls into its head, which Linux 6.1 refuses */
+		if (!words)
 			break;
+		word = er_gate_lowest(words) & (ER_GATE_WORDS - 1);
+		words &= words - 1;
 		bits = row->word[word];
 		if (work->hits)
 			bits |= work->hit[word];

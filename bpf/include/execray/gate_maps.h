@@ -4,14 +4,7 @@
 #define EXECRAY_GATE_MAPS_H
 
 #include "execray/gate_cells.h"
-
-struct er_gate_map {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, ER_GATE_HALVES);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct er_gate));
-};
+#include "execray/gate_threads.h"
 
 struct er_gate_files_map {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -20,17 +13,7 @@ struct er_gate_files_map {
 	__uint(value_size, sizeof(__u32));
 };
 
-ER_SLOT(er_gate_slot, struct er_gate_map);
 ER_SLOT(er_gate_files_slot, struct er_gate_files_map);
-
-/* half: 1 or 2, as in er_config. */
-static __always_inline struct er_gate *er_gate_plan(__u32 half)
-{
-	void *plans = er_slot(&er_gate_slot);
-	__u32 index = half - 1;
-
-	return plans ? bpf_map_lookup_elem(plans, &index) : NULL;
-}
 
 /* The cell of the process that acts, made where it has none yet. NULL where it isn't to be made, or there is no room.
  */

@@ -31,6 +31,7 @@
 #define ER_GATE_WAITS	 3 /* slots that the bits of one event may wait for, to be asked before anything else */
 #define ER_GATE_LOOKS	 8 /* bits of one word that are asked whether they are awaited */
 #define ER_GATE_CELLS	 8192
+#define ER_GATE_THREADS	 4096
 #define ER_GATE_FOR_EVER (~0ULL)
 #define ER_GATE_CASE_MAX 4224
 
@@ -121,13 +122,19 @@ struct er_gate {
 	__u64 window_ns[ER_GATE_SLOTS];	 /* how long what has begun counts; ER_GATE_FOR_EVER */
 	__u64 settled_ns[ER_GATE_SLOTS]; /* until when it counts that was begun before the plan came; tracerd's alone */
 	__u64 until_ns[ER_GATE_SLOTS];	 /* and what was begun since, anywhere; the programs' alone */
+	__u64 cells_ns[ER_GATE_OWN];	 /* the latest of all cells */
+	__u64 crowd_ns;			 /* the latest of those that began where a process had several threads */
 	__u16 slot[ER_GATE_PLACES];	 /* that a bit begins, where it is among the first; else that it waits for */
-	__u8 celled[ER_PID_SLOTS]; /* not 0 where a process of that slot may have a cell: by tgid, as in er_shapes */
+	/* until when something has begun in a process of a slot, by tgid as in er_shapes, or in that of a thread:
+	 * gate_threads.h */
+	__u64 celled_ns[ER_PID_SLOTS];
+	__u64 threads_ns[ER_GATE_THREADS];
 	__u8 suffix[ER_GATE_SUFFIXES];	   /* lengths 1 to 16 that some key has; the first 0 ends them */
 	__u64 bloom[ER_GATE_BLOOM];	   /* two bits for each key */
 	__u16 bucket[ER_GATE_BUCKETS + 4]; /* where a bucket's keys begin; the next one's begin ends them */
 	__u64 key[ER_GATE_KEYS];	   /* ascending */
 	__u16 key_row[ER_GATE_KEYS];
+	__u64 free_words[ER_GATE_ROWS]; /* of a row: the words in which it has bits of its event's path_free, or may */
 	struct er_gate_code code[ER_GATE_CODES];
 	struct er_gate_row row[ER_GATE_ROWS];
 };

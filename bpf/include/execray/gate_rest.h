@@ -47,7 +47,7 @@ static __always_inline bool er_gate_is_plain(const struct er_shape *shape)
 	return !shape->also && !shape->bits && !(shape->need & ER_ONE_OF);
 }
 
-/* Whether one of so many slots counts as begun, or may, for the current process. */
+/* Whether one of so many slots counts as begun, or may. lapsed_ns: a time not long ago. */
 static __always_inline bool er_gate_some_begun(const struct er_gate *plan, const __u16 *slots, __u32 count,
 					       __u64 lapsed_ns)
 {
@@ -58,50 +58,79 @@ static __always_inline bool er_gate_some_begun(const struct er_gate *plan, const
 		__u64 until = *(const volatile __u64 *)&plan->until_ns[slot];
 		__u64 settled = *(const volatile __u64 *)&plan->settled_ns[slot];
 
-		if ((until && until >= lapsed_ns) || (settled && settled >= lapsed_ns))
+		if (until >= lapsed_ns || settled >= lapsed_ns)
 			return true;
 	}
 	return false;
 }
 
+/* Whether one of so many slots counts as begun, or may, in some process or other. */
+static __always_inline bool er_gate_some_own(const struct er_gate *plan, const __u16 *slots, __u32 count,
+					     __u64 lapsed_ns)
+{
+	__u32 i;
+
+	for (i = 0; i < ER_GATE_WAITS && i < count; i++) {
+		__u64 until = *(const volatile __u64 *)&plan->cells_ns[slots[i] & (ER_GATE_OWN - 1)];
+
+		if (slots[i] < ER_GATE_OWN && until >= lapsed_ns)
+			return true;
+	}
+	return false;
+}
+
+static __always_inline bool er_gate_drop(__u32 event)
+{
+	struct er_gate_work *work = er_gate_work();
+
+	if (work)
+		work->dropped[event & (ER_GATE_CODES - 1)]++;
+	return work;
+}
+
 /*
- * Whether most calls of a kind of event that rests do. Asked before all else, by plain loads alone, for a call of any
- * function takes as long as all of this; what isn't sure here is asked again by er_gate_idle().
+ * Whether a call whose shape may rest does, whoever makes it: nothing that its event waits for has begun, anywhere or
+ * in a process of which the caller can be a thread. By plain loads alone, for to ask for the current task, as to call
+ * any function, takes as long as all of this. That it isn't known who it is does no harm: a probe fails, and what the
+ * number means to a 32-bit caller is no call that anybody wants. regs: the caller's, which lie on its stack.
  */
+static __always_inline bool er_gate_is_still(const struct er_config *config, const struct er_shape *shape,
+					     const struct pt_regs *regs, __s64 ret)
+{
+	const struct er_gate *plan = er_gate_plan(config->gate);
+	__u32 event = shape->event & (ER_GATE_CODES - 1);
+	__u64 lapsed_ns = config->lapsed_ns;
+	const struct er_gate_code *code;
+
+	if (!plan || ret < 0)
+		return false;
+	code = &plan->code[event];
+	if (!code->waits || er_gate_some_begun(plan, code->slot, code->waits, lapsed_ns))
+		return false;
+	if ((plan->threads_ns[er_gate_thread(er_lower_half(regs))] >= lapsed_ns || plan->crowd_ns >= lapsed_ns) &&
+	    er_gate_some_own(plan, code->slot, code->waits, lapsed_ns))
+		return false;
+	return er_gate_drop(event);
+}
+
+/* The same of a 64-bit call of a known process. What isn't sure by a time not long ago is decided with all the rest. */
 static __always_inline bool er_gate_sleeps(const struct er_config *config, const struct er_shape *shape,
 					   struct task_struct *task)
 {
+	__u32 event = shape->event & (ER_GATE_CODES - 1), tgid = ER_READ(er_can_load(), task, tgid);
+	const struct er_gate *plan = er_gate_plan(config->gate);
+	__u64 lapsed_ns = config->lapsed_ns;
 	const struct er_gate_code *code;
-	const struct er_gate *plan;
-	struct er_gate_work *work;
-	__u64 lapsed_ns;
-	__u32 tgid;
 
-	if (shape->event >= ER_GATE_CODES ||
-	    !((config->waiting & ~ER_GATE_PARTIAL) >> (shape->event & (ER_GATE_CODES - 1)) & 1))
+	if (!plan || tgid == config->heartbeat_tgid)
 		return false;
-	if (!er_gate_is_plain(shape))
+	code = &plan->code[event];
+	if (!code->waits || er_gate_some_begun(plan, code->slot, code->waits, lapsed_ns))
 		return false;
-	tgid = ER_READ(er_can_load(), task, tgid);
-	if (tgid == config->heartbeat_tgid)
+	if (plan->celled_ns[tgid & (ER_PID_SLOTS - 1)] >= lapsed_ns &&
+	    er_gate_some_own(plan, code->slot, code->waits, lapsed_ns))
 		return false;
-	lapsed_ns = config->lapsed_ns;
-	plan = er_gate_plan(config->gate);
-	if (!plan || plan->open >> (shape->event & 63) & 1)
-		return false;
-	tgid = ER_READ(er_can_load(), task, tgid);
-	if (plan->celled[tgid & (ER_PID_SLOTS - 1)])
-		return false;
-	code = &plan->code[shape->event & (ER_GATE_CODES - 1)];
-	if (er_gate_some_begun(plan, code->slot, code->waits, lapsed_ns))
-		return false;
-	if (!code->waits || code->waits > ER_GATE_WAITS)
-		return false;
-	work = er_gate_work();
-	if (!work)
-		return false;
-	work->dropped[shape->event & (ER_GATE_CODES - 1)]++;
-	return true;
+	return er_gate_drop(event);
 }
 
 /*
@@ -129,7 +158,7 @@ __noinline int er_gate_ends_failed(__u32 event)
 		return false;
 	code = &plan->code[event];
 	count = code->failed - 1U;
-	if (count > ER_GATE_WAITS || (count && plan->celled[tgid & (ER_PID_SLOTS - 1)]) ||
+	if (count > ER_GATE_WAITS || (count && plan->celled_ns[tgid & (ER_PID_SLOTS - 1)] >= lapsed_ns) ||
 	    er_gate_some_begun(plan, &code->slot[ER_GATE_WAITS], count, lapsed_ns))
 		return false;
 	work->dropped[event]++;
@@ -143,12 +172,9 @@ static __always_inline bool er_gate_fails(const struct er_shape *shape, __s64 re
 }
 
 /* The same of a call's one event: most writes, where what waits for them hasn't begun. */
-static __always_inline bool er_gate_is_idle(__u32 event)
+static __always_inline bool er_gate_is_idle(const struct er_config *config, __u32 event)
 {
-	struct er_config *config = er_get_config();
-
-	return event < ER_GATE_CODES && config && (config->waiting >> (event & (ER_GATE_CODES - 1)) & 1) &&
-	       er_gate_idle(event);
+	return event < ER_GATE_CODES && (config->waiting >> (event & (ER_GATE_CODES - 1)) & 1) && er_gate_idle(event);
 }
 
 #endif

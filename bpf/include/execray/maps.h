@@ -23,6 +23,18 @@
 		__array(values, inner);                   \
 	} slot SEC(".maps")
 
+/*
+ * A table that each call asks. The object of the system calls has it itself, and the others get that one in a slot: a
+ * slot is one more place in memory that must be loaded before anything is known of a call.
+ */
+#ifdef ER_HAS_TABLES
+#define ER_TABLE(name, inner)  struct inner name SEC(".maps")
+#define ER_TABLE_AT(name, key) bpf_map_lookup_elem(&name, key)
+#else
+#define ER_TABLE(name, inner)  ER_SLOT(name##_slot, struct inner)
+#define ER_TABLE_AT(name, key) er_slot_at(&name##_slot, key)
+#endif
+
 /* Sizes instead of types: behind two pointers the compiler leaves only a struct's name in the BTF. */
 struct er_ring_map {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -74,7 +86,7 @@ struct er_ring_names_map {
 
 ER_SLOT(er_ring_slot, struct er_ring_map);
 ER_SLOT(er_counter_slot, struct er_counter_map);
-ER_SLOT(er_shapes_slot, struct er_shapes_map);
+ER_TABLE(er_shapes, er_shapes_map);
 ER_SLOT(er_self_slot, struct er_self_map);
 ER_SLOT(er_creds_slot, struct er_creds_map);
 ER_SLOT(er_armed_slot, struct er_armed_map);
@@ -85,6 +97,13 @@ static __always_inline void *er_slot(void *slot)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(slot, &zero);
+}
+
+static __always_inline void *er_slot_at(void *slot, const void *key)
+{
+	void *map = er_slot(slot);
+
+	return map ? bpf_map_lookup_elem(map, key) : NULL;
 }
 
 static __always_inline __u64 *er_counter(enum er_counter which)
@@ -117,10 +136,9 @@ static __always_inline void er_count_often(enum er_counter which)
 
 static __always_inline struct er_shapes *er_get_shapes(void)
 {
-	void *shapes = er_slot(&er_shapes_slot);
 	__u32 zero = 0;
 
-	return shapes ? bpf_map_lookup_elem(shapes, &zero) : NULL;
+	return ER_TABLE_AT(er_shapes, &zero);
 }
 
 static __always_inline struct er_config *er_get_config(void)

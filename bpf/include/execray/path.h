@@ -8,6 +8,7 @@
 #define EXECRAY_PATH_H
 
 #include "execray/near.h"
+#include "execray/gate_hash.h"
 
 #define ER_SHORT_NAME	 32
 #define ER_WALK_NAMELESS (1 << 16) /* no place in any tree: pipe, socket, memfd; beside enum er_flag */
@@ -99,20 +100,19 @@ static __always_inline bool er_walk_up(struct er_walk *walk)
 	return root;
 }
 
-/* Whether something was renamed while its name was read or since: the path may be one that never was. */
-static __always_inline bool er_is_torn(struct er_walk *walk)
+/*
+ * What there is to be known of a level whose name has just been written: its hash, as the gate asks for it, and whether
+ * it was renamed since it was come to: the path may be one that never was. All levels had been come to before the first
+ * of them is asked here, so there was a moment at which the whole path was as it is written.
+ */
+static __always_inline void er_settle_name(struct er_near *near, struct er_level *level, const char *name, __u32 len,
+					   __u32 place)
 {
-	__u32 i;
-
-	for (i = 0; i < ER_PATH_DEPTH; i++) {
-		struct er_level *level = &walk->level[i];
-
-		if (i >= walk->count)
-			return false;
-		if ((level->seq & 1) || er_rename_seq(ER_AS(struct dentry, level->dentry)) != level->seq)
-			return true;
-	}
-	return false;
+	/* first: Linux 6.1 takes no loop that would end with the call of a helper */
+	if ((level->seq & 1) || er_rename_seq(ER_AS(struct dentry, level->dentry)) != level->seq)
+		near->walk.flags |= ER_F_PATH_TORN;
+	if (place < ER_GATE_DEPTH)
+		near->work.component[place] = er_gate_name(name, len);
 }
 
 /* Where the next name goes: behind its slash. Negative where there is no more. */
@@ -134,8 +134,9 @@ static __always_inline __s32 er_next_name(struct er_walk *walk, struct er_scratc
  * covers: in words that a plain load reads, since a helper takes as long as the rest of the level, and no more of them
  * than the name has. timespec64 is two words in every kernel.
  */
-static __always_inline void er_write_short_names(struct er_walk *walk, struct er_scratch *scratch, __u32 slash)
+static __always_inline void er_write_short_names(struct er_near *near, struct er_scratch *scratch, __u32 slash)
 {
+	struct er_walk *walk = &near->walk;
 	__u32 i;
 
 	for (i = 0; i < ER_PATH_DEPTH; i++) {
@@ -152,17 +153,19 @@ static __always_inline void er_write_short_names(struct er_walk *walk, struct er
 		words = ER_AS(struct timespec64, level->name);
 		to[0] = words->tv_sec;
 		to[1] = words->tv_nsec;
-		if (level->len <= 16)
-			continue;
-		words = ER_AS(struct timespec64, level->name + 16);
-		to[2] = words->tv_sec;
-		to[3] = words->tv_nsec;
+		if (level->len > 16) {
+			words = ER_AS(struct timespec64, level->name + 16);
+			to[2] = words->tv_sec;
+			to[3] = words->tv_nsec;
+		}
+		er_settle_name(near, level, (char *)to, level->len, i);
 	}
 }
 
 /* The same for names of any length, and for kernels without bpf_rdonly_cast. */
-static __always_inline void er_write_names(struct er_walk *walk, struct er_scratch *scratch, __u32 slash)
+static __always_inline void er_write_names(struct er_near *near, struct er_scratch *scratch, __u32 slash)
 {
+	struct er_walk *walk = &near->walk;
 	__u32 i;
 
 	for (i = 0; i < ER_PATH_DEPTH; i++) {
@@ -176,25 +179,19 @@ static __always_inline void er_write_names(struct er_walk *walk, struct er_scrat
 		len = level->len;
 		barrier_var(len); /* or it is kept on the stack, where Linux 6.1 forgets its bound */
 		bpf_probe_read_kernel(&scratch->record.bytes[at], len & ER_NAME_MAX, level->name);
+		er_settle_name(near, level, &scratch->record.bytes[at], len, i);
 	}
 }
 
-/*
- * Builds the path of the walk's dentry and mount in the record. Not static, and without arguments: such a function is
- * verified once, and not for each place that calls it.
- */
-__noinline int er_walk(void)
+/* Builds the path of the walk's dentry and mount in the record. */
+static __always_inline void er_climb(struct er_near *near, struct er_scratch *scratch)
 {
-	struct er_scratch *scratch = er_get_scratch();
-	struct er_walk *walk = er_get_walk();
+	struct er_walk *walk = &near->walk;
+	__u32 at = walk->at, i;
 	bool mounts;
-	__u32 at, i;
 
-	if (!walk || !scratch)
-		return 0;
-	at = walk->at;
 	if (at > ER_RECORD_MAX - 2 * ER_PATH_MAX)
-		return 0;
+		return;
 	mounts = walk->mnt;
 	walk->top = NULL;
 	walk->size = 0;
@@ -210,16 +207,13 @@ __noinline int er_walk(void)
 done:
 	walk->end = at;
 	if (er_can_cast() && walk->lengths < ER_SHORT_NAME)
-		er_write_short_names(walk, scratch, walk->flags & ER_WALK_NAMELESS ? 0 : 1);
+		er_write_short_names(near, scratch, walk->flags & ER_WALK_NAMELESS ? 0 : 1);
 	else
-		er_write_names(walk, scratch, walk->flags & ER_WALK_NAMELESS ? 0 : 1);
-	/* after the names were written: a rename puts another into the same bytes */
-	if (er_is_torn(walk))
-		walk->flags |= ER_F_PATH_TORN;
+		er_write_names(near, scratch, walk->flags & ER_WALK_NAMELESS ? 0 : 1);
 	at = walk->at;
 	barrier_var(at); /* its bound, too, was on the stack */
 	if (at > ER_RECORD_MAX - 2 * ER_PATH_MAX)
-		return 0;
+		return;
 	if (walk->flags & ER_WALK_NAMELESS) {
 		/* namespaces and pidfds have a slash for a name: the kernel's word for none */
 		if (scratch->record.bytes[at] == '/')
@@ -229,22 +223,40 @@ done:
 		scratch->record.bytes[at] = '/';
 		walk->size = 1;
 	}
+}
+
+/* The same, not static and without arguments: such a function is verified once, and not for each place that calls it.
+ */
+__noinline int er_walk(void)
+{
+	struct er_scratch *scratch = er_get_scratch();
+	struct er_near *near = er_get_near();
+
+	if (near && scratch)
+		er_climb(near, scratch);
 	return 0;
+}
+
+/* Where a walk is to begin, and where in the record its path. */
+static __always_inline void er_aim(struct er_walk *walk, const struct path *path, __u32 at)
+{
+	struct path *place = ER_AS(struct path, path);
+
+	walk->first = walk->dentry = ER_LOAD(place, dentry);
+	walk->mnt = ER_LOAD(place, mnt);
+	walk->at = at;
+	walk->below = NULL;
 }
 
 /* Appends a path to the record's tail, and of what is told of it only what bears on the names. Returns its length. */
 static __always_inline __u32 er_append_names(struct er_scratch *scratch, char *tail, const struct path *path,
 					     __u16 *flags)
 {
-	struct path *place = ER_AS(struct path, path);
 	struct er_walk *walk = er_get_walk();
 
 	if (!walk)
 		return 0;
-	walk->first = walk->dentry = ER_LOAD(place, dentry);
-	walk->mnt = ER_LOAD(place, mnt);
-	walk->at = tail - scratch->record.bytes;
-	walk->below = NULL;
+	er_aim(walk, path, tail - scratch->record.bytes);
 	er_walk();
 	*flags |= (__u16)walk->flags;
 	return walk->size & (ER_PATH_MAX - 1);

@@ -18,6 +18,7 @@ struct er_call {
 	enum er_event event; /* of this record: a call may be two */
 	bool compat;
 	__u8 skip;    /* enum er_armed_event: what this process's call is to nobody */
+	bool awake;   /* it was asked whether its one event rests */
 	bool own;     /* the process may be one of ExecRay's: its pid's place in er_shapes is taken */
 	bool uring;   /* no system call, but an operation of an io_uring with the same arguments */
 	__u32 opcode; /* of such an operation; request, ring and user_data tell it from others: ring.h */

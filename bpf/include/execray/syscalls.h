@@ -64,26 +64,39 @@ static __always_inline bool er_is_zero_copy(int nr)
 	return nr == NR_SENDFILE || nr == NR_SPLICE || nr == NR_COPY_FILE_RANGE;
 }
 
+/* Whether a 32-bit entry of this thread is under way. */
+static __always_inline bool er_is_compat(struct task_struct *task)
+{
+	return ER_READ(er_can_load(), task, thread_info.status) & ER_TS_COMPAT;
+}
+
+/* Whether there is a shape for a call's number. */
+static __always_inline bool er_has_shape(__u32 orig_ax)
+{
+	return (orig_ax & ~ER_X32_BIT) < ER_SHAPES_COMPAT;
+}
+
+/* What it is for 64-bit callers. */
+static __always_inline struct er_shape *er_native_shape(struct er_shapes *shapes, __u32 orig_ax)
+{
+	return &shapes->shape[orig_ax & (ER_SHAPES_COMPAT - 1)];
+}
+
 /*
- * The shape of the call that returns, or NULL for one that nobody wants: most calls, so this is kept short. current:
- * the task that made it, for a call of a helper takes as long as the rest of this.
+ * The shape of the call that returns, or NULL for one that nobody wants: most calls, so this is kept short. native:
+ * what er_native_shape() gave. current: the task that made it, for a call of a helper takes as long as the rest of
+ * this.
  */
-static __always_inline struct er_shape *er_shape_of(struct er_shapes *shapes, __u32 orig_ax,
+static __always_inline struct er_shape *er_shape_of(struct er_shapes *shapes, struct er_shape *native, __u32 orig_ax,
 						    struct task_struct **current, bool *compat)
 {
-	__u32 number = orig_ax & ~ER_X32_BIT;
-	struct er_shape *native, *narrow, *found;
-	struct task_struct *task;
+	struct er_shape *narrow = &shapes->shape[ER_SHAPES_COMPAT + (orig_ax & 511)], *found;
 
-	if (number >= ER_SHAPES_COMPAT)
-		return NULL;
-	native = &shapes->shape[number & (ER_SHAPES_COMPAT - 1)];
-	narrow = &shapes->shape[ER_SHAPES_COMPAT + (number & 511)];
 	/* the task is asked for its entry only where the number means something to somebody in one of the two */
 	if (!native->event && !narrow->event)
 		return NULL;
-	task = *current = er_this_task();
-	*compat = ER_READ(er_can_load(), task, thread_info.status) & ER_TS_COMPAT;
+	*current = er_this_task();
+	*compat = er_is_compat(*current);
 	if (*compat && orig_ax >= 512)
 		return NULL;
 	found = *compat ? narrow : native;

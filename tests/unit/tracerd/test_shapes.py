@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
+import sys
 
 import pytest
 
 from execray.schema.calls import parse_call
 from execray.schema.catalog import EVENT_BY_NAME
-from execray.schema.layout import ER_SHAPES_COMPAT, ER_SHAPES_SOCKETCALL, ER_SHAPES_URING, SHAPE, Shape
+from execray.schema.layout import ER_RESTS, ER_SHAPES_COMPAT, ER_SHAPES_SOCKETCALL, ER_SHAPES_URING, SHAPE, Shape
 from execray.schema.numbers import MAX_NUMBER
-from tracerd.shapes import TABLE_BYTES, table_of, write_table
+from tracerd.heartbeat import _PROBES
+from tracerd.shapes import FOLLOWED, PROBED_BY_SUCCESS, TABLE_BYTES, table_of, write_table
+
+_MAKE = "import ctypes\nmake = ctypes.CDLL(None).syscall"
 
 
 def armed(*names: str, numbers: tuple[int, ...] = ()) -> dict[int, Shape]:
@@ -83,6 +88,38 @@ def test_an_event_wanted_from_armed_processes_only_says_so_in_every_call_that_it
     assert shapes[1].armed and shapes[44].armed and not shapes[257].armed
     only = table_of([code("write")], armed=[code("write")])
     assert Shape._make(SHAPE.unpack_from(only, SHAPE.size)).armed == 0b1001
+
+
+def resting(*names: str, waiting: str) -> dict[int, int]:
+    table = table_of(map(code, names), resting=[code(waiting)])
+    return {
+        at // SHAPE.size: Shape._make(SHAPE.unpack_from(table, at)).rests for at in range(0, TABLE_BYTES, SHAPE.size)
+    }
+
+
+def test_a_call_rests_that_is_of_one_event_and_of_that_whatever_its_arguments() -> None:
+    rests, alone = ER_RESTS["ER_RESTS"], ER_RESTS["ER_RESTS"] | ER_RESTS["ER_RESTS_ALONE"]
+    assert {place: found for place, found in resting("chmod", waiting="chmod").items() if found} == {
+        **dict.fromkeys((90, 91, 268), alone),  # what these are in the other numbering is nobody's business
+        452: rests,
+    }
+    both = resting("write", "kill", "mkdir", waiting="write")
+    assert both[1] == alone and not both[62]
+    assert not any(resting("write", "procmem", waiting="procmem").values())  # most writes are none
+    assert not any(resting("write", "procmem", waiting="write")[number] for number in (1, 20))  # two events
+    assert resting("personality", waiting="personality")[135] == rests
+
+
+def test_the_probe_of_an_event_that_may_rest_unseen_fails() -> None:
+    """Whoever makes such a call isn't asked where it has succeeded."""
+    probes = {name: call for name, call in _PROBES.items() if code(name) not in FOLLOWED | PROBED_BY_SUCCESS}
+    made = subprocess.run(
+        [sys.executable, "-c", f"{_MAKE}\nfor name, call in {probes!r}.items():\n    print(name, make(*call))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {name: int(result) for name, result in map(str.split, made.stdout.splitlines())} == dict.fromkeys(probes, -1)
 
 
 def test_the_table_in_the_kernel_becomes_what_it_should_be() -> None:

@@ -1,4 +1,4 @@
-"""The built objects: how much stack their chains of calls take. Linux 5.10 and 6.1 refuse more, and newer ones don't say so."""
+"""The built objects: the stack that their chains of calls take, and how loops lie. Old kernels refuse more than newer ones."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ _RELOCATED: Final = re.compile(r"R_BPF_64_32\s+(\w+)")
 _STORED: Final = re.compile(r"r10 - (0x[0-9a-f]+|\d+)")
 _ADDRESS: Final = re.compile(r"r\d+ \+= -(0x[0-9a-f]+|\d+)")
 _CALL: Final = 0x85
+_EXIT: Final = 0x95
+_GOTO: Final = 0x05
+_WIDE: Final = 0x18  # a constant of 64 bits: two instructions
+_JUMPS: Final = (0x05, 0x06)  # the class of an instruction's code
 _OF_PROGRAM: Final = 1  # src_reg: the call is of another function, and not of a helper
 
 
@@ -31,6 +35,7 @@ class Functions:
 
     def __init__(self, path: Path) -> None:
         self.stack: dict[str, int] = {}
+        self.code: dict[str, dict[int, bytes]] = {}
         self._calls: dict[str, list[tuple[str, int] | str]] = {}
         self._at: dict[tuple[str, int], str] = {}
         section = name = ""
@@ -41,13 +46,14 @@ class Functions:
             elif (found := _FUNCTION.match(line)) and not found[2].startswith("LBB"):
                 name = found[2]
                 self._at[section, int(found[1], 16) // 8] = name
-                self.stack[name], self._calls[name] = 0, []
+                self.stack[name], self._calls[name], self.code[name] = 0, [], {}
             elif found := _INSTRUCTION.match(line):
                 self._instruction(name, section, int(found[1]), bytes.fromhex(found[2]), found[3])
             elif (found := _RELOCATED.search(line)) and self._calls[name]:
                 self._calls[name][-1] = found[1]
 
     def _instruction(self, name: str, section: str, index: int, raw: bytes, text: str) -> None:
+        self.code[name][index] = raw
         used = [int(found[1], 0) for found in _STORED.finditer(text)]
         if found := _ADDRESS.search(text):
             used.append(int(found[1], 0))
@@ -67,9 +73,40 @@ class Functions:
         for called in self.calls(name):
             yield from self.chains(called, chain)
 
+    def falls(self, name: str) -> list[tuple[int, int]]:
+        """Returns where a loop's last instruction falls into its first: found as the verifier's check_cfg() goes."""
+        code, found = self.code[name], []
+        under_way, done = {min(code)}, set[int]()
+        path = [(min(code), iter(_following(code, min(code))))]
+        while path:
+            at, following = path[-1]
+            for to, jumps in following:
+                if to in under_way and not jumps:
+                    found.append((at, to))
+                elif to not in under_way and to not in done:
+                    under_way.add(to)
+                    path.append((to, iter(_following(code, to))))
+                    break
+            else:
+                path.pop()
+                under_way.remove(at)
+                done.add(at)
+        return found
+
     def bytes_of(self, chain: tuple[str, ...]) -> int:
         """Returns how much stack a chain takes."""
         return sum(-(-max(self.stack[name], 1) // ROUND) * ROUND for name in chain)
+
+
+def _following(code: dict[int, bytes], at: int) -> list[tuple[int, bool]]:
+    """Returns the instructions that can come next, and of each whether a jump goes there or could have."""
+    raw = code[at]
+    if raw[0] == _EXIT:
+        return []
+    if raw[0] & 7 not in _JUMPS or raw[0] == _CALL:
+        return [(at + (2 if raw[0] == _WIDE else 1), False)]
+    there = (at + 1 + int.from_bytes(raw[2:4], "little", signed=True), True)
+    return [there] if raw[0] == _GOTO else [(at + 1, True), there]
 
 
 @pytest.mark.parametrize("name", ["proc", "sys", "uring", "submit", "scan"])
@@ -88,3 +125,23 @@ def test_the_chains_are_those_of_the_programs() -> None:
     chains = list(functions.chains("er_sys_exit"))
     assert any(chain[:2] == ("er_sys_exit", "er_record") and len(chain) > 4 for chain in chains)
     assert max(map(functions.bytes_of, chains)) > MOST_BYTES // 2
+
+
+@pytest.mark.parametrize("name", ["proc", "sys", "uring", "submit", "scan", "gate"])
+def test_no_loop_falls_into_its_head(name: str) -> None:
+    """Before Linux 6.3 a loop may only come back to its head by a jump: "back-edge from insn 3623 to 3624"."""
+    functions = Functions(OBJECTS / f"{name}.bpf.o")
+    assert {function: falls for function in functions.code if (falls := functions.falls(function))} == {}
+
+
+def test_a_loop_that_falls_into_its_head_is_found() -> None:
+    goto, nothing, again, end = (
+        bytes.fromhex(raw) for raw in ("0500010000000000", "b700000000000000", "1500feff00000000", "9500000000000000")
+    )
+    functions = Functions(OBJECTS / "gate.bpf.o")
+    functions.code = {
+        "bad": dict(enumerate((goto, nothing, again, end))),
+        "good": dict(enumerate((nothing, again[:2] + b"\xff\xff" + again[4:], end))),
+    }
+    assert functions.falls("bad") == [(1, 2)]
+    assert not functions.falls("good")

@@ -28,7 +28,7 @@ __noinline int er_record(void)
 	if (call->event == ER_EVENT_CREATE && !(call->file ? er_has_made(call->file) : er_may_have_made(call)) &&
 	    !er_is_heartbeat(config, bpf_get_current_pid_tgid()))
 		return 0;
-	if (!er_gate_is_late(scratch) && er_gate_is_idle(call->event))
+	if (!call->awake && !er_gate_is_late(scratch) && er_gate_is_idle(config, call->event))
 		return 0;
 	if (!er_begin_of(call->tgid, &scratch->record.exec.hdr, config, call->event, call->own))
 		return 0;
@@ -40,6 +40,8 @@ __noinline int er_record(void)
 		scratch->record.exec.hdr.flags |= ER_F_COMPAT_ABI;
 	if (call->uring)
 		scratch->record.exec.hdr.flags |= ER_F_IO_URING;
+	if (er_is_of_file(call) && !er_admit())
+		return 0;
 	switch (call->event) {
 	case ER_EVENT_OPEN:
 	case ER_EVENT_CREATE: return er_open(scratch, call, config->content & ER_CONTENT_SPELLING);

@@ -6,39 +6,7 @@
 #include "execray/calls/record.h"
 #include "execray/calls/ptrace.h"
 
-#define O_CREAT_CREAT 01101 /* creat(2) is open with O_CREAT | O_WRONLY | O_TRUNC */
-#define ER_O_CREAT    0100
-#define O_LARGEFILE   00100000
-#define O_OPEN_ONLY   02001700 /* O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC, O_CLOEXEC: not kept in f_flags */
-#define ER_MAX_IOV    8
-
-/* What the gate may ask of a file into the record: identity, kind, and its path into the tail. Returns its length. */
-static __always_inline __u32 er_take_file(struct er_scratch *scratch, struct er_file *e, struct file *file)
-{
-	struct file *known = ER_AS(struct file, file);
-	struct inode *inode = ER_LOAD(known, f_inode);
-	__u32 len;
-
-	scratch->call.inode = inode;
-	inode = ER_AS(struct inode, inode);
-	e->ino = ER_LOAD(inode, i_ino);
-	e->f_mode = (__u32)(__u64)ER_LOAD(known, f_mode);
-	len = er_append_path_of(scratch, e->tail, file, &e->hdr.flags);
-	e->path_len = len;
-	return len & (ER_PATH_MAX - 1);
-}
-
-/* The same of an event without one. */
-static __always_inline void er_take_none(struct er_file *e)
-{
-	e->ino = 0;
-	e->dev = 0;
-	e->i_uid = 0;
-	e->f_mode = 0;
-	e->generation = 0;
-	e->i_mode = 0;
-	e->path_len = 0;
-}
+#define ER_MAX_IOV 8
 
 /* What else there is in the record of an event that leaves the kernel. Returns where the tail ends. */
 static __always_inline __u32 er_complete_file(struct er_scratch *scratch, struct er_file *e, struct file *file)
@@ -131,69 +99,22 @@ static __always_inline void er_fill_about(struct er_file *e, struct file *file)
 static __noinline int er_open(struct er_scratch *scratch, struct er_call *call, __u32 spelling)
 {
 	struct er_file *e;
-	struct {
-		__u64 flags, mode;
-	} how = {}; /* the beginning of struct open_how: there is no stack to spare for all of it */
-	struct file *file;
-	__u64 raw;
 	__u32 at;
 
 	if (!scratch || !call)
 		return 0;
 	e = &scratch->record.file;
-	switch (call->nr) {
-	case NR_OPENAT:
-		raw = call->arg[1];
-		how.flags = call->arg[2];
-		how.mode = call->arg[3];
-		break;
-	case NR_OPENAT2:
-		raw = call->arg[1];
-		if (bpf_probe_read_user(&how, sizeof(how), (void *)call->arg[2]))
-			e->hdr.flags |= ER_F_UNREADABLE;
-		break;
-	case NR_CREAT:
-		raw = call->arg[0];
-		how.flags = O_CREAT_CREAT;
-		how.mode = call->arg[1];
-		break;
-	case NR_OPEN_BY_HANDLE_AT: /* a number instead of a name */
-		raw = 0;
-		how.flags = call->arg[2];
-		break;
-	default:
-		raw = call->arg[0];
-		how.flags = call->arg[1];
-		how.mode = call->arg[2];
-	}
-	e->open_flags = how.flags;
-	e->mode = how.mode & 07777;
-	/* into the ring's own table, or closed by another thread since: nobody knows which file */
-	if (!call->file && call->ret >= 0 && (call->uring || call->event == ER_EVENT_CREATE))
-		e->hdr.flags |= ER_F_UNREADABLE;
-	if (call->file) {
-		file = ER_AS(struct file, call->file);
-		/* What was granted, where the caller's memory may say something else by now. */
-		e->open_flags = (how.flags & (O_OPEN_ONLY | O_LARGEFILE)) |
-				(ER_LOAD(file, f_flags) & ~(O_OPEN_ONLY | O_LARGEFILE));
-		er_take_file(scratch, e, call->file);
-		e->raw_len = 0;
-	} else { /* whether the name can be read is part of what is known of the path */
-		er_take_none(e);
-		e->raw_len = er_append_given(call, e->tail, raw, 2, &e->hdr);
-	}
-	if (!er_admit())
-		return 0;
 	if (call->uring && call->file) /* a request may bring credentials that were registered before */
 		er_opened_by(&e->task, call->file);
 	e->asked = 0;
 	e->fd = call->ret >= 0 ? call->ret : -1;
 	at = er_complete_file(scratch, e, call->file) & (2 * ER_PATH_MAX - 1);
-	if (call->file)
+	if (call->file) {
 		er_fill_about(e, call->file);
-	/* without a number the path counts for nothing; /proc/self/ns/net and the like have none */
-	if (call->file && (spelling || !e->ino || !e->path_len))
-		e->raw_len = er_append_given(call, &e->tail[at], raw, 2, &e->hdr);
+		/* without a number the path counts for nothing; /proc/self/ns/net and the like have none */
+		if (spelling || !e->ino || !e->path_len)
+			e->raw_len = er_append_given(call, &e->tail[at], er_open_name(call), 2, &e->hdr);
+	}
 	at += e->raw_len & (ER_PATH_MAX - 1);
 	er_send_file(scratch, e, at);
 	return 0;
@@ -295,12 +216,6 @@ static __noinline int er_write(struct er_scratch *scratch, struct er_call *call,
 	if (!scratch || !call)
 		return 0;
 	e = &scratch->record.file;
-	if (call->file)
-		er_take_file(scratch, e, call->file);
-	else
-		er_take_none(e);
-	if (!er_admit())
-		return 0;
 	e->raw_len = 0;
 	e->open_flags = 0;
 	zero_copy = er_is_zero_copy(call->nr);

@@ -4,7 +4,6 @@
 #define EXECRAY_CALLS_RECORD_H
 
 #include "execray/gate_rest.h"
-#include "execray/ring.h"
 #if defined(ER_KILLS)
 #include "execray/inline.h"
 #elif defined(ER_USES_UP)
@@ -47,41 +46,6 @@ static __always_inline void er_submit(void *record, __u32 total)
 #else
 	er_send(record, total);
 #endif
-}
-
-/* Appends text of the caller; returns its length without the NUL. */
-static __always_inline __u32 er_append_user_str(char *tail, __u64 from, struct er_header *hdr)
-{
-	long len = bpf_probe_read_user_str(tail, ER_PATH_MAX, (void *)from);
-
-	if (len < 0) {
-		hdr->flags |= ER_F_UNREADABLE;
-		return 0;
-	}
-	if (len == ER_PATH_MAX)
-		hdr->flags |= ER_F_RAWPATH_TRUNCATED;
-	return len > 0 ? (__u32)(len - 1) & (ER_PATH_MAX - 1) : 0;
-}
-
-/* Appends an argument that is a name: from the caller's memory, or from where an io_uring's were kept. */
-static __always_inline __u32 er_append_given(const struct er_call *call, char *tail, __u64 from, __u32 place,
-					     struct er_header *hdr)
-{
-	struct er_ring_name *name;
-	__u32 len;
-
-	if (!call->uring)
-		return er_append_user_str(tail, from, hdr);
-	name = er_ring_name(call, place);
-	if (!name) {
-		hdr->flags |= ER_F_UNREADABLE;
-		return 0;
-	}
-	len = name->len;
-	barrier_var(len); /* or its bound is on the stack, where Linux 6.1 forgets it */
-	len &= ER_PATH_MAX - 1;
-	bpf_probe_read_kernel(tail, len, name->text);
-	return len;
 }
 
 #endif
