@@ -11,7 +11,8 @@
 #include "execray/gate_hash.h"
 
 #define ER_SHORT_NAME	 32
-#define ER_WALK_NAMELESS (1 << 16) /* no place in any tree: pipe, socket, memfd; beside enum er_flag */
+#define ER_ANON_INUM	 0xEFFFFFF7U /* MNT_NS_ANON_INO */
+#define ER_WALK_NAMELESS (1 << 16)   /* no place in any tree: pipe, socket, memfd; beside enum er_flag */
 
 /* Odd while the dentry is being renamed, and another number afterwards. */
 static __always_inline __u32 er_rename_seq(struct dentry *dentry)
@@ -37,11 +38,12 @@ static __always_inline bool er_is_detached(struct mount *mount)
 
 	if (!ns)
 		return true;
-	/* an anonymous namespace has no number: Linux 6.18 (1a7d8969a5a9) keeps that elsewhere */
+	/* an anonymous namespace has no number; since Linux 6.18 (1a7d8969a5a9) its inode's is one that all of them
+	 * have */
 	old = (void *)ns;
 	if (bpf_core_field_exists(old->seq))
 		return BPF_CORE_READ(old, seq) == 0;
-	return bpf_core_field_exists(ns->ns.ns_id) && ER_LOAD(ns, ns.ns_id) == 0;
+	return ER_LOAD(ns, ns.inum) == ER_ANON_INUM;
 }
 
 /* Over the edge of a mount. Returns true at the top of all. */
