@@ -96,6 +96,7 @@ class Gate:
         self._half = 0
         self._settled = False
         self._loaded = 0  # the generation that programs read; 0: none
+        self._crowded = False  # threads were made that no program has seen
         self.stale = False  # there may be cells of former plans
         self._digest = ""
         self.resting: frozenset[int] = frozenset()  # events that may wait for others
@@ -129,6 +130,7 @@ class Gate:
         if was > len(table):
             self._view[at + len(table) : at + was] = bytes(was - len(table))
         self._written[half - 1] = len(table)
+        self._put_crowd(half)
         self.files.expect(plan, half)
         self._half, self._plan = half, plan
         # what a call that is followed leaves behind is kept although its event is dropped, so each of these is looked at
@@ -145,6 +147,8 @@ class Gate:
         if self._loaded != self.generation * bool(self._half):
             self._wait()
             self._loaded, self.stale = self.generation * bool(self._half), True
+            if not self._settled:  # by a clock that is no older than the last event under the former plan
+                self.unsettle()
 
     def sweep(self) -> None:
         """Takes out cells of former plans, so many at once. What stays a while only lets too much pass. Raises OSError."""
@@ -182,6 +186,17 @@ class Gate:
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._put_settled({slot: until_ns(window, now_ns) for slot, window in self._plan.windows.items()})
         self._settled = False
+
+    def miss_threads(self) -> None:
+        """To be told that threads were made which no program has seen: from now on each caller is asked who he is."""
+        self._crowded = True
+        self._put_crowd(self._half)
+
+    def _put_crowd(self, half: int) -> None:
+        if half and self._crowded:
+            at = GATE_AT["crowd_ns"][0] + (half - 1) * GATE_BYTES
+            with memoryview(self._view).cast("Q") as words:
+                words[at // 8] = FOR_EVER
 
     def _put_settled(self, ends: Mapping[int, int]) -> None:
         at = GATE_AT["settled_ns"][0] + (self._half - 1) * GATE_BYTES

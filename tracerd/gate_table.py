@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from execray.gate.memory import FOR_EVER, failed_waits_for, until_ns, waits_for, with_any
+from execray.gate.memory import FOR_EVER, failed_waits_for, until_ns, waits_for, with_any, with_longest
 from execray.gate.plan import ROW_ALL, CodeTest, GatePlan, Input, NumberTest
 from execray.gate.verdict import words
 from execray.schema.layout import (
@@ -110,7 +110,7 @@ def _put_slots(out: bytearray, plan: GatePlan, now_ns: int) -> None:
     _put(out, "named", struct.pack("<I", plan.named))
     windows = [0] * ER_GATE_SLOTS
     settled = every_slot({slot: until_ns(window, now_ns) for slot, window in plan.windows.items()})
-    for slot, window in plan.windows.items():
+    for slot, window in with_longest(plan.windows).items():
         windows[slot] = FOR_EVER if window is None else window
     _put(out, "window_ns", struct.pack(f"<{ER_GATE_SLOTS}Q", *windows))
     _put(out, "settled_ns", struct.pack(f"<{ER_GATE_SLOTS}Q", *settled))

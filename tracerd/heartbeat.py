@@ -1,7 +1,7 @@
 """Signs of life: known calls, made each second by one thread of our own and looked for in the ring, hook by hook.
 
 The thread's id is in the kernel's configuration, so its records carry a flag and leave tracerd never. Every call fails
-harmlessly: no descriptor, no such file, no such process, an id that is not one.
+harmlessly: no descriptor, no such file, no such process, an id that is not one; two only ask (PROBED_BY_SUCCESS in shapes.py).
 """
 
 from __future__ import annotations

@@ -297,8 +297,10 @@ class Sensor:
         return used | self.gate.tables()
 
     def misses(self) -> dict[str, int]:
-        """Returns by program how often the kernel skipped it because it ran already on that CPU."""
+        """Returns by program how often the kernel skipped it because it ran already on that CPU. The gate is told of threads."""
         ours = {p.name: p.info().recursion_misses for o in self._objects.values() for p in o.programs.values()}
+        if ours.get("er_fork"):
+            self.gate.miss_threads()
         return dict(Counter(ours) + Counter(self._others.misses()))  # without those that it never skipped
 
     def hooks(self) -> dict[str, dict[str, Any]]:

@@ -32,6 +32,15 @@ def with_any(ends: Mapping[int, int]) -> dict[int, int]:
     return out
 
 
+def with_longest(windows: Mapping[int, int | None]) -> dict[int, int | None]:
+    """Returns windows by slots, and of the slots that stand for all of a kind the longest."""
+    out = dict(windows)
+    for slot, window in windows.items():
+        known = out.get(any_of(slot), 0)
+        out[any_of(slot)] = None if window is None or known is None else max(window, known)
+    return out
+
+
 def waits_for(plan: GatePlan, code: CodeTest) -> tuple[int, ...]:
     """Returns the slots that all of a code's bits wait for, those of all where they are many; none where some don't wait."""
     mine = plan.rows[code.all] & words(code)
@@ -65,6 +74,7 @@ class Memory:
         self._first = plan.rows[plan.first]
         self._max_cells = max_cells
         self._settled = with_any({slot: until_ns(window, since_ns) for slot, window in plan.windows.items()})
+        self._windows = with_longest(plan.windows)
         self._waits = {code.code: waits_for(plan, code) for code in plan.codes}
         self._failed = {code.code: failed_waits_for(plan, code) for code in plan.codes}
         self._host: dict[int, int] = {}
@@ -104,7 +114,7 @@ class Memory:
         if slot < CELL_SLOTS and (pid in self._cells or len(self._cells) < self._max_cells):
             ends = self._cells.setdefault(pid, {})
         for at in (slot, any_of(slot)):
-            ends[at] = max(ends.get(at, 0), until_ns(self._plan.windows[slot], time_ns))
+            ends[at] = max(ends.get(at, 0), until_ns(self._windows[at], time_ns))
 
     def _awaits(self, word: int, base: int, pid: int, time_ns: int) -> bool:
         looks = list(bits(word))

@@ -118,11 +118,18 @@ def file(tmp_path: Path) -> Iterator[Path]:
 
 
 def passes(
-    out: Path, file: Path, does: tuple[str, ...] = BEHIND_A_THREAD, slot: int = 1, *, settled: bool = True
+    out: Path,
+    file: Path,
+    does: tuple[str, ...] = BEHIND_A_THREAD,
+    slot: int = 1,
+    *,
+    settled: bool = True,
+    missed: bool = False,
 ) -> bool:
     """Whether a step passes that waits for another one.
 
     slot: where it is kept that that was made. settled: whether it is known that it was not before the plan came.
+    missed: whether it is known that the kernel has skipped the hook of new threads.
     """
     opened, kill = (EVENT_BY_NAME[name].code for name in ("open", "kill"))
     codes = (CodeTest(opened, 0, 1, 2, 0, 0, 0, ROW_NONE), CodeTest(kill, 1, 2, 3, 3, 3, 3, ROW_ALL))
@@ -133,6 +140,8 @@ def passes(
         assert not live.sensor.want([opened, kill], False, plan=plan)
         assert not settled or live.sensor.gate.settle(live.sensor.gate.generation, {})
         live.sensor.sweep()  # what ends later has not ended
+        if missed:
+            live.sensor.gate.miss_threads()
         run = live.python("\n".join(does), file)
     return bool(run.of("kill"))
 
@@ -182,7 +191,7 @@ QUICK = {
     "the thread": (
         "sys",
         "include/execray/gate_rest.h",
-        "plan->threads_ns[er_gate_thread(er_lower_half(regs))] >= lapsed_ns || ",
+        "plan->threads_ns[er_gate_thread(stack)] >= lapsed_ns || ",
         "",
         BY_ITSELF,
         1,
@@ -222,6 +231,12 @@ def test_a_quick_look_that_forgets_something_is_seen(
 ) -> None:
     out = objects(tmp_path, name, source, right, wrong)
     assert not passes(out, file, does, slot, settled=does != (GO_ON,))
+
+
+@as_root
+def test_a_new_thread_that_no_program_has_seen_is_asked_who_it_is(tmp_path: Path, file: Path) -> None:
+    out = objects(tmp_path, "proc", "proc.bpf.c", "er_gate_inherit(child);", ";")
+    assert passes(out, file, IN_A_THREAD, missed=True)
 
 
 @as_root

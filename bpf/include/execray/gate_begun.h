@@ -17,16 +17,17 @@ static __always_inline __u64 er_gate_now(struct er_gate_work *work)
 }
 
 /*
- * Notes that the policies of a bit's slot begin. A plain store: of two at once either may be the last, which makes a
- * difference of the time between them, and plans add a second to windows. Programs aren't preempted. The locked
- * addition is a full barrier: whoever looks after this event's record has taken its time, sees what is stored here.
+ * Notes that the policies of a bit's slot begin. Plain stores: of two at once either may be the last, which makes a
+ * difference of the time between them, and plans add a second to windows. So whatever is stored in one place has one
+ * window: where slots share it, the longest of theirs. Programs aren't preempted. The locked addition is a full
+ * barrier: whoever looks after this event's record has taken its time, sees what is stored here.
  */
 __noinline int er_gate_begin(__u32 bit)
 {
 	struct er_gate_work *work = er_gate_work();
 	struct er_gate *plan = work ? er_gate_plan(work->half) : NULL;
 	struct er_gate_cell *cell = NULL;
-	__u64 end;
+	__u64 end, latest;
 	__u32 slot;
 
 	if (!plan)
@@ -39,19 +40,18 @@ __noinline int er_gate_begin(__u32 bit)
 		if (!cell)
 			work->full++;
 	}
-	end = er_gate_now(work) + plan->window_ns[slot];
-	if (end < plan->window_ns[slot])
-		end = ER_GATE_FOR_EVER;
+	end = er_gate_end(er_gate_now(work), plan->window_ns[slot]);
+	latest = er_gate_end(er_gate_now(work), plan->window_ns[slot < ER_GATE_OWN ? 0 : ER_GATE_OWN]);
 	if (cell) {
 		er_gate_raise(&cell->until_ns[slot & (ER_GATE_OWN - 1)], end);
-		er_gate_raise(&cell->until_ns[0], end);
+		er_gate_raise(&cell->until_ns[0], latest);
 		er_gate_raise(&plan->cells_ns[slot & (ER_GATE_OWN - 1)], end);
-		er_gate_raise(&plan->cells_ns[0], end);
-		er_gate_raise(&plan->celled_ns[work->tgid & (ER_PID_SLOTS - 1)], end);
-		er_gate_mark(plan, end);
+		er_gate_raise(&plan->cells_ns[0], latest);
+		er_gate_raise(&plan->celled_ns[work->tgid & (ER_PID_SLOTS - 1)], latest);
+		er_gate_mark(plan, latest);
 	} else {
 		er_gate_raise(&plan->until_ns[slot], end);
-		er_gate_raise(&plan->until_ns[slot < ER_GATE_OWN ? 0 : ER_GATE_OWN], end);
+		er_gate_raise(&plan->until_ns[slot < ER_GATE_OWN ? 0 : ER_GATE_OWN], latest);
 	}
 	__sync_fetch_and_add(&work->begun, 1);
 	return 0;

@@ -119,7 +119,8 @@ struct er_gate {
 	__u64 open;			 /* bit 1 << er_event: not tested, all pass */
 	__u32 first;			 /* the row of the bits that are awaited always */
 	__u32 named;			 /* the row of the bits that ask for a file whatever leads to it */
-	__u64 window_ns[ER_GATE_SLOTS];	 /* how long what has begun counts; ER_GATE_FOR_EVER */
+	__u64 window_ns[ER_GATE_SLOTS];	 /* how long what has begun counts; ER_GATE_FOR_EVER. At 0 and ER_GATE_OWN: the
+					    longest */
 	__u64 settled_ns[ER_GATE_SLOTS]; /* until when it counts that was begun before the plan came; tracerd's alone */
 	__u64 until_ns[ER_GATE_SLOTS];	 /* and what was begun since, anywhere; the programs' alone */
 	__u64 cells_ns[ER_GATE_OWN];	 /* the latest of all cells */

@@ -92,10 +92,10 @@ static __always_inline bool er_gate_drop(__u32 event)
  * Whether a call whose shape may rest does, whoever makes it: nothing that its event waits for has begun, anywhere or
  * in a process of which the caller can be a thread. By plain loads alone, for to ask for the current task, as to call
  * any function, takes as long as all of this. That it isn't known who it is does no harm: a probe fails, and what the
- * number means to a 32-bit caller is no call that anybody wants. regs: the caller's, which lie on its stack.
+ * number means to a 32-bit caller is no call that anybody wants. stack: an address on the caller's, its lower half.
  */
-static __always_inline bool er_gate_is_still(const struct er_config *config, const struct er_shape *shape,
-					     const struct pt_regs *regs, __s64 ret)
+static __always_inline bool er_gate_is_still(const struct er_config *config, const struct er_shape *shape, __u32 stack,
+					     __s64 ret)
 {
 	const struct er_gate *plan = er_gate_plan(config->gate);
 	__u32 event = shape->event & (ER_GATE_CODES - 1);
@@ -107,7 +107,7 @@ static __always_inline bool er_gate_is_still(const struct er_config *config, con
 	code = &plan->code[event];
 	if (!code->waits || er_gate_some_begun(plan, code->slot, code->waits, lapsed_ns))
 		return false;
-	if ((plan->threads_ns[er_gate_thread(er_lower_half(regs))] >= lapsed_ns || plan->crowd_ns >= lapsed_ns) &&
+	if ((plan->threads_ns[er_gate_thread(stack)] >= lapsed_ns || plan->crowd_ns >= lapsed_ns) &&
 	    er_gate_some_own(plan, code->slot, code->waits, lapsed_ns))
 		return false;
 	return er_gate_drop(event);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The plan, and which threads are of a process in which something has begun. Threads by where their stack is: that is
- * known of a call without asking for its task, and no exec changes it. docs/adr/0033 says why none is forgotten.
+ * known of a call without asking for its task, and no exec changes it. docs/adr/0034 says why none is forgotten.
  */
 #ifndef EXECRAY_GATE_THREADS_H
 #define EXECRAY_GATE_THREADS_H
 
 #include "execray/gate_raise.h"
 
-#define ER_STACK_SHIFT 14 /* a stack begins at a multiple of its size, which is this at least */
+#define ER_STACK_SHIFT 15 /* no stack is larger, and each begins at a multiple of its size */
 
 struct er_gate_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -28,19 +28,10 @@ static __always_inline struct er_gate *er_gate_plan(__u32 half)
 	return ER_TABLE_AT(er_gate, &index);
 }
 
-/* The place of a thread whose stack has this address in it. */
-static __always_inline __u32 er_gate_thread(__u64 stack)
+/* The place of a thread whose stack has an address with this lower half in it. */
+static __always_inline __u32 er_gate_thread(__u32 stack)
 {
 	return stack >> ER_STACK_SHIFT & (ER_GATE_THREADS - 1);
-}
-
-/* The lower half of a pointer as a number: to take that is all that the verifier lets be done with one's value. */
-static __always_inline __u32 er_lower_half(const void *pointer)
-{
-	__u32 half = (__u64)pointer;
-
-	asm volatile("%0 = %1" : "=w"(half) : "w"(half));
-	return half;
 }
 
 /*
@@ -56,18 +47,21 @@ static __always_inline void er_gate_mark(struct er_gate *plan, __u64 end)
 		er_gate_raise(&plan->crowd_ns, end);
 }
 
-/* A thread that a process gets, before it runs for the first time. A plain load gives no number of a pointer. */
+/*
+ * A thread that a process gets, before it runs for the first time: for as long as if all began now, or what is stored
+ * here would be older than what another one stores in the same place. A plain load gives no number of a pointer.
+ */
 static __always_inline void er_gate_inherit(struct task_struct *child)
 {
 	__u32 tgid = ER_READ(true, child, tgid), half;
-	__u64 stack = (__u64)BPF_CORE_READ(child, stack);
+	__u64 stack = (__u64)BPF_CORE_READ(child, stack), now_ns = bpf_ktime_get_boot_ns();
 
 	for (half = 1; half <= ER_GATE_HALVES; half++) {
 		struct er_gate *plan = er_gate_plan(half);
 
-		if (plan)
+		if (plan && plan->celled_ns[tgid & (ER_PID_SLOTS - 1)] >= now_ns)
 			er_gate_raise(&plan->threads_ns[er_gate_thread(stack)],
-				      plan->celled_ns[tgid & (ER_PID_SLOTS - 1)]);
+				      er_gate_end(now_ns, plan->window_ns[0]));
 	}
 }
 

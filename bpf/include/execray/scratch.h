@@ -42,7 +42,7 @@ struct er_call {
 	__u32 path_len;	     /* 0: it has none, or one that the kernel doesn't know */
 	__u32 urgent;	     /* it goes on with what has begun; gate.h */
 	__u32 gate;	     /* er_config::gate when the event was begun */
-	bool walked;	     /* the walk\'s memory has the path */
+	bool walked;	     /* the walk's memory has the path */
 	bool wanted;	     /* by policies; else it is followed for its own sake */
 	bool followed;	     /* somebody follows all of its kind */
 };

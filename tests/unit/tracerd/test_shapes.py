@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import subprocess
 import sys
+from typing import Any, ClassVar, SupportsIndex, cast
 
 import pytest
 
@@ -128,6 +129,29 @@ def test_the_table_in_the_kernel_becomes_what_it_should_be() -> None:
             table = table_of([code(name) for name in names])
             write_table(view, table)
             assert view[:] == table
+
+
+class Watched(bytearray):
+    """A table in which it is kept which shapes were switched off."""
+
+    off: ClassVar[list[int]] = []
+
+    def __setitem__(self, at: SupportsIndex | slice, value: Any) -> None:
+        super().__setitem__(at, value)
+        if isinstance(at, int) and not at % SHAPE.size and not value:
+            self.off.append(at // SHAPE.size)
+
+
+def test_a_shape_stays_on_where_only_whether_it_rests_changes() -> None:
+    view = Watched(table_of([code("chmod")]))
+    Watched.off.clear()
+    write_table(cast("mmap.mmap", view), table_of([code("chmod")], resting=[code("chmod")]))
+    assert bytes(view) == table_of([code("chmod")], resting=[code("chmod")]) and not Watched.off
+    write_table(cast("mmap.mmap", view), table_of([code("chmod"), code("mkdir")]))
+    assert {83, 258} <= set(Watched.off) and not {90, 91, 268} & set(Watched.off)
+    write_table(cast("mmap.mmap", view), table_of([code("write")], resting=[code("write")]))
+    write_table(cast("mmap.mmap", view), table_of([code("write"), code("procmem")], resting=[code("write")]))
+    assert 1 in Watched.off  # it is two events now, and rests no longer
 
 
 @pytest.mark.parametrize(
