@@ -297,7 +297,10 @@ class Sensor:
         return used | self.gate.tables()
 
     def misses(self) -> dict[str, int]:
-        """Returns by program how often the kernel skipped it because it ran already on that CPU. The gate is told of threads."""
+        """Returns by program how often the kernel skipped it because it ran already on that CPU.
+
+        Where that was the hook of new threads the gate is told, before the loss is: it goes by them.
+        """
         ours = {p.name: p.info().recursion_misses for o in self._objects.values() for p in o.programs.values()}
         if ours.get("er_fork"):
             self.gate.miss_threads()
