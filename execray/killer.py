@@ -16,7 +16,6 @@ import signal
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from execray.guard import (
@@ -31,11 +30,12 @@ from execray.guard import (
     Verdict,
     WouldKill,
     facts_of,
-    judge,
     judge_identity,
     judge_order,
+    judge_process,
 )
 from execray.process import ProcessKey
+from execray.schema.records import compared
 from execray.wire.orders import Order, Outcome, Result
 
 #: How long a kill waits to see the end. Well under policyd's 100 ms for an outcome: a process that sleeps in the kernel
@@ -100,7 +100,7 @@ async def ended(pidfd: int, timeout_s: float) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class KillResult:
     """What kill_process did: it sent the signal, or `why` says what kept it. A sent one's pidfd is the caller's."""
 
@@ -132,7 +132,7 @@ def stop_child(process: asyncio.subprocess.Process, number: signal.Signals) -> N
         process.send_signal(number)
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Strike:
     """A kill order that is decided. pidfd is open where the signal was sent, and its end not yet seen."""
 
@@ -272,7 +272,7 @@ class Killer:
         return outcome
 
     def _check(self, order: Order, facts: Facts) -> Verdict:
-        verdict = judge(order, facts, self.settings, self.own, self._clock_ns())
+        verdict = judge_process(order, facts, self.settings, self.own)
         if isinstance(verdict, Allow) and order.process not in self._struck:
             return self.budget.refusal(order.policy) or verdict
         return verdict

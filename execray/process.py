@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Self
+
+from execray.schema.records import compared
 
 # USER_HZ is part of the Linux ABI: 100 on every architecture ExecRay runs on, but sysconf is the one that says so.
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -19,7 +20,7 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class ProcessKey:
     """One process, for as long as this boot lasts.
 

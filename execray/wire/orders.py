@@ -11,11 +11,11 @@ import enum
 import ipaddress
 import json
 import re
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from execray.errors import PeerError
 from execray.process import ProcessKey
+from execray.schema.records import compared
 
 E = TypeVar("E", bound=enum.Enum)
 
@@ -62,7 +62,7 @@ class Result(enum.Enum):
         return self is not Result.CAPTURING
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Flow:
     """One connection of the process. The source may be unknown: None, or an address or port of zero."""
 
@@ -73,7 +73,7 @@ class Flow:
     src_port: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class CaptureSpec:
     """How much traffic to record: of these flows, or all that the host sees where there are none."""
 
@@ -82,7 +82,7 @@ class CaptureSpec:
     flows: tuple[Flow, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Order:
     """One thing to do. An order_id names one order for ever: a repeated one is answered with its outcome, not done again.
 
@@ -101,7 +101,7 @@ class Order:
     capture: CaptureSpec | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@compared(frozen=True, slots=True)
 class Outcome:
     """What became of an order.
 
