@@ -20,7 +20,7 @@ from execray.extensions import Outcome
 from execray.gate.encoding import decode_plan
 from execray.gate.inline import InlinePlan, decode_inline
 from execray.memory import settle_memory
-from execray.schema.catalog import EVENTS, FIRST_ADDED, Content
+from execray.schema.catalog import EVENTS, Content
 from execray.service import Peer, notify, prepare_runtime
 from execray.version import VERSION
 from execray.watchdog import Watchdog, sign_interval_s
@@ -30,15 +30,16 @@ from tracerd.batch import BatchBuilder
 from tracerd.decode import Decoder, is_compiled
 from tracerd.heartbeat import PROBED, HeartbeatThread, Liveness, Pulse
 from tracerd.inline import LEASE_NS, Limits
+from tracerd.losses import Losses
 from tracerd.names import Names
 from tracerd.objects import OBJECT_DIR
 from tracerd.pacing import Pacing
 from tracerd.processes import Process, ProcessTable
+from tracerd.report import LIFE, Report
 from tracerd.sensor import Sensor, own_identity
 from tracerd.stream import StreamServer
 from tracerd.watched import PathWatch
 
-_LIFE: Final = ("exec", "fork", "exit")
 _LAST_TURNS: Final = 64  # of reading, when we end
 _MAX_BATCH_EVENTS: Final = 2048
 _MAX_BATCH_BYTES: Final = 512 * 1024
@@ -68,7 +69,7 @@ class Tracerd:
         self._decoder = Decoder(self._table, self._builder)
         # Where the service manager waits for signs of life, they come as often as it needs them.
         self._interval_s = min(own.heartbeat_s, sign_interval_s())
-        self._liveness = Liveness(self._decoder.heartbeats, self._interval_s, min(5.0, sign_interval_s()))
+        liveness = Liveness(self._decoder.heartbeats, self._interval_s, min(5.0, sign_interval_s()))
         self._pulse = Pulse(self._decoder.heartbeats)
         self._stream = StreamServer(
             {**own_identity(), "version": VERSION},
@@ -82,17 +83,24 @@ class Tracerd:
         self._registrants = self._uids("tracerd.registrants", own.registrants) | {0, os.geteuid()}
         self._orderers = self._uids("enforcer.orderers", config.enforcer.orderers) | {0} if limits else frozenset()
         self._flush_ns = int(own.flush_ms * 1_000_000)
-        self._lost: dict[str, int] = {"ring": 0, "skipped": 0, "malformed": 0}
-        self._lost_at_ns = dict.fromkeys(self._lost, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-        self._rate = 0.0
-        self._batches = 0
+        self._losses = Losses(self._builder)
         self._waiting = False
         self._spared = 0  # the subscriber's pid
         self._drops = 0  # of batches, before sequences were last left to user space
         self._running = True
         self._pacing: Pacing | None = None
         self._paths = PathWatch(self._take_names)
-        self._heartbeat = HeartbeatThread(self._interval_s, self._probes_needed, self._spawn_due)
+        self._report = Report(
+            self._sensor,
+            self._decoder,
+            self._table,
+            liveness,
+            self._losses,
+            self._stream.retention,
+            self._paths,
+            counts_calls=own.syscall_counter,
+        )
+        self._heartbeat = HeartbeatThread(self._interval_s, self._report.probes_needed, self._report.spawn_due)
 
     def _uids(self, key: str, accounts: tuple[str | int, ...]) -> frozenset[int]:
         uids, missing = uids_of(accounts)
@@ -165,7 +173,7 @@ class Tracerd:
                     await stop.wait()
             except TimeoutError:
                 now = time.monotonic()
-                self._rate = (self._decoder.decoded - before) / (now - at)
+                self._report.rate = (self._decoder.decoded - before) / (now - at)
                 before, at = self._decoder.decoded, now
                 # The clock is read before the ring: a heartbeat must not be later than an event still to come.
                 beat_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -174,28 +182,19 @@ class Tracerd:
                 self._sensor.sweep()
                 # a record that is still being written holds up those behind it
                 if not self._waiting and self._sensor.ring.position >= end:
-                    self._stream.heartbeat(beat_ns, self._statistics())
+                    self._stream.heartbeat(beat_ns, self._report.heartbeat())
 
     async def _stuck(self) -> str:
         """Returns which program in the kernel gave no record lately, of those that we can ask for one."""
         askable = {event.code for event in EVENTS if event.name in PROBED}
         if self._heartbeat.spawns:
-            askable |= {event.code for event in EVENTS if event.name in _LIFE}
+            askable |= {event.code for event in EVENTS if event.name in LIFE}
         signs = {name: codes & askable for name, codes in self._sensor.signs().items()}
         silent = self._pulse.missing({name: codes for name, codes in signs.items() if codes})
         return f"no record from {silent}" if silent else ""
 
     def _in_words(self) -> str:
-        hooks = self._statistics()["hooks"]
-        silent = sorted(name for name, hook in hooks.items() if hook["needed"] and not hook["live"])
-        lost = sum(self._lost.values()) + self._stream.retention.lost
-        words = [
-            "policyd subscribed" if self._stream.subscriber is not None else "no subscriber",
-            f"{self._rate:.0f} events/s",
-            f"silent: {', '.join(silent)}" if silent else f"{sum(h['live'] for h in hooks.values())} hooks live",
-            f"{lost} events lost" if lost else "nothing lost",
-        ]
-        return ", ".join(words)
+        return self._report.in_words(self._stream.subscriber is not None)
 
     def _take_names(self, names: Names) -> None:
         self._sensor.gate.files.publish(names, partial(setattr, self._decoder, "names"))
@@ -325,12 +324,15 @@ class Tracerd:
                 break
         if taken <= _FEW:
             self._publish()  # first of all, for it may be what a kill waits for
+        # Where half of it was free, any record found room; and to ask the kernel takes longer than a few events do.
+        crowded = ring.waiting_bytes > ring.size_bytes // 2
         # Read up: what comes from here on gathers, and to the kernel we are behind until that has been read.
         rests = self._pacing is not None and taken > 0 and not more
         ring.release(but_last=rests)
         if self._pacing is not None and rests:
             self._pacing.rest()
-        self._note_losses()
+        if crowded or self._decoder.refused != self._losses.counts["malformed"]:
+            self._report.note_losses(self._sensor.counters())
         self._publish()
         if more and not self._waiting:
             self._waiting = True
@@ -339,69 +341,9 @@ class Tracerd:
     def _publish(self) -> None:
         if self._builder.events:
             self._stream.publish(self._builder.take())
-            self._batches += 1
+            self._report.batches += 1
             if self._drops != self._stream.retention.drops:
                 self._sensor.inline.end_lease()  # until sequences that are only known in the kernel are forgotten
-
-    def _note_losses(self) -> None:
-        """Puts a LOST row behind what came before the loss was seen."""
-        counts = {"ring": self._sensor.counter("DROPPED"), "malformed": self._decoder.refused}
-        for where, count in counts.items():
-            self._note_loss(where, count)
-
-    def _note_loss(self, where: str, count: int) -> None:
-        new = count - self._lost[where]
-        if new > 0:
-            now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            self._builder.lost(where, new, now, self._lost_at_ns[where])
-            self._lost[where], self._lost_at_ns[where] = count, now
-
-    def _probes_needed(self) -> frozenset[str]:
-        return frozenset(event.name for event in EVENTS if event.code in self._sensor.wanted)
-
-    def _spawn_due(self) -> bool:
-        ages = [self._liveness.last_seen_ms(event.code) for event in EVENTS if event.name in _LIFE]
-        return any(age is None or age > self._liveness.quiet_s * 1000 for age in ages)
-
-    def _statistics(self) -> dict[str, Any]:
-        """Returns what heartbeats and `status` say. Every number only grows, but rate and the gauges of ring and buffer."""
-        skipped = self._sensor.misses()
-        self._note_loss("skipped", sum(skipped.values()))
-        hooks = self._sensor.hooks()
-        for event in EVENTS:
-            hook = hooks[event.name]
-            hook["last_seen_ms"] = self._liveness.last_seen_ms(event.code)
-            # a package's event can't be asked for a sign of life, and so has none to miss
-            alive = event.code >= FIRST_ADDED or self._liveness.live(event.code, probed=event.name not in _LIFE)
-            hook["live"] = hook["attached"] and alive
-        retention = self._stream.retention
-        return {
-            "events": self._decoder.decoded,
-            "batches": self._batches,
-            "rate": round(self._rate, 1),
-            "lost": {**self._lost, "stream": retention.lost},
-            "skipped": skipped,
-            "hooks": hooks,
-            "tables": self._sensor.tables(),
-            "ring": self._ring(),
-            "buffer": {
-                "bytes": retention.bytes,
-                "max": self._config.tracerd.buffer_mib * 1024 * 1024,
-                "newest": retention.newest,
-                "done": retention.done_seq,
-            },
-            "paths": self._paths.report(),
-            "self_dropped": self._sensor.counter("SELF"),
-            "syscalls": self._sensor.counter("SYSCALLS") if self._config.tracerd.syscall_counter else None,
-            "gate": self._sensor.gate_status(),
-            "inline": self._sensor.inline.status(),
-            "processes": len(self._table),
-            "creds_full": self._sensor.counter("CREDS_FULL"),
-            "self_full": self._sensor.counter("SELF_FULL"),
-            "names_full": self._sensor.counter("NAMES_FULL"),
-            "lines_cut": self._table.lines_cut,
-            "evicted": self._table.evicted,
-        }
 
     async def _op_status(self, request: Request, peer: Peer) -> dict[str, Any]:
         subscriber = self._stream.subscriber is not None
@@ -415,24 +357,11 @@ class Tracerd:
             "bad_peers": self._stream.bad_peers,
             "decoder": {"compiled": is_compiled()},
             "rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-            **self._statistics(),
+            **self._report.statistics(),
         }
 
     async def _op_doctor(self, request: Request, peer: Peer) -> dict[str, Any]:
-        packages = [found.to_json() for found in self._extensions]
-        paths = {**self._paths.report(), "by_name_only": self._paths.unresolved()}
-        return {
-            "objects": self._sensor.doctor(),
-            "hooks": self._sensor.hooks(),
-            "packages": packages,
-            "paths": paths,
-            "gate": self._sensor.gate_status(),
-            "ring": self._ring(),
-            "tables": self._sensor.tables(),
-        }
-
-    def _ring(self) -> dict[str, int]:
-        return {"size": self._sensor.ring.size_bytes, "used_max": self._sensor.ring.used_max_bytes}
+        return self._report.doctor(self._extensions)
 
     async def _op_register(self, request: Request, peer: Peer) -> AsyncGenerator[object, None]:
         """Hides one of ExecRay's own daemons. Only `tracerd.registrants` may: who hides is unseen from then on.

@@ -6,7 +6,7 @@ import os
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +43,7 @@ from tracerd.scan import Scan
 from tracerd.shapes import table_of, write_table
 
 RING_BYTES: Final = 16 * 1024 * 1024
+_FIRST: Final = bytes(4)  # the key of a map's only element
 _SELF_MAX: Final = 1024
 _CREDS_MAX: Final = 65536
 _LAPSED: Final = (CONFIG.size - 8) // 8  # er_config::lapsed_ns, the last word
@@ -130,7 +131,9 @@ class Sensor:
         self._config = memoryview(self._shapes)[CONFIG_AT : CONFIG_AT + CONFIG.size]
         self.armed = ArmedProcesses(self._maps["er_armed"], self._shapes)
         self._own = PidFilter(self._maps["er_self"], self._shapes, SELF_AT)
-        self._counts_bytes = COUNTS.size * possible_cpus()  # read as one value: those of all, one behind the other
+        # Of each processor, and read as one value: those of all, one behind the other.
+        self._counts = Map(self._maps["er_counter"].fd, 4, COUNTS.size * possible_cpus(), 1)
+        self._gate_works = [*self._works_of_gates()]
         self.ring = RingReader(self._maps["er_ring"].fd, ring_bytes)
         self._others = Others(self._maps)
 
@@ -164,6 +167,14 @@ class Sensor:
         if "scan" in self._objects:
             self._objects["scan"].share(self._maps)
             self._scan.start(self._objects["scan"], table)
+
+    def _works_of_gates(self) -> Iterator[tuple[Map, int]]:
+        """Yields where the programs of each object count what the gate does, and what lies there for each processor, in bytes."""
+        for loaded in self._objects.values():
+            fd = loaded.map_fd("er_gate_works")
+            if fd is not None:
+                size = value_size(fd) + 7 & ~7  # more than the gate's memory, which is its beginning
+                yield Map(fd, 4, size * possible_cpus(), 1), size
 
     def _program(self, name: str) -> Program:
         return next(o.programs[name] for o in self._objects.values() if name in o.programs)
@@ -269,25 +280,25 @@ class Sensor:
         self._rings.sweep(now_ns)
 
     def counter(self, name: str) -> int:
-        """Returns one of `enum er_counter`, by its name without ER_COUNT_: what all processors have counted. Raises OSError."""
-        counts = Map(self._maps["er_counter"].fd, 4, self._counts_bytes, 1)
-        raw = counts.lookup(struct.pack("<I", 0)) or b""
-        return sum(memoryview(raw).cast("Q")[ER_COUNTER[f"ER_COUNT_{name}"] :: ER_COUNTER["ER_COUNT_MAX"]])
+        """Returns one of counters(). Raises OSError."""
+        return self.counters()[name]
 
-    def gate_status(self) -> dict[str, Any]:
-        """Returns what the gate does, and what it let pass and dropped. Raises OSError."""
+    def counters(self) -> dict[str, int]:
+        """Returns `enum er_counter`, by names without ER_COUNT_: what all processors have counted. Raises OSError."""
+        counts, each = memoryview(self._counts.lookup(_FIRST) or b"").cast("Q"), ER_COUNTER["ER_COUNT_MAX"]
+        return {name.removeprefix("ER_COUNT_"): sum(counts[at::each]) for name, at in ER_COUNTER.items() if at < each}
+
+    def gate_status(self, counters: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """Returns what the gate does, and what it let pass and dropped. counters: those of now. Raises OSError."""
         raws = []
-        for loaded in self._objects.values():
-            fd = loaded.map_fd("er_gate_works")
-            if fd is not None:
-                size = value_size(fd) + 7 & ~7  # more than the gate's memory, which is its beginning
-                raw = Map(fd, 4, size * possible_cpus(), 1).lookup(struct.pack("<I", 0)) or b""
-                raws += [raw[at : at + GATE_WORK_BYTES] for at in range(0, len(raw), size)]
+        for works, size in self._gate_works:
+            raw = works.lookup(_FIRST) or b""
+            raws += [raw[at : at + GATE_WORK_BYTES] for at in range(0, len(raw), size)]
         followed = sorted(EVENT_BY_CODE[code].name for code in self._followed)
         return {
             **self.gate.status(GateCounts.of(raws)),
             "followed": followed,
-            "refused": self.counter("REFUSED"),
+            "refused": (counters or self.counters())["REFUSED"],
         }
 
     def tables(self) -> dict[str, dict[str, int]]:

@@ -79,7 +79,7 @@ class Retention:
     def __init__(self, max_bytes: int) -> None:
         self._kept: deque[_Kept] = deque()
         self._dropped: deque[_Kept] = deque()  # without their data; always older than what is kept
-        self._max = max_bytes
+        self.max_bytes = max_bytes
         self._newest = -1
         self.done_seq = -1  # up to here, some subscriber has said that it is done with them
         self._sent_seq = -1
@@ -108,7 +108,7 @@ class Retention:
         self._kept.append(_Kept(batch.seq, batch.first_id, rows, data, batch.events[-1][1], lost))
         self.bytes += len(data)
         self._newest = batch.seq
-        while self.bytes > self._max and len(self._kept) > 1:
+        while self.bytes > self.max_bytes and len(self._kept) > 1:
             self._drop(self._kept.popleft())
 
     def _drop(self, old: _Kept) -> None:

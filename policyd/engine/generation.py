@@ -65,6 +65,16 @@ class FieldPlan:
             value = tuple([strings[item] for item in value])
         return self.cache.get(value) or self.rows.miss(value)
 
+    def among(self, values: tuple[Any, ...], strings: tuple[bytes, ...], bits: int) -> int:
+        """Returns those of some steps that this slot's list in an actor doesn't contradict. Raises as `SlotRows.row` does."""
+        asked = bits & self.constrained
+        if not asked:
+            return bits
+        value = values[self.at]
+        if value is not None:
+            value = tuple([strings[item] for item in value])
+        return bits & ~asked | self.rows.among(value, asked)
+
 
 class ActorRow:
     """The steps that some fields of an actor don't contradict; mostly one object for equal ones.
@@ -176,7 +186,7 @@ class Generation:
         #: The steps that ask for lists of an actor or its parent: a command's words are new for every second program, and long.
         self.list_bits = _union(field.constrained for field in (*self.actor_lists, *self.parent_lists))
         self.orphan_row = Row(_without(self.parent_fields, ones))
-        self.orphan_lists = Row(_without(self.parent_lists, ones))
+        self.orphan_lists = _without(self.parent_lists, ones)
         self.plans = {code: self._plan(EVENT_BY_CODE[code], mask) for code, mask in self._masks.items()}
         self._any_actor = ActorRow(ones, 0)  # of whom nothing is known yet
         self._actor_rows: dict[int, ActorRow] = {}
@@ -194,22 +204,24 @@ class Generation:
         """
         if type(batch.actors[index][1]) is not tuple:
             raise PeerError(f"batch {batch.seq}: an actor without identity")
-        return self._actor(batch, index, self.actor_fields, self.parent_fields, self.orphan_row)
-
-    def lists_row(self, batch: Batch, index: int) -> int:
-        """Returns the steps that the lists of an actor and its parent don't contradict. Raises as actor_row does."""
-        return self._actor(batch, index, self.actor_lists, self.parent_lists, self.orphan_lists).bits
-
-    def _actor(
-        self, batch: Batch, index: int, own: tuple[FieldPlan, ...], of_parent: tuple[FieldPlan, ...], orphan: Row
-    ) -> ActorRow:
         actor, strings = batch.actors[index], batch.strings
-        found = self._join(self._any_actor, actor, own, strings)
-        if not of_parent:
+        found = self._join(self._any_actor, actor, self.actor_fields, strings)
+        if not self.parent_fields:
             return found
         if actor[0] is None:
-            return found.further.get(orphan) or self._joined(found, orphan)
-        return self._join(found, batch.actors[actor[0]], of_parent, strings)
+            return found.further.get(self.orphan_row) or self._joined(found, self.orphan_row)
+        return self._join(found, batch.actors[actor[0]], self.parent_fields, strings)
+
+    def lists_left(self, batch: Batch, index: int, bits: int) -> int:
+        """Returns those of some steps that the lists of an actor and its parent don't contradict. Raises as actor_row does."""
+        actor, strings = batch.actors[index], batch.strings
+        for field in self.actor_lists:
+            bits = field.among(actor, strings, bits)
+        if self.parent_lists and actor[0] is None:
+            return bits & self.orphan_lists
+        for field in self.parent_lists:
+            bits = field.among(batch.actors[actor[0]], strings, bits)
+        return bits
 
     def _join(
         self, found: ActorRow, actor: tuple[Any, ...], fields: tuple[FieldPlan, ...], strings: tuple[bytes, ...]

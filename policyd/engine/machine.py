@@ -194,7 +194,8 @@ class Machine:
         actor_rows: list[ActorRow | None] = [None] * len(actors)
         # Most events have the rows of one before: where these are long, to compare them is quicker.
         wide = generation.is_wide
-        list_bits, list_rows = generation.list_bits, dict[int, int]()
+        # Of an actor's lists: for which steps they were looked at, and all steps but those that they contradict.
+        list_bits, list_rows = generation.list_bits, dict[int, tuple[int, int]]()
         lines: dict[int, tuple[Key, ...]] = {}
         now, wake = self._now_ns, store.wake_ns
 
@@ -249,9 +250,11 @@ class Machine:
                                 met.lists = met.left & list_bits != 0
                             bits, asks = met.left, met.lists
                         if asks:
-                            more = list_rows.get(actor)
-                            if more is None:
-                                more = list_rows[actor] = generation.lists_row(batch, actor)
+                            asked, more = list_rows.get(actor) or (0, -1)
+                            if bits & list_bits & ~asked:
+                                asked |= bits & list_bits
+                                more = generation.lists_left(batch, actor, asked) | ~asked
+                                list_rows[actor] = asked, more
                             bits &= more
                         if bits and plan.further_fields:
                             bits = generation.lookup(row, plan.further_fields, strings, bits)

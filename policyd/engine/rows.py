@@ -129,7 +129,12 @@ class SlotRows:
         self._derived = derived
         self._half = max(1, entries // 2)
         self._bytes = 0
+        self._parts: dict[
+            Value, tuple[int, int]
+        ] = {}  # rows as far as somebody asked: which bits, and those left of them
+        self._part_bytes = 0
         self._views: dict[ViewKey, View] = {}
+        self._asks: dict[ViewKey, int] = {}  # the bits of the steps that test this view
         self._ranges: dict[tuple[View, bool], Ranges] = {}
         self._atoms: dict[Hashable, int] = {}  # by _Asked.key
         # Most of what steps ask of a slot is that some of several tests hold, that none of several do, or that a number is
@@ -141,13 +146,13 @@ class SlotRows:
         self._read: set[int] = set()  # atoms in formulas
         self._ones = 0
         self._none = Row(0)  # where no test holds
-        self._collects: tuple[Callable[[Value, list[Effect]], None], ...] = ()
+        self._collects: tuple[tuple[int, Callable[[Value, list[Effect]], None]], ...] = ()
         self._fails: list[tuple[View, Ranges]] = []
         self._rows: dict[int, Row] = {}
 
     def __len__(self) -> int:
         """Returns how many values' rows are remembered."""
-        return len(self.cache) + len(self._older)
+        return len(self.cache) + len(self._older) + len(self._parts)
 
     def add(self, bit: int, demand: Demand) -> None:
         """Adds what one step asks of this slot. Raises PatternError."""
@@ -159,10 +164,12 @@ class SlotRows:
             for asked in tests:
                 atom = self._atom(asked)
                 needs[atom] = needs.get(atom, 0) | bit
+                self._asks[asked.view] = self._asks.get(asked.view, 0) | bit
         for tests in demand.barred:
             for asked in tests:
                 atom = self._atom(asked)
                 self._bars[atom] = self._bars.get(atom, 0) | bit
+                self._asks[asked.view] = self._asks.get(asked.view, 0) | bit
         if demand.rest is not None:
             self._formulas[demand.rest] = self._formulas.get(demand.rest, 0) | bit
 
@@ -171,28 +178,51 @@ class SlotRows:
         self._ones = ones
         for level in self._levels:
             level.free = ones & ~level.needing
-        self._compiled = [(self._formula(expr), bits) for expr, bits in self._formulas.items()]
+        self._compiled = [(self._formula(expr, bits), bits) for expr, bits in self._formulas.items()]
         for view in self._views.values():
             view.build(self._effect)
         for ranges in self._ranges.values():
             ranges.build()
-        self._collects = tuple(view.collect for view in self._views.values())
+        self._collects = tuple((self._asks.get(key, 0), view.collect) for key, view in self._views.items())
         self._fails = [(view, ranges) for (view, _), ranges in self._ranges.items()]
         self._none = Row(self._combined([]))
 
-    def row(self, value: Value) -> int:
-        """Computes the bits of a value's row. Raises PeerError for a value of another type than the slot's."""
+    def row(self, value: Value, asked: int = -1) -> int:
+        """Computes the bits of a value's row; of others than those asked for it may say anything.
+
+        Raises PeerError for a value of another type than the slot's.
+        """
         if value is not None and not isinstance(value, self._type):
             check_value(self.kind, value)
         effects: list[Effect] = []
-        for collect in self._collects:
-            collect(value, effects)
+        for bits, collect in self._collects:
+            if asked & bits:
+                collect(value, effects)
         row = self._combined(effects) if effects else self._none.bits
         for view, ranges in self._fails:
             failing = ranges.failing(view.value(value))
             if failing:
                 row ^= row & failing
         return row
+
+    def among(self, value: Value, bits: int) -> int:
+        """Returns those of some bits that the value doesn't contradict; no more is computed than these ask for.
+
+        For values that are new all the time and take long, as a command's words do. Raises PeerError as row does.
+        """
+        asked, left = self._parts.get(value, (0, 0))
+        if bits & ~asked:
+            size = _size(value)
+            if not asked and (len(self._parts) >= self._half or self._part_bytes + size > CACHE_BYTES // 2):
+                self._parts.clear()
+                self._part_bytes = 0
+                self.stats.clears += 1
+            self._part_bytes += 0 if asked else size
+            asked |= bits
+            left = asked & self.row(value, asked)
+            self._parts[value] = asked, left
+            self.stats.misses += 1
+        return bits & left
 
     def miss(self, value: Value) -> Row:
         """Returns the row of a value that isn't in `cache`, and puts it there. Raises PeerError as row does."""
@@ -278,20 +308,22 @@ class SlotRows:
                     row &= ~bits
         return row
 
-    def _formula(self, expr: Expr) -> Callable[[set[int]], bool]:
+    def _formula(self, expr: Expr, bits: int) -> Callable[[set[int]], bool]:
         match expr:
             case Test():
-                atom = self._atom(_asked(expr))
+                asked = _asked(expr)
+                atom = self._atom(asked)
                 self._read.add(atom)
+                self._asks[asked.view] = self._asks.get(asked.view, 0) | bits
                 return lambda true: atom in true
             case Not(item):
-                inner = self._formula(item)
+                inner = self._formula(item, bits)
                 return lambda true: not inner(true)
             case And(items):
-                every = [self._formula(item) for item in items]
+                every = [self._formula(item, bits) for item in items]
                 return lambda true: all(part(true) for part in every)
             case Or(items):
-                some = [self._formula(item) for item in items]
+                some = [self._formula(item, bits) for item in items]
                 return lambda true: any(part(true) for part in some)
             case Quantified():
                 raise AssertionError("a quantifier is not of a row")  # plan_step leaves it to the residual

@@ -188,6 +188,19 @@ def test_row_cache_is_bounded_in_bytes_too() -> None:
     assert rows.stats.clears >= 4
 
 
+def test_rows_that_are_known_in_part_are_bounded_too() -> None:
+    for values, most in (((b"%d" % n for n in range(100)), 5), ((b"%d" % n + bytes(1 << 20) for n in range(20)), 4)):
+        rows = SlotRows(ref("path").kind, lambda name: False, entries=10)
+        rows.add(1, demand_of([test("path", Op.EQ, "/a")]))
+        rows.add(2, demand_of([test("path", Op.EQ, "/b")]))
+        rows.build(3)
+        for value in values:
+            assert rows.among(b"/a", 1) == 1 and not rows.among(value, 1)
+            assert len(rows) <= most
+        assert rows.among(b"/a", 3) == 1 and rows.among(b"/b", 2) == 2
+        assert rows.stats.clears >= 4
+
+
 def test_words_of_commands_are_looked_at_only_where_a_step_that_is_left_asks_for_them() -> None:
     engine = Machine()
     asks = step("exec", eq("exe", "/bin/asks"), test("argv", Op.CONTAINS, ("-x",)))

@@ -269,9 +269,13 @@ _EXPRS: st.SearchStrategy[Expr] = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.lists(st.lists(_EXPRS, min_size=1, max_size=3), min_size=1, max_size=5), st.lists(_TEXT | st.none(), max_size=6)
+    st.lists(st.lists(_EXPRS, min_size=1, max_size=3), min_size=1, max_size=5),
+    st.lists(_TEXT | st.none(), max_size=6),
+    st.lists(st.integers(0, 31), min_size=2, max_size=4),
 )
-def test_rows_equal_conditions_evaluated_one_by_one(steps: list[list[Expr]], values: list[bytes | None]) -> None:
+def test_rows_equal_conditions_evaluated_one_by_one(
+    steps: list[list[Expr]], values: list[bytes | None], asked: list[int]
+) -> None:
     rows = SlotRows(Kind.PATH, lambda name: name == "name", entries=2)
     for index, conditions in enumerate(steps):
         rows.add(1 << index, demand_of(conditions))
@@ -289,6 +293,9 @@ def test_rows_equal_conditions_evaluated_one_by_one(steps: list[list[Expr]], val
         )
         assert rows.miss(value).bits == wanted
         assert len(rows.cache) <= 2
+        # also where only some steps are asked about, and then others
+        for some in (bits & (1 << len(steps)) - 1 for bits in asked):
+            assert rows.among(value, some) == some & wanted
 
 
 def _by_actor(**slots: Value) -> Event:
