@@ -39,4 +39,6 @@ def _shown(value: Value) -> str:
 
 
 def _digest(parts: list[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:_DIGITS]
+    # A name, and no secret; saying so spares a kill that waits for it a tenth of what its match takes.
+    found = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape"), usedforsecurity=False)
+    return found.hexdigest()[:_DIGITS]
