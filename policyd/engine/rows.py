@@ -129,9 +129,8 @@ class SlotRows:
         self._derived = derived
         self._half = max(1, entries // 2)
         self._bytes = 0
-        self._parts: dict[
-            Value, tuple[int, int]
-        ] = {}  # rows as far as somebody asked: which bits, and those left of them
+        #: Rows as far as somebody asked for them: which bits, and those left of them.
+        self._parts: dict[Value, tuple[int, int]] = {}
         self._part_bytes = 0
         self._views: dict[ViewKey, View] = {}
         self._asks: dict[ViewKey, int] = {}  # the bits of the steps that test this view
