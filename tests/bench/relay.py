@@ -15,8 +15,9 @@ _HAND_ON: Final = "import os\nwhile line := os.read(0, 64): os.write(1, line)"
 _KILL: Final = """
 import os, signal
 while line := os.read(0, 64):
-    with os.fdopen(os.pidfd_open(int(line.split()[0]))) as pidfd:
-        signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+    pidfd = os.pidfd_open(int(line.split()[0]))
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
     os.write(1, line)
 """
 _VICTIM: Final = """
