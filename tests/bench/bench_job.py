@@ -38,7 +38,7 @@ from tests.bench.accounted import Taken, counted, taken
 from tests.bench.settled import with_shipped
 from tests.support.arena import Arena
 
-ROUNDS: Final = int(os.environ.get("JOB_ROUNDS", "8"))  # of two runs, without and with; even
+ROUNDS: Final = 8  # of two runs, without and with; even
 FILES: Final = 200
 REQUESTS: Final = 1500
 PACKAGES: Final = 12
@@ -154,6 +154,7 @@ def _on(number: int) -> list[str]:
 
 def run() -> dict[str, Any]:
     """Returns for each job the medians in seconds and their ratio, and what came of the events; what a missing tool forbids."""
+    rounds = _rounds()
     missing = [tool for tool in ("gcc", "make") if shutil.which(tool) is None]
     skipped = [f"build: no {tool}" for tool in missing]
     if importlib.util.find_spec("pip") is None:
@@ -169,7 +170,7 @@ def run() -> dict[str, Any]:
         runs.all("")  # fills the page cache
         daemons: list[_Spent] = []
         accounts: list[dict[str, float]] = []
-        for number in range(max(1, ROUNDS // 2)):
+        for number in range(rounds // 2):
             runs.all("without")
             with with_shipped(folder / f"{number}") as arena:
                 before = _spent(arena)
@@ -185,6 +186,14 @@ def run() -> dict[str, Any]:
         for job, found in runs.times.items()
     }
     return {**result, "gate": gate, "daemons": _per_round(daemons), "compiled": compiled, "skipped": skipped}
+
+
+def _rounds() -> int:
+    """Returns how many rounds JOB_ROUNDS asks for. Exits with one line where that is no number of two or more."""
+    asked = os.environ.get("JOB_ROUNDS", "")
+    if asked and not (asked.isdecimal() and int(asked) >= 2):
+        sys.exit(f"JOB_ROUNDS={asked}: not a number of rounds\nhint: an even one, as JOB_ROUNDS=32")
+    return int(asked) if asked else ROUNDS
 
 
 class _Runs:

@@ -59,6 +59,8 @@ def objects() -> None:
 def tests(suite: str, names: list[str]) -> None:
     """Runs tests, each of which says itself what came of it (telling.py), and says how pytest ended."""
     command = [sys.executable, "-m", "pytest", "-v", "-ra", "-p", "no:cacheprovider", "-p", "tests.vm.telling"]
+    # the disk is small, and some tests make filesystems: only what failed is kept
+    command += ["-o", "tmp_path_retention_policy=failed"]
     command += ["-o", f"timeout={TEST_TIMEOUT_S * PACE:g}", "--color=no", *names]
     environment = {
         **os.environ,
