@@ -405,9 +405,11 @@ def test_of_two_threads_at_once_the_later_passes(tmp_path: Path, begin: Path) ->
     with Live([], gate="shadow") as live:
         load(live, plan_of(begin))
         run = live.run([race, begin, "60"])
+        skipped = sum(live.sensor.misses().values())  # Linux 7.3 preempts programs, and counts what none has seen meanwhile
     began = {event.actor.id: event.time_ns for event in run.of("open", path=os.fsencode(begin))}
-    assert len(began) == 60
-    dropped = [event for event in run.of("kill") if event.flags & Flag.GATE_DROP]
-    later = [event for event in run.of("kill") if event.time_ns > began[event.actor.id]]
+    assert 60 - skipped <= len(began) <= 60
+    calls = [event for event in run.of("kill") if event.actor.id in began]
+    dropped = [event for event in calls if event.flags & Flag.GATE_DROP]
+    later = [event for event in calls if event.time_ns > began[event.actor.id]]
     assert len(dropped) > 200 and len(later) > 200, (len(dropped), len(later))
     assert not [event.to_json() for event in later if event.flags & Flag.GATE_DROP]
