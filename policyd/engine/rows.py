@@ -12,7 +12,8 @@ from execray.schema.kinds import Kind
 from policyd.engine.atoms import Effect, Ranges, View
 from policyd.program import And, Expr, FieldRef, Not, Op, Or, Quantified, Test
 
-#: Values remembered per slot, and bytes of them: when the newer half of the cache is full, the older one is forgotten.
+#: Values remembered per slot, and bytes of them: when the newer half of the cache is full, the older one is forgotten; of rows
+#: that are known in part, there is only a newer half.
 CACHE_ENTRIES: Final = 16_384
 CACHE_BYTES: Final = 8 << 20
 
@@ -89,7 +90,7 @@ def demand_of(conditions: Iterable[Expr]) -> Demand:
 
 @dataclass(slots=True)
 class CacheStats:
-    """What the row cache of one slot did: rows that it did not have, and how often its older half was forgotten."""
+    """What the row cache of one slot did: rows that it did not have, and how often rows were forgotten for want of room."""
 
     misses: int = 0
     clears: int = 0
@@ -217,11 +218,22 @@ class SlotRows:
                 self._part_bytes = 0
                 self.stats.clears += 1
             self._part_bytes += 0 if asked else size
-            asked |= bits
+            asked = self._answered(asked | bits)
             left = asked & self.row(value, asked)
             self._parts[value] = asked, left
             self.stats.misses += 1
         return bits & left
+
+    def _answered(self, asked: int) -> int:
+        """Returns the bits that are computed with those asked for: of all steps that ask of the same forms of the value.
+
+        Else a process at which one step after another becomes possible would have the same words searched for each of them.
+        """
+        others = 0
+        for bits, _ in self._collects:
+            if not asked & bits:
+                others |= bits
+        return self._ones & ~others
 
     def miss(self, value: Value) -> Row:
         """Returns the row of a value that isn't in `cache`, and puts it there. Raises PeerError as row does."""

@@ -28,6 +28,19 @@ def test_row_cache_is_bounded_in_bytes_too() -> None:
     assert rows.stats.clears >= 4
 
 
+def test_a_form_of_a_value_is_looked_at_once_however_many_steps_ask_one_after_another() -> None:
+    rows = SlotRows(ref("argv").kind, lambda name: name == "cmdline")
+    count = 40
+    for number in range(count):
+        rows.add(1 << number, demand_of([test("cmdline", Op.MATCH, (f"needle{number}[a-z]+",))]))
+    rows.add(1 << count, demand_of([test("cmdline", Op.MATCH, ("NEEDLE7X",), ignore_case=True)]))
+    rows.build((1 << count + 1) - 1)
+    value = (b"sh", b"-c", b"needle7x needle9y")
+    met = [number for number in range(count) if rows.among(value, 1 << number)]
+    assert (met, rows.stats.misses) == ([7, 9], 1)
+    assert rows.among(value, 1 << count) and rows.stats.misses == 2, "another form of it"
+
+
 def test_rows_that_are_known_in_part_are_bounded_too() -> None:
     for values, most in (((b"%d" % n for n in range(100)), 5), ((b"%d" % n + bytes(1 << 20) for n in range(20)), 4)):
         rows = SlotRows(ref("path").kind, lambda name: False, entries=10)
