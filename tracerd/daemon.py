@@ -182,7 +182,9 @@ class Tracerd:
                 self._sensor.sweep()
                 # a record that is still being written holds up those behind it
                 if not self._waiting and self._sensor.ring.position >= end:
-                    self._stream.heartbeat(beat_ns, self._report.heartbeat())
+                    said = self._report.heartbeat()
+                    self._publish()  # the losses that it has found come before what counts them
+                    self._stream.heartbeat(beat_ns, said)
 
     async def _stuck(self) -> str:
         """Returns which program in the kernel gave no record lately, of those that we can ask for one."""
@@ -306,7 +308,9 @@ class Tracerd:
             self._waiting = False
             self._drain()
             if not self._waiting:
-                return
+                break
+        self._report.note_losses(self._sensor.counters())
+        self._publish()
 
     def _drain(self) -> None:
         """Decodes what is in the ring, for at most flush_ms, and publishes it as one batch."""

@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
-import logging
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
 
-from execray.config import Config, TracerdConfig
 from execray.errors import PeerError
 from execray.gate.encoding import encode_plan
 from execray.gate.inline import InlinePlan, InlinePolicy, Part, Rule, TextTest, encode_inline
@@ -23,23 +18,12 @@ from execray.schema.catalog import EVENT_BY_NAME
 from execray.service import Peer
 from execray.wire.control import Request
 from execray.wire.frames import Batch, Settle, Subscribe
+from tests.support.tracerds import loaded_tracerd
 from tracerd import daemon as module
 from tracerd.daemon import Tracerd
 from tracerd.inline import _pid_key
 
 OPEN = EVENT_BY_NAME["open"].code
-
-
-@contextmanager
-def tracerd(mode: str = "enforce") -> Iterator[Tracerd]:
-    """One that is loaded, and whose loop doesn't run."""
-    with tempfile.TemporaryDirectory(prefix="execray-", dir="/run") as name:
-        config = Config(runtime_dir=Path(name), group="", mode=mode, tracerd=TracerdConfig(inline="on"))
-        made = Tracerd(config, logging.getLogger("tracerd"))
-        try:
-            yield made
-        finally:
-            made._sensor.close()
 
 
 def wanted() -> Subscribe:
@@ -53,7 +37,7 @@ def me(uid: int = 0) -> Peer:
 
 
 def test_rules_are_taken_only_from_who_may_order_kills() -> None:
-    with tracerd() as made:
+    with loaded_tracerd() as made:
         with pytest.raises(PeerError, match=r"enforcer\.orderers"):
             made._subscribe(wanted(), me(4711))
         assert not made._sensor.inline.plan.rules
@@ -63,14 +47,14 @@ def test_rules_are_taken_only_from_who_may_order_kills() -> None:
 
 
 def test_the_configured_mode_counts_and_not_the_subscribers_word() -> None:
-    with tracerd("audit") as made:
+    with loaded_tracerd("audit") as made:
         made._subscribe(wanted(), me(4711))
         status = made._sensor.inline.status()
         assert (status["mode"], status["rules"], status["in_force"]) == ("off", 0, False)
 
 
 def test_when_the_subscriber_is_gone_the_rules_are_as_well_and_come_back_as_others() -> None:
-    with tracerd() as made:
+    with loaded_tracerd() as made:
         asked = wanted()
         made._subscribe(asked, me())
         before = made._sensor.inline._generation
@@ -84,7 +68,7 @@ def test_when_the_subscriber_is_gone_the_rules_are_as_well_and_come_back_as_othe
 def test_when_the_subscriber_is_gone_the_gate_takes_everything_to_have_begun() -> None:
     code = CodeTest(EVENT_BY_NAME["kill"].code, 0, 1, 2, 2, 2, 2, 1)
     plan = encode_plan(GatePlan((code,), frozenset(), (0, ALL_BITS, 1), {}, slots={0: 1}, windows={1: None}))
-    with tracerd() as made:
+    with loaded_tracerd() as made:
         gate = made._sensor.gate
         made._subscribe(dataclasses.replace(wanted(), plan=plan), me())
         made._settle(Settle(gate.generation, ()))
@@ -95,7 +79,7 @@ def test_when_the_subscriber_is_gone_the_gate_takes_everything_to_have_begun() -
 
 async def test_a_record_that_is_still_being_written_holds_up_the_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those behind it may tell what had begun before a new plan, which policyd is asked for by the heartbeat."""
-    with tracerd() as made:
+    with loaded_tracerd() as made:
         ring, beats, busy = made._sensor.ring, list[bool](), False
         monkeypatch.setattr(made, "_interval_s", 0.01)
         monkeypatch.setattr(made._stream, "heartbeat", lambda *_: beats.append(busy))
@@ -118,7 +102,7 @@ async def keep_once(made: Tracerd, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_lease_is_renewed_only_for_who_acknowledges_and_gets_everything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with tracerd() as made:
+    with loaded_tracerd() as made:
         made._subscribe(wanted(), me())
         monkeypatch.setattr(type(made._stream), "listening", True)
         retention, inline = made._stream.retention, made._sensor.inline
@@ -143,7 +127,7 @@ async def test_a_budget_that_cannot_be_looked_after_ends_the_lease_and_not_trace
     def fails() -> None:
         raise OSError(errno.ENOMEM, "no memory")
 
-    with tracerd() as made:
+    with loaded_tracerd() as made:
         made._subscribe(wanted(), me())
         monkeypatch.setattr(type(made._stream), "listening", True)
         monkeypatch.setattr(made._sensor.inline._tokens, "refill", fails)
@@ -156,7 +140,7 @@ async def test_who_registers_is_spared_also_where_it_cannot_be_hidden(monkeypatc
     def spared(made: Tracerd) -> bool:
         return made._sensor.inline.maps["er_inline_spared"].lookup(_pid_key(os.getpid())) is not None
 
-    with tracerd() as made:
+    with loaded_tracerd() as made:
         monkeypatch.setattr(made, "_hide", lambda peer, children: None)
         registration = made._op_register(Request("register_self", {"role": "enforcer"}), me())
         assert not spared(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from execray.config import Config, TracerdConfig
 from execray.control_client import ControlClient, Unreachable
 from execray.schema.catalog import EVENT_BY_NAME
 from execray.wire.frames import (
@@ -27,6 +30,19 @@ from execray.wire.frames import (
     encode,
 )
 from tests.support.arena import eventually
+from tracerd.daemon import Tracerd as Daemon
+
+
+@contextmanager
+def loaded_tracerd(mode: str = "enforce") -> Iterator[Daemon]:
+    """One in this process, that is loaded, and whose loop doesn't run."""
+    with tempfile.TemporaryDirectory(prefix="execray-", dir="/run") as name:
+        config = Config(runtime_dir=Path(name), group="", mode=mode, tracerd=TracerdConfig(inline="on"))
+        made = Daemon(config, logging.getLogger("tracerd"))
+        try:
+            yield made
+        finally:
+            made._sensor.close()
 
 
 class Tracerd:
