@@ -123,9 +123,9 @@ def settings_of(config: Config) -> GuardSettings:
 def facts_of(pid: int) -> Facts:
     """Reads the facts. Raises FileNotFoundError or ProcessLookupError when the process is gone.
 
-    What is read is of one process where the caller holds a pidfd of it and it isn't reaped meanwhile, which sending it a signal
-    will tell. Never /proc/PID/cmdline: it is read from the process's own memory, which may sit on a FUSE file that doesn't
-    answer, and we would hang with it.
+    What is read is of one process where the caller holds a pidfd of it and it isn't reaped meanwhile, which the pidfd tells
+    afterwards: to send a signal fails, and it can be read from. Never /proc/PID/cmdline: it is read from the process's own
+    memory, which may sit on a FUSE file that doesn't answer, and we would hang with it.
     """
     # System calls, not pathlib, and no more of them than must be: all this is in the time between an attack's last step and its
     # end, in a process whose caches others have emptied. By a descriptor of the folder it took 67 us, and takes 51.
@@ -217,17 +217,11 @@ def judge_identity(key: ProcessKey, start_ticks: int) -> Refuse | None:
     return None
 
 
-def judge(order: Order, facts: Facts, settings: GuardSettings, own: OwnProcesses, now_ns: int) -> Verdict:
-    """May it be killed? The budget is asked separately, last, so that only real kills spend it."""
-    return (
-        judge_order(order, settings, now_ns)
-        or judge_identity(order.process, facts.start_ticks)
-        or judge_process(order, facts, settings, own)
-    )
-
-
 def judge_process(order: Order, facts: Facts, settings: GuardSettings, own: OwnProcesses) -> Verdict:
-    """Judges what is left of it for an order that judge_order() lets pass, and a process that judge_identity() does."""
+    """Judges what is left of it for an order that judge_order() lets pass, and a process that judge_identity() does.
+
+    The budget is asked afterwards, so that only real kills spend it.
+    """
     refusal = _judge_facts(order, facts, settings, own)
     if refusal is not None:
         return refusal

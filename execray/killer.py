@@ -122,8 +122,10 @@ def kill_process(key: ProcessKey, check: Callable[[Facts], Verdict]) -> KillResu
     except OSError as error:
         os.close(pidfd)
         return KillResult(None, error)
+    # Of one that ended meanwhile, what was read may be another's, who has its pid now: then nothing is known of it.
+    gone = _has_ended(pidfd)
     os.close(pidfd)
-    return KillResult(None, verdict)
+    return KillResult(None, ProcessLookupError(errno.ESRCH, "ended") if gone else verdict)
 
 
 def stop_child(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -28,7 +28,9 @@ from execray.guard import (
     Verdict,
     WouldKill,
     facts_of,
-    judge,
+    judge_identity,
+    judge_order,
+    judge_process,
     settings_of,
 )
 from execray.process import NS_PER_TICK, ProcessKey, boot_id
@@ -45,8 +47,15 @@ SETTINGS = GuardSettings(
 )
 
 
-def judged(order: Order = ORDER, facts: Facts = FACTS, settings: GuardSettings = SETTINGS) -> Verdict:
-    return judge(order, facts, settings, OwnProcesses(), NOW_NS)
+def judged(
+    order: Order = ORDER, facts: Facts = FACTS, settings: GuardSettings = SETTINGS, own: OwnProcesses | None = None
+) -> Verdict:
+    """In the order in which the killer asks."""
+    return (
+        judge_order(order, settings, NOW_NS)
+        or judge_identity(order.process, facts.start_ticks)
+        or judge_process(order, facts, settings, own or OwnProcesses())
+    )
 
 
 def reason(verdict: Verdict) -> Reason | None:
@@ -145,22 +154,22 @@ def test_own_processes_are_refused_and_reused_pids_of_them_are_not() -> None:
         assert entry is not None
         facts = dataclasses.replace(facts_of(child.pid), exe=b"/x")
         order = dataclasses.replace(ORDER, process=ProcessKey(child.pid, facts.start_ticks * NS_PER_TICK, BOOT))
-        assert reason(judge(order, facts, SETTINGS, own, NOW_NS)) is Reason.OWN_PROCESS
+        assert reason(judged(order, facts, own=own)) is Reason.OWN_PROCESS
         later = dataclasses.replace(facts, start_ticks=facts.start_ticks + 1)
         reused = dataclasses.replace(order, process=ProcessKey(child.pid, later.start_ticks * NS_PER_TICK, BOOT))
-        assert judge(reused, later, SETTINGS, own, NOW_NS) == Allow()
+        assert judged(reused, later, own=own) == Allow()
         own.add(child.pid)
         own.discard(entry)
         assert entry in own
         own.discard(entry)
-        assert judge(order, facts, SETTINGS, own, NOW_NS) == Allow()
+        assert judged(order, facts, own=own) == Allow()
     assert own.add(child.pid) is None
 
 
 def test_this_very_process_is_its_own() -> None:
     facts = facts_of(os.getpid())
     order = dataclasses.replace(ORDER, process=ProcessKey(facts.pid, facts.start_ticks * NS_PER_TICK, BOOT))
-    assert reason(judge(order, facts, SETTINGS, OwnProcesses(), NOW_NS)) is Reason.OWN_PROCESS
+    assert reason(judged(order, facts)) is Reason.OWN_PROCESS
 
 
 @given(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from execray.guard import Allow, Budget, GuardSettings, OwnProcesses, Reason
+from execray.guard import Allow, Budget, GuardSettings, OwnProcesses, Reason, Refuse, WouldKill
 from execray.killer import Killer, boottime_ns, ended, ended_at_once, kill_process, open_process
 from execray.process import NS_PER_TICK, ProcessKey, boot_id
 from execray.wire.orders import Mode, Order, Outcome, Result
@@ -339,6 +339,20 @@ async def test_pid_that_changed_hands_after_the_pidfd_was_opened_is_not_hit() ->
             return Allow()
 
         done = kill_process(key, dies_meanwhile)
+        assert done.pidfd is None and isinstance(done.why, ProcessLookupError)
+
+
+@pytest.mark.parametrize("verdict", [Refuse(Reason.PROTECTED_EXE, ""), WouldKill(Reason.HOST_AUDIT, "")])
+def test_of_one_that_ended_meanwhile_nothing_is_known(verdict: Refuse | WouldKill) -> None:
+    """What was read under its pid may be of who has that now: a refusal for it would be remembered, and told, of another."""
+    with victim() as child:
+
+        def dies_meanwhile(_facts: object) -> Refuse | WouldKill:
+            child.kill()
+            child.wait(5)
+            return verdict
+
+        done = kill_process(key_of(child.pid), dies_meanwhile)
         assert done.pidfd is None and isinstance(done.why, ProcessLookupError)
 
 
