@@ -13,7 +13,7 @@ _SWITCH: Final = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Seconds on any processor. programs_s is part of the time of those who called."""
+    """Seconds on any processor. programs_s is part of the time of those who called, whoever did: the daemons as well."""
 
     programs_s: float
     daemons_s: float
@@ -49,5 +49,8 @@ def _programs_s(pid: int) -> float:
 
 
 def _on_processor_s(pid: int) -> float:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended since the listing
+            total += int((task / "schedstat").read_text(encoding="ascii").split()[0])
+    return total / 1e9

@@ -405,7 +405,8 @@ def test_of_two_threads_at_once_the_later_passes(tmp_path: Path, begin: Path) ->
     with Live([], gate="shadow") as live:
         load(live, plan_of(begin))
         run = live.run([race, begin, "60"])
-        skipped = sum(live.sensor.misses().values())  # Linux 7.3 preempts programs, and counts what none has seen meanwhile
+        # Linux 7.3 preempts programs, and counts what none has seen meanwhile.
+        skipped = sum(live.sensor.misses().values())
     began = {event.actor.id: event.time_ns for event in run.of("open", path=os.fsencode(begin))}
     assert 60 - skipped <= len(began) <= 60
     calls = [event for event in run.of("kill") if event.actor.id in began]
