@@ -89,6 +89,7 @@ class Tracerd:
         self._drops = 0  # of batches, before sequences were last left to user space
         self._running = True
         self._pacing: Pacing | None = None
+        self._failure: asyncio.Future[None] | None = None  # of what the loop calls by itself
         self._paths = PathWatch(self._take_names)
         self._report = Report(
             self._sensor,
@@ -111,6 +112,7 @@ class Tracerd:
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT, then takes everything down. Raises OperatorError when it can't start."""
         loop = asyncio.get_running_loop()
+        self._failure = loop.create_future()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
@@ -134,7 +136,7 @@ class Tracerd:
             self._log.info("started", extra={"kv": {"processes": len(self._table), "version": VERSION}})
             async with asyncio.TaskGroup() as group:
                 watchdog = Watchdog(self._stuck, self._in_words, self._log)
-                runs = (control.run(), watchdog.run(), self._keep_lease())
+                runs = (control.run(), watchdog.run(), self._keep_lease(), self._fail_with(self._failure))
                 tasks = [group.create_task(run) for run in runs]
                 await self._beat_until(stop)
                 self._drain_up()  # what gathered in the last rest
@@ -295,12 +297,24 @@ class Tracerd:
     def _readable(self) -> None:
         # Without this a ring that takes several turns to empty would be drained twice in one of them.
         if not self._waiting:
-            self._drain()
+            self._drain_or_fail()
 
     def _drain_again(self) -> None:
         self._waiting = False
         if self._running:
+            self._drain_or_fail()
+
+    def _drain_or_fail(self) -> None:
+        # Called by the loop, which would log an error and go on: with a sensor that says it lives, and sends nothing.
+        try:
             self._drain()
+        except Exception as error:  # noqa: BLE001  # run() raises it, where it is seen: nothing is swallowed
+            if self._failure is not None and not self._failure.done():
+                self._failure.set_exception(error)
+
+    @staticmethod
+    async def _fail_with(failure: asyncio.Future[None]) -> None:
+        await failure
 
     def _drain_up(self) -> None:
         # Not for ever: others may write as fast as we read.

@@ -1,4 +1,4 @@
-"""When tracerd tells of what was lost while the ring had room: an interrupt may find its lock taken."""
+"""When tracerd tells of what was lost while the ring had room, as where an interrupt finds its lock taken; and of a mistake."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 
 from execray.schema.catalog import LOST
 from execray.wire.frames import Batch
+from tests.support.pace import patient
 from tests.support.tracerds import loaded_tracerd
+from tracerd import daemon as module
 from tracerd.daemon import Tracerd
 
 
@@ -48,3 +50,26 @@ def test_what_was_lost_since_the_last_heartbeat_is_told_at_the_end(monkeypatch: 
         told.dropped = 2
         made._drain_up()
         assert told.frames == [("loss", 2)]
+
+
+async def test_an_error_while_reading_ends_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop would log it, and go on with a sensor that looks alive and sends nothing."""
+
+    def fails(_batch: Batch) -> None:
+        raise ValueError("a mistake of ours")
+
+    with loaded_tracerd() as made:
+        monkeypatch.setattr(made, "_interval_s", 60.0)  # a heartbeat, which reads as well, is a task's
+        ready = asyncio.Event()
+        monkeypatch.setattr(module, "notify", lambda _state: ready.set())
+        running = asyncio.create_task(made.run())
+        try:
+            async with asyncio.timeout(patient(20)):
+                await ready.wait()
+                monkeypatch.setattr(made._stream, "publish", fails)
+                await (await asyncio.create_subprocess_exec("/bin/true")).wait()
+                with pytest.raises(ExceptionGroup) as raised:
+                    await running
+            assert raised.group_contains(ValueError, match="a mistake of ours")
+        finally:
+            running.cancel()
