@@ -4,7 +4,7 @@
 
 Real attackers, killed on the real kernel. Both ends are kernel times (CLOCK_BOOTTIME): the last step's event as the alert has
 it, and the exit as a second, independent sensor saw it. The daemons run as an installation's do, and are started anew for each
-block: where their memory comes to lie makes a difference of a third. The two ways take turns, and beside them a chain of three
+block, for one start differs from the next by a third. The two ways take turns, and beside them a chain of three
 idle interpreters that only hand a line on and kill: it tells what waking as many costs on this host at this moment, which changes
 from hour to hour on one that is shared. Needs root.
 """
